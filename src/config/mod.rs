@@ -1,0 +1,152 @@
+//! The configuration: file as written → checked [`Config`], every problem at once → the plan of a
+//! reload. Pure but for reading the file; knows nothing of sockets, and resolves no names.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::health::Policy;
+use crate::strategy::{Entry, Parameters};
+
+/// A configuration without a problem in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[runtime]`
+    pub runtime: RuntimeConfig,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[[service]]`, in the order of the file.
+    pub services: Vec<ServiceConfig>,
+}
+
+/// `[runtime]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeConfig {
+    /// Worker threads; `None` is one per core. Needs a restart.
+    pub workers: Option<NonZeroU32>,
+    /// Sessions at a time over all services; `None` derives it from the descriptor limit.
+    pub max_connections: Option<NonZeroU32>,
+    /// How long a stop waits for running sessions.
+    pub drain_timeout: Duration,
+    /// The most that all name look-ups of a start or a reload may take together.
+    pub resolve_timeout: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The least important level that is written.
+    pub level: LogLevel,
+    /// How a line looks. Needs a restart.
+    pub format: LogFormat,
+    /// Which sessions get a line.
+    pub sessions: SessionLog,
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only what broke.
+    Error,
+    /// What deserves an operator's attention.
+    Warn,
+    /// Transitions, reloads, sessions as `log.sessions` says.
+    Info,
+    /// Probes that missed, peers that vanished.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `log.sessions`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionLog {
+    /// Every session.
+    All,
+    /// Those that did not end with a FIN each way.
+    Failed,
+    /// None.
+    Off,
+}
+
+/// One `[[service]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Unique among the services.
+    pub name: Arc<str>,
+    /// At least one.
+    pub listen: Vec<ListenConfig>,
+    /// How a backend is picked.
+    pub strategy: &'static Entry,
+    /// What the strategy is told besides the candidates.
+    pub parameters: Parameters,
+    /// Handshakes that the kernel holds for us, per listener and worker.
+    pub backlog: u32,
+    /// Further backends that a session tries when a connect fails.
+    pub retries: u32,
+    /// `[service.timeouts]`
+    pub timeouts: Timeouts,
+    /// `[service.health]`
+    pub health: Policy,
+    /// At least one, in the order of the file.
+    pub backends: Vec<BackendConfig>,
+}
+
+/// One address of `listen`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenConfig {
+    /// Where clients connect; port 0 lets the kernel choose.
+    pub address: SocketAddr,
+    /// Whether an IPv6 wildcard takes IPv4 clients too.
+    pub dual_stack: bool,
+}
+
+/// `[service.timeouts]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For one connect to one backend.
+    pub connect: Duration,
+    /// For all connects of one session together.
+    pub connect_total: Duration,
+    /// The longest silence of a session open both ways.
+    pub idle: Duration,
+    /// The longest silence on the surviving direction of a half-closed session.
+    pub half_closed: Duration,
+}
+
+/// One `[[service.backend]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// Unique within the service; by default the address as written.
+    pub name: Arc<str>,
+    /// Where it is.
+    pub address: BackendAddress,
+    /// 1 to 65,535.
+    pub weight: u32,
+    /// `false` sends it no new sessions.
+    pub enabled: bool,
+}
+
+/// `address` of a backend
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackendAddress {
+    /// `ip:port` or `[v6]:port`
+    Ip(SocketAddr),
+    /// `name:port`, resolved at start and at each reload.
+    Name {
+        /// The name to look up.
+        host: Arc<str>,
+        /// The port to connect to.
+        port: u16,
+    },
+}

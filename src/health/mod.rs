@@ -1,0 +1,8 @@
+//! Up or down, and who may serve. Pure: verdicts and the time come in, transitions and rosters go
+//! out; who probes, and what is done about a transition, is `control`'s business.
+
+mod roster;
+mod state;
+
+pub use roster::{Member, roster};
+pub use state::{Health, Policy, State, Transition, Verdict};

@@ -1,0 +1,38 @@
+//! Ballast, a layer-4 TCP load balancer: the map of the house.
+//!
+//! Start with [`session`]: one connection from accept to its log line. Then follow the arrows of the
+//! plan below; imports go one way, and `tests/layers.rs` holds it.
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`model`] | values everyone shares: addresses, a backend with its counters, how a session ended; pure |
+//! | [`strategy`] | the [`Strategy`](strategy::Strategy) trait, one file per strategy, the registry of names; pure |
+//! | [`health`] | the up/down state machine and the roster, the one place that decides who may serve; pure |
+//! | [`config`] | the TOML file as written → a checked [`Config`](config::Config), every problem at once → the plan of a reload |
+//! | [`pool`] | a service and its atomically swapped snapshot, leases, permits, the cursor |
+//! | [`telemetry`] | logging, and the record that writes a session's one line |
+//! | [`net`] | sockets that reset on drop, listeners, connecting, the relay |
+//! | [`session`] | one connection from accept to its log line |
+//! | [`worker`] | one thread: its runtime, accept loops, sessions, timer wheel, command inbox |
+//! | [`control`] | the supervisor: start, signals, reload, probes, drain |
+//! | [`cli`] | one file per subcommand |
+//!
+//! `model ← strategy, health ← config ← pool ← telemetry ← net ← session ← worker ← control ← cli`.
+//! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
+//! come in as arguments, so that everything which decides can be tested without a network.
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
+)]
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod health;
+pub mod model;
+pub mod net;
+pub mod pool;
+pub mod session;
+pub mod strategy;
+pub mod telemetry;
+pub mod worker;

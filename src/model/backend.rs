@@ -1,0 +1,217 @@
+//! A backend as a pick sees it: who it is, how loaded it is, whether it is down.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// Who a backend is: its service's name and its own. Counters and administrative state belong to
+/// this identity and survive a reload; displayed as `service/backend`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId {
+    service: Arc<str>,
+    name: Arc<str>,
+}
+
+impl BackendId {
+    /// The identity of backend `name` in `service`.
+    pub fn new(service: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            service: service.into(),
+            name: name.into(),
+        }
+    }
+
+    /// The service's name.
+    pub fn service(&self) -> &Arc<str> {
+        &self.service
+    }
+
+    /// The backend's own name, unique within its service.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.name)
+    }
+}
+
+/// One backend of a snapshot: immutable facts, and two shared cells that outlive the snapshot.
+#[derive(Debug)]
+pub struct Backend {
+    id: BackendId,
+    address: SocketAddr,
+    weight: u32,
+    load: Arc<Load>,
+    down: Arc<DownFlag>,
+}
+
+impl Backend {
+    /// A backend that weighs `weight` (at least 1) and shares `load` and `down` with whoever else
+    /// holds them.
+    pub fn new(
+        id: BackendId,
+        address: SocketAddr,
+        weight: u32,
+        load: Arc<Load>,
+        down: Arc<DownFlag>,
+    ) -> Self {
+        Self {
+            id,
+            address,
+            weight: weight.max(1),
+            load,
+            down,
+        }
+    }
+
+    /// Service and name.
+    pub fn id(&self) -> &BackendId {
+        &self.id
+    }
+
+    /// Where sessions to it connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Effective weight, at least 1.
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Sessions that were counted towards it and have not ended, connecting ones included.
+    pub fn in_flight(&self) -> u32 {
+        self.load.in_flight()
+    }
+
+    /// Whether its last known health is down. A pick skips such a backend before the table that
+    /// lacks it is built.
+    pub fn is_down(&self) -> bool {
+        self.down.is_set()
+    }
+
+    /// The counters it shares with its earlier and later selves.
+    pub fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+}
+
+/// The down flag of one (address, check): set by control, read by every pick.
+#[derive(Debug, Default)]
+pub struct DownFlag(AtomicBool);
+
+impl DownFlag {
+    /// Whether picks skip the backend.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Written by the control thread only.
+    pub fn set(&self, down: bool) {
+        self.0.store(down, Ordering::Relaxed);
+    }
+}
+
+/// The counters of one backend identity. `in_flight` is the one that workers share; the rest is
+/// kept per worker and summed by whoever asks.
+#[derive(Debug)]
+pub struct Load {
+    in_flight: AtomicU32,
+    tallies: Box<[Tally]>,
+}
+
+impl Load {
+    /// Counters at zero, with a tally for each of `workers`.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
+        }
+    }
+
+    /// Sessions counted and not ended.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one session; only a lease may call this, and takes it back on drop.
+    pub fn enter(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one session back.
+    pub fn leave(&self) {
+        let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "more sessions left than entered");
+    }
+
+    /// The counters of one worker, which alone writes them.
+    pub fn tally(&self, worker: usize) -> &Tally {
+        &self.tallies[worker % self.tallies.len()]
+    }
+
+    /// All workers' counters summed.
+    pub fn sum(&self) -> TallySum {
+        let mut sum = TallySum::default();
+        for tally in &self.tallies {
+            sum.sessions += tally.sessions.load(Ordering::Relaxed);
+            sum.connect_failures += tally.connect_failures.load(Ordering::Relaxed);
+            sum.to_backend += tally.to_backend.load(Ordering::Relaxed);
+            sum.to_client += tally.to_client.load(Ordering::Relaxed);
+        }
+        sum
+    }
+}
+
+/// One worker's counters for one backend, on a cache line of their own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Tally {
+    sessions: AtomicU64,
+    connect_failures: AtomicU64,
+    to_backend: AtomicU64,
+    to_client: AtomicU64,
+}
+
+impl Tally {
+    /// A session connected to the backend.
+    pub fn connected(&self) {
+        add(&self.sessions, 1);
+    }
+
+    /// A connect to the backend failed.
+    pub fn connect_failed(&self) {
+        add(&self.connect_failures, 1);
+    }
+
+    /// Bytes of an ended session.
+    pub fn moved(&self, to_backend: u64, to_client: u64) {
+        add(&self.to_backend, to_backend);
+        add(&self.to_client, to_client);
+    }
+}
+
+/// A single writer needs no read-modify-write: a load and a store cost no locked instruction.
+fn add(counter: &AtomicU64, by: u64) {
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(by),
+        Ordering::Relaxed,
+    );
+}
+
+/// What a backend has served since its identity appeared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TallySum {
+    /// Sessions connected.
+    pub sessions: u64,
+    /// Connects that failed.
+    pub connect_failures: u64,
+    /// Bytes from clients.
+    pub to_backend: u64,
+    /// Bytes to clients.
+    pub to_client: u64,
+}

@@ -1,0 +1,151 @@
+//! How a session was over: who ended it, in which phase, and why.
+
+use std::fmt;
+use std::io;
+
+/// The whole answer, as the session log tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Whose act ended the session.
+    pub who: Who,
+    /// How far the session had come.
+    pub phase: Phase,
+    /// What happened.
+    pub cause: Cause,
+}
+
+impl Ending {
+    /// An ending from its three parts.
+    pub fn new(who: Who, phase: Phase, cause: Cause) -> Self {
+        Self { who, phase, cause }
+    }
+
+    /// Whether both directions ended with every byte delivered and a FIN.
+    pub fn is_clean(&self) -> bool {
+        self.cause == Cause::Finished
+    }
+}
+
+/// Whose act ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The peer that connected to Ballast.
+    Client,
+    /// The server that Ballast connected to.
+    Backend,
+    /// Ballast itself.
+    Ballast,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Who::Client => "client",
+            Who::Backend => "backend",
+            Who::Ballast => "ballast",
+        })
+    }
+}
+
+/// How far a session had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Accepted, no backend picked yet.
+    Accept,
+    /// Connecting to a backend.
+    Connect,
+    /// Moving bytes.
+    Relay,
+    /// Ending under the drain deadline of a stop.
+    Drain,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Accept => "accept",
+            Phase::Connect => "connect",
+            Phase::Relay => "relay",
+            Phase::Drain => "drain",
+        })
+    }
+}
+
+/// What ended a session, or made a connect or a probe fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Both directions ended with a FIN after their last byte.
+    Finished,
+    /// The peer sent a RST.
+    Reset,
+    /// The connect was refused.
+    Refused,
+    /// No answer within the timeout.
+    TimedOut,
+    /// The network or the host was reported unreachable.
+    Unreachable,
+    /// No local address, port or descriptor was left.
+    Exhausted,
+    /// No backend was eligible.
+    NoBackend,
+    /// No byte either way for `timeouts.idle`.
+    Idle,
+    /// One direction had ended and the other was silent for `timeouts.half_closed`.
+    HalfClosed,
+    /// The peer acknowledged nothing although data was waiting for it.
+    Unacknowledged,
+    /// The drain deadline of a stop passed, or a second signal came.
+    Stopped,
+    /// A defect in Ballast: the session panicked.
+    Panicked,
+    /// Any other error of the operating system, by its number.
+    Os(i32),
+}
+
+impl Cause {
+    /// The cause that an I/O error stands for.
+    pub fn from_io(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        // Kinds are an open set in std; what is not named here is told by its number.
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "ErrorKind is non-exhaustive"
+        )]
+        match error.kind() {
+            Kind::ConnectionRefused => Cause::Refused,
+            Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Cause::Reset,
+            Kind::TimedOut => Cause::TimedOut,
+            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => {
+                Cause::Unreachable
+            }
+            Kind::AddrNotAvailable => Cause::Exhausted,
+            _ => match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => {
+                    Cause::Exhausted
+                }
+                Some(number) => Cause::Os(number),
+                None => Cause::Os(0),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cause::Finished => "finished",
+            Cause::Reset => "reset",
+            Cause::Refused => "refused",
+            Cause::TimedOut => "timed out",
+            Cause::Unreachable => "unreachable",
+            Cause::Exhausted => "out of local ports or descriptors",
+            Cause::NoBackend => "no eligible backend",
+            Cause::Idle => "idle timeout",
+            Cause::HalfClosed => "half-closed timeout",
+            Cause::Unacknowledged => "peer acknowledged nothing",
+            Cause::Stopped => "stopped",
+            Cause::Panicked => "internal error",
+            Cause::Os(number) => return write!(f, "{}", io::Error::from_raw_os_error(*number)),
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! Values that every room shares. Pure: knows no socket, clock, random source or logger.
+//!
+//! [`ClientAddr`] is who connects, [`Backend`] is who answers, [`Ending`] says how a session was over.
+
+mod address;
+mod backend;
+mod ending;
+
+pub use address::ClientAddr;
+pub use backend::{Backend, BackendId, DownFlag, Load, Tally, TallySum};
+pub use ending::{Cause, Ending, Phase, Who};

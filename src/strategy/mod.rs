@@ -1,0 +1,131 @@
+//! Choosing a backend. Pure: a pick depends on its arguments and nothing else, so every strategy can
+//! be tested and simulated without a network.
+//!
+//! Adding a strategy is one file here and one line in [`REGISTRY`]; the configuration, the
+//! reference and the help text read the registry.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::{Backend, BackendId, ClientAddr};
+
+/// Picks a backend for a flow.
+pub trait Strategy: fmt::Debug + Send + Sync {
+    /// Index of the chosen backend in `backends`, never one that is down or in `skip` (tried
+    /// already), or `None` when none is left.
+    ///
+    /// `backends` are the candidates that the strategy was built over, in the same order.
+    fn pick(&self, flow: &Flow, backends: &[Arc<Backend>], skip: &Skip) -> Option<usize>;
+}
+
+/// Everything a pick may depend on besides the backends.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Who connects.
+    pub source: ClientAddr,
+    /// The service's cursor: drawn once for a session, kept for its retries.
+    pub sequence: u64,
+    /// Uniformly random, drawn once for a session.
+    pub entropy: u64,
+}
+
+/// A backend that may serve, as the roster decided: the raw material of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who it is.
+    pub id: BackendId,
+    /// Effective weight, at least 1.
+    pub weight: u32,
+}
+
+/// What a service may say about its strategy beyond its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// Backends in the file, eligible or not: the size that a table is laid out for.
+    pub configured: usize,
+    /// Leading bits of an IPv6 source that `source-hash` looks at, 1 to 128.
+    pub ipv6_prefix: u8,
+}
+
+/// Indices that a session has tried already.
+#[derive(Clone, Debug, Default)]
+pub struct Skip {
+    tried: [u32; Skip::MOST],
+    len: usize,
+}
+
+impl Skip {
+    /// The most backends that one session tries.
+    pub const MOST: usize = 16;
+
+    /// Nothing tried yet.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Marks `index` as tried; beyond [`Skip::MOST`] the mark is dropped, which the bound on
+    /// retries rules out.
+    pub fn insert(&mut self, index: usize) {
+        if let (Ok(index), Some(slot)) = (u32::try_from(index), self.tried.get_mut(self.len)) {
+            *slot = index;
+            self.len += 1;
+        }
+    }
+
+    /// Whether `index` was tried.
+    pub fn contains(&self, index: usize) -> bool {
+        self.tried[..self.len]
+            .iter()
+            .any(|&tried| tried as usize == index)
+    }
+
+    /// How many were tried.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was tried.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// One registered strategy.
+pub struct Entry {
+    /// The name that `strategy = "…"` takes.
+    pub name: &'static str,
+    /// When to choose it, in one line.
+    pub summary: &'static str,
+    /// Whether a backend's weight changes its share.
+    pub weighted: bool,
+    build: fn(&[Candidate], &Parameters) -> Box<dyn Strategy>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Entry {}
+
+impl Entry {
+    /// A strategy over `candidates`, whose order is the order of the backends it will be shown.
+    pub fn build(&self, candidates: &[Candidate], parameters: &Parameters) -> Box<dyn Strategy> {
+        (self.build)(candidates, parameters)
+    }
+}
+
+/// Every strategy there is, in the order of the help text.
+pub static REGISTRY: &[Entry] = &[];
+
+/// The strategy of that name.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    REGISTRY.iter().find(|entry| entry.name == name)
+}
