@@ -1,7 +1,9 @@
-//! placeholder
+//! stub
 use std::path::Path;
 use std::process::ExitCode;
-/// The whole subcommand.
-pub(super) fn run(_path: &Path) -> ExitCode {
-    ExitCode::SUCCESS
+pub(super) fn run(path: &Path) -> ExitCode {
+    match crate::config::load(path) {
+        Ok(loaded) => { eprint!("{}", loaded.warnings); ExitCode::SUCCESS }
+        Err(rejected) => { eprint!("{rejected}"); ExitCode::FAILURE }
+    }
 }
