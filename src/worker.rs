@@ -43,7 +43,7 @@ pub enum Command {
         socket: Arc<OwnedFd>,
     },
     /// Accept what is in the queue, then close the socket.
-    Retire {
+    Close {
         /// Whose socket it is.
         key: Key,
         /// Dropped when the socket is closed.
@@ -250,7 +250,7 @@ impl Worker {
     }
 
     fn listen(&mut self, key: Key, route: Arc<Route>, socket: Arc<OwnedFd>) {
-        let (retire, retired) = oneshot::channel();
+        let (close, closing) = oneshot::channel();
         let acceptor = Acceptor {
             route: Door::new(route),
             peers: self.peers.clone(),
@@ -259,8 +259,8 @@ impl Worker {
         };
         match Listener::register(socket) {
             Ok(listener) => {
-                tokio::task::spawn_local(acceptor.run(listener, retired));
-                self.accepting.insert(key, retire);
+                tokio::task::spawn_local(acceptor.run(listener, closing));
+                self.accepting.insert(key, close);
             }
             // Serving with fewer workers than the kernel spreads clients over would lose some.
             Err(error) => abort(
@@ -276,11 +276,11 @@ impl Worker {
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Listen { key, route, socket } => self.listen(key, route, socket),
-                Command::Retire { key, done } => {
+                Command::Close { key, done } => {
                     // The acceptor keeps the token until its socket is closed. One that is gone
                     // already has nothing to close.
-                    if let Some(retire) = self.accepting.remove(&key)
-                        && retire.send(done).is_err()
+                    if let Some(close) = self.accepting.remove(&key)
+                        && close.send(done).is_err()
                     {
                         tracing::debug!(?key, "listener is gone");
                     }

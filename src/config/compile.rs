@@ -112,7 +112,9 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
         };
         problems.add(
             Problem::error(message)
-                .help("a service begins with [[service]] and needs a name, a listener and a backend")
+                .help(
+                    "a service begins with [[service]] and needs a name, a listener and a backend",
+                )
                 .absent(),
         );
     }

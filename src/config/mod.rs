@@ -47,6 +47,26 @@ pub struct Config {
     pub services: Vec<ServiceConfig>,
 }
 
+impl Config {
+    /// No service, and every setting at its default: what runs before the first file.
+    pub fn empty() -> Self {
+        Self {
+            runtime: RuntimeConfig {
+                workers: None,
+                max_connections: None,
+                drain_timeout: Duration::ZERO,
+                resolve_timeout: Duration::ZERO,
+            },
+            log: LogConfig {
+                level: LogLevel::Info,
+                format: LogFormat::Text,
+                sessions: SessionLog::Failed,
+            },
+            services: Vec::new(),
+        }
+    }
+}
+
 /// `[runtime]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeConfig {

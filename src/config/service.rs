@@ -86,7 +86,10 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
     let (strategy, ipv6_prefix) = strategy(table, problems);
     let backends: Vec<BackendDraft> = {
         let tables = table.tables("backend", &keys::BACKEND, problems);
-        if tables.is_empty() && table.get("backend").is_some_and(|it| it.get_ref().is_array())
+        if tables.is_empty()
+            && table
+                .get("backend")
+                .is_some_and(|it| it.get_ref().is_array())
             || table.lacks("backend")
         {
             problems.add(

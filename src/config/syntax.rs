@@ -102,7 +102,8 @@ fn explained(message: &str, span: &Span, line: &str, source: &Source<'_>) -> Pro
 fn unquoted(line: &str) -> Option<String> {
     let (_, value) = line.split_once('=')?;
     let value = value.split('#').next().unwrap_or(value).trim();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '_' | '*' | '/');
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '_' | '*' | '/');
     let fits = !value.is_empty() && value.len() <= LONGEST_UNQUOTED && value.chars().all(plain);
     fits.then(|| format!("write \"{value}\" with quotes"))
 }

@@ -142,6 +142,16 @@ impl BoundListener {
             .iter()
             .try_for_each(|socket| SockRef::from(socket.as_ref()).attach_filter(DROP_PURE_SYN))
     }
+
+    /// Takes [`refuse_handshakes`](Self::refuse_handshakes) back.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn accept_handshakes(&self) -> io::Result<()> {
+        self.sockets
+            .iter()
+            .try_for_each(|socket| SockRef::from(socket.as_ref()).detach_filter())
+    }
 }
 
 /// Classic BPF over the TCP header: a segment with SYN and without ACK is dropped, others pass.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Command, Peers, serve};
@@ -17,10 +17,7 @@ use crate::session::{Client, Context};
 const BATCH: usize = 16;
 /// How long accepting rests when the process or the machine is out of something.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// A retired listener that nobody came through for this long is quiet: the last handshake that
-/// could be under way has had its retransmission.
-const QUIET: Duration = Duration::from_secs(1);
-/// A retired listener closes after this at the latest.
+/// A listener that is to close does so after this at the latest, whoever still waits for room.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Accepts clients and sees them served.
@@ -42,17 +39,17 @@ enum Batch {
 }
 
 impl Acceptor {
-    /// Accepts until the listener is retired, then until it is quiet.
+    /// Accepts until the listener is to close, then until its queue is empty.
     pub(super) async fn run(
         self,
         listener: Listener,
-        mut retired: oneshot::Receiver<TaskTrackerToken>,
+        mut closing: oneshot::Receiver<TaskTrackerToken>,
     ) {
         let mut exhausted = false;
-        let retiring = loop {
+        let done = loop {
             let paused = tokio::select! {
                 biased;
-                token = &mut retired => break token,
+                token = &mut closing => break token,
                 paused = self.wait(&listener) => paused,
             };
             match self.batch(&listener, paused) {
@@ -70,7 +67,7 @@ impl Acceptor {
         };
         self.empty(&listener).await;
         drop(listener);
-        drop(retiring);
+        drop(done);
     }
 
     /// Waits for a client and for room; tells whether room had to be waited for.
@@ -126,18 +123,18 @@ impl Acceptor {
         }
     }
 
-    /// Serves those whose handshake was under way when the listener was retired.
+    /// Serves those who are in the queue of a listener that lets nobody new in.
     async fn empty(&self, listener: &Listener) {
-        let bound = Instant::now() + LINGER;
-        while let Ok(paused) = timeout(
-            QUIET.min(bound.saturating_duration_since(Instant::now())),
-            self.wait(listener),
-        )
-        .await
-        {
-            match self.batch(listener, paused) {
-                Batch::Empty => {}
-                Batch::Full => tokio::task::yield_now().await,
+        let give_up = Instant::now() + LINGER;
+        while Instant::now() < give_up {
+            match self.batch(listener, true) {
+                Batch::Empty => return,
+                Batch::Full => {
+                    // Waiting for room, if there is none, is bounded like the rest.
+                    if let Ok(permit) = timeout_at(give_up, self.permits.acquire()).await {
+                        drop(permit);
+                    }
+                }
                 Batch::Exhausted(_) => sleep(BACK_OFF).await,
             }
         }
