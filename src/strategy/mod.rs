@@ -123,7 +123,46 @@ impl Entry {
 }
 
 /// Every strategy there is, in the order of the help text.
-pub static REGISTRY: &[Entry] = &[];
+pub static REGISTRY: &[Entry] = &[
+    Entry {
+        name: "round-robin",
+        summary: "stand-in",
+        weighted: false,
+        build: |_, _| Box::new(StandIn),
+    },
+    Entry {
+        name: "weighted",
+        summary: "stand-in",
+        weighted: true,
+        build: |_, _| Box::new(StandIn),
+    },
+    Entry {
+        name: "least-connections",
+        summary: "stand-in",
+        weighted: true,
+        build: |_, _| Box::new(StandIn),
+    },
+    Entry {
+        name: "source-hash",
+        summary: "stand-in",
+        weighted: true,
+        build: |_, _| Box::new(StandIn),
+    },
+    Entry {
+        name: "random",
+        summary: "stand-in",
+        weighted: true,
+        build: |_, _| Box::new(StandIn),
+    },
+];
+
+#[derive(Debug)]
+struct StandIn;
+impl Strategy for StandIn {
+    fn pick(&self, _: &Flow, _: &[Arc<Backend>], _: &Skip) -> Option<usize> {
+        None
+    }
+}
 
 /// The strategy of that name.
 pub fn find(name: &str) -> Option<&'static Entry> {
