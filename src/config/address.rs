@@ -15,13 +15,16 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         if let Some(v4) = mapped(address.ip()) {
             let port = address.port();
-            return Err(wrong("is an IPv4 address in IPv6 clothes")
-                .help(format!("write \"{v4}:{port}\"")));
+            return Err(
+                wrong("is an IPv4 address in IPv6 clothes").help(format!("write \"{v4}:{port}\""))
+            );
         }
         return Ok(address);
     }
     let every = |port: &str| {
-        format!("write \"0.0.0.0:{port}\" for every IPv4 address, \"[::]:{port}\" for every IPv6 one")
+        format!(
+            "write \"0.0.0.0:{port}\" for every IPv4 address, \"[::]:{port}\" for every IPv6 one"
+        )
     };
     if let Some(fault) = common(text, &wrong) {
         return Err(fault);
@@ -33,11 +36,12 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
         Some(("" | "*" | "[*]", port)) => {
             Err(wrong("does not say on which address").help(every(port)))
         }
-        Some((host, port)) if hostname(host).is_ok() => {
-            Err(wrong("names a host, where an IP address is needed").help(format!(
-                "write the address itself, as in \"127.0.0.1:{port}\" or \"[::1]:{port}\""
-            )))
-        }
+        Some((host, port)) if hostname(host).is_ok() => Err(wrong(
+            "names a host, where an IP address is needed",
+        )
+        .help(format!(
+            "write the address itself, as in \"127.0.0.1:{port}\" or \"[::1]:{port}\""
+        ))),
         _ => Err(wrong("is not an address to listen on")),
     }
 }
@@ -58,14 +62,14 @@ pub(super) fn backend(text: &str) -> Result<BackendAddress, Fault> {
         return match (port_of(text), hostname(text)) {
             (Some(_), _) => Err(wrong("is a port without a host")
                 .help(format!("write \"127.0.0.1:{text}\" for this machine"))),
-            (None, Ok(())) => {
-                Err(wrong("has no port").help(format!("write \"{text}:PORT\"")))
-            }
+            (None, Ok(())) => Err(wrong("has no port").help(format!("write \"{text}:PORT\""))),
             (None, Err(why)) => Err(wrong(why)),
         };
     };
     if host.is_empty() {
-        return Err(wrong("has no host").help(format!("write \"127.0.0.1:{port}\" for this machine")));
+        return Err(
+            wrong("has no host").help(format!("write \"127.0.0.1:{port}\" for this machine"))
+        );
     }
     hostname(host).map_err(&wrong)?;
     match port_of(port) {
@@ -97,18 +101,17 @@ fn common(text: &str, wrong: &dyn Fn(&str) -> Fault) -> Option<Fault> {
     if let Some((_, zone)) = inside.split_once('%')
         && !zone.bytes().all(|byte| byte.is_ascii_digit())
     {
-        return Some(wrong("names its zone, where a number is needed").help(
-            "write the interface's number, as `ip link` shows it: \"[fe80::1%2]:80\"",
-        ));
+        return Some(
+            wrong("names its zone, where a number is needed")
+                .help("write the interface's number, as `ip link` shows it: \"[fe80::1%2]:80\""),
+        );
     }
     if bracketed.is_some() {
         let port = after.strip_prefix(':');
         return match (inside.parse::<Ipv6Addr>().is_ok(), port) {
             (false, _) if inside.contains('%') => None,
             (false, _) => Some(wrong("has no IPv6 address between its brackets")),
-            (true, None) => {
-                Some(wrong("has no port").help(format!("write \"[{inside}]:PORT\"")))
-            }
+            (true, None) => Some(wrong("has no port").help(format!("write \"[{inside}]:PORT\""))),
             (true, Some("")) => Some(wrong("has no port after the colon")),
             (true, Some(port)) => Some(bad_port(port, wrong)),
         };
@@ -144,12 +147,15 @@ fn without_brackets(text: &str, wrong: &dyn Fn(&str) -> Fault) -> Fault {
         .rsplit_once(':')
         .filter(|(host, port)| host.parse::<Ipv6Addr>().is_ok() && port_of(port).is_some());
     match split {
-        Some((host, port)) => wrong("is an IPv6 address without brackets")
-            .help(format!("write \"[{host}]:{port}\"")),
+        Some((host, port)) => {
+            wrong("is an IPv6 address without brackets").help(format!("write \"[{host}]:{port}\""))
+        }
         None if text.parse::<Ipv6Addr>().is_ok() => {
             wrong("has no port").help(format!("write \"[{text}]:PORT\""))
         }
-        None => wrong("has too many colons").help("an IPv6 address is written \"[2001:db8::1]:80\""),
+        None => {
+            wrong("has too many colons").help("an IPv6 address is written \"[2001:db8::1]:80\"")
+        }
     }
 }
 
@@ -178,7 +184,9 @@ fn reachable(address: SocketAddr, wrong: &dyn Fn(&str) -> Fault) -> Result<Socke
             .help(format!("write \"{this}:{port}\" for this machine")));
     }
     if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Err(wrong("is a multicast or broadcast address, which TCP cannot connect to"));
+        return Err(wrong(
+            "is a multicast or broadcast address, which TCP cannot connect to",
+        ));
     }
     if let Some(v4) = mapped(ip) {
         return Err(
@@ -218,7 +226,9 @@ fn hostname(text: &str) -> Result<(), &'static str> {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         {
-            return Err("has a host name with a character other than a-z, 0-9, \"-\", \"_\" and \".\"");
+            return Err(
+                "has a host name with a character other than a-z, 0-9, \"-\", \"_\" and \".\"",
+            );
         }
     }
     let last = text.rsplit('.').next().unwrap_or(text);

@@ -209,9 +209,11 @@ fn loops(draft: &Draft, problems: &mut Problems) {
             });
         if local || exact.contains_key(address) {
             problems.add(
-                Problem::error(format!("the backend {address} is a listener of its own service"))
-                    .at(span.clone())
-                    .label("connections would go round in circles"),
+                Problem::error(format!(
+                    "the backend {address} is a listener of its own service"
+                ))
+                .at(span.clone())
+                .label("connections would go round in circles"),
             );
         }
     }

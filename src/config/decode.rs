@@ -110,8 +110,7 @@ impl<'t> Table<'t> {
         let value = self.get(key)?;
         let boolean = value.get_ref().as_bool();
         if boolean.is_none() {
-            let mut problem =
-                mistype(key, value, "a boolean").label("allowed: true or false");
+            let mut problem = mistype(key, value, "a boolean").label("allowed: true or false");
             if let Some(text @ ("true" | "false")) = value.get_ref().as_str() {
                 problem = problem.help(format!("write {text} without quotes"));
             }
@@ -233,9 +232,8 @@ impl<'t> Table<'t> {
                 Some(entries) => {
                     tables.push(Table::open(section, entries, Some(item.span()), problems));
                 }
-                None => problems.add(
-                    mistype(key, item, "a section").help(format!("write {header} for each")),
-                ),
+                None => problems
+                    .add(mistype(key, item, "a section").help(format!("write {header} for each"))),
             }
         }
         tables
@@ -298,7 +296,9 @@ fn unknown_key(
         });
     match (near, elsewhere) {
         (Some(near), _) => problem.help(format!("did you mean `{near}`?")),
-        (None, Some(other)) => problem.help(format!("`{}` belongs in {}", key.get_ref(), other.header)),
+        (None, Some(other)) => {
+            problem.help(format!("`{}` belongs in {}", key.get_ref(), other.header))
+        }
         (None, None) => problem,
     }
 }

@@ -155,7 +155,10 @@ mod tests {
         let path = dir.path().join("f");
         std::fs::write(&path, b"# fine\n# caf\xe9 au lait\n").unwrap();
         let lines = message(&path);
-        assert!(lines.contains("f:2:6: not a text file: byte 0xe9"), "{lines}");
+        assert!(
+            lines.contains("f:2:6: not a text file: byte 0xe9"),
+            "{lines}"
+        );
     }
 
     #[test]

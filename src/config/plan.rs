@@ -195,7 +195,10 @@ fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
             "runtime.max_connections",
             was.max_connections != is.max_connections,
         ),
-        ("runtime.drain_timeout", was.drain_timeout != is.drain_timeout),
+        (
+            "runtime.drain_timeout",
+            was.drain_timeout != is.drain_timeout,
+        ),
         (
             "runtime.resolve_timeout",
             was.resolve_timeout != is.resolve_timeout,
@@ -256,8 +259,11 @@ mod tests {
                 + &service("gone", "\"1.1.1.1:81\"", &[("b:1", 1)])),
         );
         let new = config(
-            &(service("a", "[\"1.1.1.1:80\", \"1.1.1.1:82\"]", &[("b:1", 1), ("b:2", 7), ("b:4", 1)])
-                + &service("new", "\"1.1.1.1:81\"", &[("b:1", 1)])),
+            &(service(
+                "a",
+                "[\"1.1.1.1:80\", \"1.1.1.1:82\"]",
+                &[("b:1", 1), ("b:2", 7), ("b:4", 1)],
+            ) + &service("new", "\"1.1.1.1:81\"", &[("b:1", 1)])),
         );
         let plan = Plan::between(&old, &new);
         assert_eq!(
@@ -278,10 +284,17 @@ mod tests {
 
     #[test]
     fn ephemeral_listeners_are_told_apart_by_their_order() {
-        let old = config(&service("a", "[\"1.1.1.1:0\", \"1.1.1.1:0\"]", &[("b:1", 1)]));
+        let old = config(&service(
+            "a",
+            "[\"1.1.1.1:0\", \"1.1.1.1:0\"]",
+            &[("b:1", 1)],
+        ));
         let new = config(&service("a", "\"1.1.1.1:0\"", &[("b:1", 1)]));
         let plan = Plan::between(&old, &new);
-        assert_eq!((plan.listeners.kept.len(), plan.listeners.removed.len()), (1, 1));
+        assert_eq!(
+            (plan.listeners.kept.len(), plan.listeners.removed.len()),
+            (1, 1)
+        );
         assert_eq!(plan.listeners.removed[0].ordinal, 1);
     }
 

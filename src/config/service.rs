@@ -86,7 +86,10 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
     let (strategy, ipv6_prefix) = strategy(table, problems);
     let backends: Vec<BackendDraft> = {
         let tables = table.tables("backend", &keys::BACKEND, problems);
-        if tables.is_empty() && table.get("backend").is_some_and(|it| it.get_ref().is_array())
+        if tables.is_empty()
+            && table
+                .get("backend")
+                .is_some_and(|it| it.get_ref().is_array())
             || table.lacks("backend")
         {
             problems.add(
@@ -215,7 +218,8 @@ fn listen(
 fn strategy(table: &Table<'_>, problems: &mut Problems) -> (Option<&'static Entry>, u8) {
     let names = strategy::REGISTRY.iter().map(|entry| entry.name);
     let entry = match table.get("strategy") {
-        None => strategy::find(DEFAULT_STRATEGY),
+        None if table.lacks("strategy") => strategy::find(DEFAULT_STRATEGY),
+        None => None,
         Some(_) => table.parsed("strategy", problems, |name| {
             strategy::find(name).ok_or_else(|| unknown_word("strategy", name, names))
         }),

@@ -61,9 +61,8 @@ pub(super) fn duration(
     }
     // humantime reads a capital M as months, which nobody means who types "5M".
     if text.contains('M') {
-        return Err(
-            wrong("where M would be months").help("write \"m\" for minutes, \"ms\" for milliseconds")
-        );
+        return Err(wrong("where M would be months")
+            .help("write \"m\" for minutes, \"ms\" for milliseconds"));
     }
     match humantime::parse_duration(text) {
         Ok(duration) if allowed.contains(&duration) => Ok(duration),
@@ -75,11 +74,11 @@ pub(super) fn duration(
     }
 }
 
-/// `10ms to 366days`
+/// `"10ms" to "366d"`
 pub(super) fn span_of(allowed: &RangeInclusive<Duration>) -> String {
     let from = match *allowed.start() {
         Duration::ZERO => "\"0s\"".to_owned(),
-        SHORTEST => "more than \"0s\"".to_owned(),
+        SHORTEST => return format!("more than \"0s\", at most \"{}\"", written(*allowed.end())),
         from => format!("\"{}\"", written(from)),
     };
     format!("{from} to \"{}\"", written(*allowed.end()))
@@ -160,7 +159,10 @@ mod tests {
     #[test]
     fn a_duration_out_of_range_says_what_is_allowed() {
         let fault = duration("idle", "0s", &(SHORTEST..=LONGEST)).unwrap_err();
-        assert_eq!(fault.allowed.unwrap(), "allowed: more than \"0s\" to \"366d\"");
+        assert_eq!(
+            fault.allowed.unwrap(),
+            "allowed: more than \"0s\", at most \"366d\""
+        );
         assert!(duration("idle", "367d", &ANY).is_err());
         assert!(duration("idle", "-1s", &ANY).is_err());
         assert!(duration("idle", "", &ANY).is_err());
