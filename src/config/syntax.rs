@@ -9,7 +9,7 @@ use std::ops::Range;
 use toml::de::{DeTable, Error};
 
 use super::keys::SECTIONS;
-use super::problem::{Problem, Problems};
+use super::problem::{Problem, Problems, Severity};
 use super::source::{Source, Span};
 
 /// What cannot be believed of the tree of a file with syntax errors.
@@ -20,11 +20,12 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// Whether `problem` may be an echo of a syntax error: what seems to be missing may be what could
-    /// not be read.
+    /// Whether `problem` may be an echo of a syntax error: what seems to be missing, or to have no effect, may be
+    /// so because of what could not be read.
     pub(super) fn covers(&self, problem: &Problem, source: &Source<'_>) -> bool {
         let echo = |span: &Span| self.broken.contains(&source.line_of(span.start));
-        !self.broken.is_empty() && (problem.absence || problem.span.as_ref().is_some_and(echo))
+        let shaky = problem.absence || problem.severity == Severity::Warning;
+        !self.broken.is_empty() && (shaky || problem.span.as_ref().is_some_and(echo))
     }
 }
 
@@ -41,7 +42,11 @@ pub(super) fn mend(
     let mut doubt = Doubt::default();
     let mut text = source.text().as_bytes().to_vec();
     let mut mended = source.text().to_owned();
-    for round in 0..MOST_ROUNDS {
+    let rounds = match source.text().len() {
+        0..=LARGE => MOST_ROUNDS,
+        _ => MOST_ROUNDS_OF_LARGE,
+    };
+    for round in 0..rounds {
         let mut blanked = false;
         let mut blank = |lines: Range<usize>| {
             let bytes = source.line_span(lines.start).start..source.line_span(lines.end - 1).end;
@@ -60,7 +65,7 @@ pub(super) fn mend(
                 continue;
             }
             let line = source.line(number);
-            if let Some((from, bracket)) = unclosed(error.message(), number, source) {
+            if let Some((from, bracket)) = unclosed(error.message(), &span, number, source) {
                 doubt.broken.insert(from);
                 problems.add(
                     Problem::error("not valid TOML: this bracket is not closed")
@@ -81,7 +86,10 @@ pub(super) fn mend(
             // read nobody knows where its keys belong, nor those of its sub-sections.
             match header(line) {
                 Some(_) if error.message().starts_with(DUPLICATE) => {}
-                Some(path) => blank(number..end_of_section(source, number, path)),
+                Some(path) => {
+                    blank(number..end_of_section(source, number, path));
+                    break;
+                }
                 None => blank(number..number + 1),
             }
         }
@@ -99,14 +107,21 @@ pub(super) fn mend(
 
 /// The line and the place of the bracket that is not closed, if that is what `message` comes down to:
 /// the parser notices at a later statement, which it takes for an element.
-fn unclosed(message: &str, number: usize, source: &Source<'_>) -> Option<(usize, Span)> {
+fn unclosed(
+    message: &str,
+    span: &Span,
+    number: usize,
+    source: &Source<'_>,
+) -> Option<(usize, Span)> {
     let inside = [
         "missing comma between",
         "missing key for inline",
         "unexpected `=` in",
     ];
-    let later =
-        inside.iter().any(|text| message.starts_with(text)) && stands_alone(source.line(number));
+    let before = source.slice(&(source.line_span(number).start..span.start));
+    let as_value = message.starts_with("string values must be quoted") && !before.contains('=');
+    let later = (as_value || inside.iter().any(|text| message.starts_with(text)))
+        && stands_alone(source.line(number));
     let at_once = message.starts_with("unclosed array,") || message.starts_with("unclosed inline");
     if !later && !at_once {
         return None;
@@ -142,7 +157,11 @@ const DUPLICATE: &str = "duplicate key";
 /// Lines over which an opening bracket is looked for.
 const MOST_LINES_OF_A_VALUE: usize = 1000;
 /// Rounds of mending; each finds what the one before it hid.
-const MOST_ROUNDS: usize = 16;
+const MOST_ROUNDS: usize = 32;
+/// Rounds for a file larger than [`LARGE`], whose parsing takes its time.
+const MOST_ROUNDS_OF_LARGE: usize = 3;
+/// Bytes that are parsed in no time.
+const LARGE: usize = 1 << 20;
 /// With more broken lines than this the file is something else than a configuration with slips.
 const MOST_BROKEN: usize = 200;
 
