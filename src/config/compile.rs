@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::de::DeTable;
+
 use super::conflicts;
 use super::decode::Table;
 use super::problem::{Problem, Problems, Report};
@@ -81,11 +83,19 @@ pub fn compile(source: &str, origin: &str) -> Result<Loaded, Rejected> {
         );
         return Err(Rejected(problems.report(origin, &source)));
     }
-    let parsed = syntax::parse(&source, &mut problems);
+    let (tree, errors) = DeTable::parse_recoverable(source.text());
+    let (mended, doubt);
+    let tree = if errors.is_empty() {
+        doubt = syntax::Doubt::default();
+        tree
+    } else {
+        (mended, doubt) = syntax::mend(&source, errors, &mut problems);
+        DeTable::parse_recoverable(&mended).0
+    };
     let mut meaning = Problems::default();
-    let root = Table::open(&keys::ROOT, &parsed.root, None, &mut meaning);
+    let root = Table::open(&keys::ROOT, tree.get_ref(), None, &mut meaning);
     let config = document(&root, &source, &mut meaning);
-    meaning.discard(|problem| parsed.doubt.covers(problem, &source));
+    meaning.discard(|problem| doubt.covers(problem, &source));
     problems.append(meaning);
 
     let rejected = problems.errors() > 0;
@@ -105,7 +115,10 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
     admin(&root.table("admin", &keys::ADMIN, problems), problems);
 
     let tables = root.tables("service", &keys::SERVICE, problems);
-    if tables.is_empty() && root.lacks("service") {
+    let empty = root
+        .get("service")
+        .is_some_and(|it| it.get_ref().as_array().is_some_and(|list| list.is_empty()));
+    if empty || root.lacks("service") {
         let message = match source.text().trim() {
             "" => "the file is empty",
             _ => "no service is configured",

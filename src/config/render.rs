@@ -86,19 +86,21 @@ impl Report {
         let mut group = match &problem.place {
             None => title.element(origin),
             Some(place) => {
-                // The place is given rather than computed by the renderer, which sees one line only,
-                // and of a very long one not even all.
                 let mut mark = AnnotationKind::Primary.span(place.mark.clone());
                 if let Some(label) = &problem.label {
                     mark = mark.label(label.as_str());
                 }
-                title
-                    .element(origin.line(place.line).char_column(place.column))
-                    .element(
-                        Snippet::source(place.excerpt.as_str())
-                            .line_start(place.line)
-                            .annotation(mark),
-                    )
+                let snippet = Snippet::source(place.excerpt.as_str())
+                    .line_start(place.line)
+                    .annotation(mark);
+                match place.whole {
+                    true => title.element(snippet.path(self.origin.as_str())),
+                    // The renderer counts columns from the beginning of what it is shown, so for the
+                    // middle of a very long line the place is given instead.
+                    false => title
+                        .element(origin.line(place.line).char_column(place.column))
+                        .element(snippet),
+                }
             }
         };
         if let (Some(label), None) = (&problem.label, &problem.place) {
@@ -120,5 +122,5 @@ impl fmt::Display for Report {
     }
 }
 
-/// Wide enough for an excerpt, so that the renderer does not cut what is cut already.
-const WIDTH: usize = 240;
+/// Columns of an excerpt; the renderer cuts the line around the mark.
+const WIDTH: usize = 140;

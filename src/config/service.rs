@@ -218,7 +218,8 @@ fn listen(
 fn strategy(table: &Table<'_>, problems: &mut Problems) -> (Option<&'static Entry>, u8) {
     let names = strategy::REGISTRY.iter().map(|entry| entry.name);
     let entry = match table.get("strategy") {
-        None => strategy::find(DEFAULT_STRATEGY),
+        None if table.lacks("strategy") => strategy::find(DEFAULT_STRATEGY),
+        None => None,
         Some(_) => table.parsed("strategy", problems, |name| {
             strategy::find(name).ok_or_else(|| unknown_word("strategy", name, names))
         }),

@@ -17,6 +17,8 @@ pub struct Place {
     pub excerpt: String,
     /// What to underline: bytes of `excerpt`.
     pub mark: Span,
+    /// Whether `excerpt` begins where the line does.
+    pub whole: bool,
 }
 
 /// A text with an index of its lines, so that a place costs a binary search and not a scan.
@@ -65,7 +67,8 @@ impl<'a> Source<'a> {
             .trim_end_matches(['\n', '\r'])
     }
 
-    fn line_span(&self, line: usize) -> Span {
+    /// A line with its line break; `line` is counted from 0.
+    pub(super) fn line_span(&self, line: usize) -> Span {
         let start = self.starts.get(line).copied().unwrap_or(self.text.len());
         let end = self
             .starts
@@ -97,18 +100,23 @@ impl<'a> Source<'a> {
         let from = (span.start - start).min(text.len());
         let to = (span.end - start).clamp(from, text.len());
         let column = text[..from].chars().count();
-        let (excerpt, mark) = window(text, from..to);
+        let (excerpt, mark, whole) = window(text, from..to);
         Place {
             line: line + 1,
             column: column + 1,
             excerpt,
             mark,
+            whole,
         }
     }
 }
 
-/// The part of a line around `mark` that fits a terminal, and the mark within it.
-fn window(line: &str, mark: Span) -> (String, Span) {
+/// The part of a line around `mark` that is worth keeping, the mark within it, and whether it begins
+/// where the line does.
+fn window(line: &str, mark: Span) -> (String, Span, bool) {
+    if line.len() <= LONGEST_WHOLE {
+        return (line.to_owned(), mark, true);
+    }
     let before = line[..mark.start]
         .char_indices()
         .rev()
@@ -128,13 +136,17 @@ fn window(line: &str, mark: Span) -> (String, Span) {
     (
         format!("{lead}{}{tail}", &line[start..end]),
         shift(mark.start)..shift(mark.end),
+        start == 0,
     )
 }
 
-/// Characters of a long line that are shown before a mark.
+/// Bytes of a line that the renderer may be given as a whole: it cuts to the width of a terminal, but
+/// takes its time with a line of a megabyte.
+const LONGEST_WHOLE: usize = 2000;
+/// Characters of a longer line that are shown before a mark.
 const MOST_BEFORE: usize = 60;
-/// Characters of a long line that are shown at all.
-const MOST_SHOWN: usize = 160;
+/// Characters of a longer line that are shown at all.
+const MOST_SHOWN: usize = 120;
 const ELLIPSIS: &str = "…";
 
 #[cfg(test)]

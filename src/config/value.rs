@@ -74,11 +74,11 @@ pub(super) fn duration(
     }
 }
 
-/// `10ms to 366days`
+/// `"10ms" to "366d"`
 pub(super) fn span_of(allowed: &RangeInclusive<Duration>) -> String {
     let from = match *allowed.start() {
         Duration::ZERO => "\"0s\"".to_owned(),
-        SHORTEST => "more than \"0s\"".to_owned(),
+        SHORTEST => return format!("more than \"0s\", at most \"{}\"", written(*allowed.end())),
         from => format!("\"{}\"", written(from)),
     };
     format!("{from} to \"{}\"", written(*allowed.end()))
@@ -161,7 +161,7 @@ mod tests {
         let fault = duration("idle", "0s", &(SHORTEST..=LONGEST)).unwrap_err();
         assert_eq!(
             fault.allowed.unwrap(),
-            "allowed: more than \"0s\" to \"366d\""
+            "allowed: more than \"0s\", at most \"366d\""
         );
         assert!(duration("idle", "367d", &ANY).is_err());
         assert!(duration("idle", "-1s", &ANY).is_err());
