@@ -1,6 +1,26 @@
 //! The configuration: file as written → checked [`Config`], every problem at once → the plan of a
 //! reload. Pure but for reading the file; knows nothing of sockets, and resolves no names.
+//!
+//! Start with [`compile`], then follow a value: `decode` walks the tree of the file section by section,
+//! `service` makes a service of one, `conflicts` looks across services. `keys` is the one table of what
+//! may be written, `problem` and `render` are how it is said that something else was, and [`plan`] is
+//! what changes from one configuration to the next.
 
+mod address;
+mod compile;
+mod conflicts;
+mod decode;
+pub mod keys;
+mod load;
+pub mod plan;
+mod problem;
+mod render;
+mod service;
+mod source;
+mod syntax;
+mod value;
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,6 +28,13 @@ use std::time::Duration;
 
 use crate::health::Policy;
 use crate::strategy::{Entry, Parameters};
+
+pub use compile::{Loaded, Rejected, compile};
+pub use load::load;
+pub use plan::Plan;
+pub use problem::{Problem, Report, Severity};
+pub use source::{Place, Span};
+pub(crate) use value::written;
 
 /// A configuration without a problem in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +45,26 @@ pub struct Config {
     pub log: LogConfig,
     /// `[[service]]`, in the order of the file.
     pub services: Vec<ServiceConfig>,
+}
+
+impl Config {
+    /// No service, and every setting at its default: what runs before the first file.
+    pub fn empty() -> Self {
+        Self {
+            runtime: RuntimeConfig {
+                workers: None,
+                max_connections: None,
+                drain_timeout: Duration::ZERO,
+                resolve_timeout: Duration::ZERO,
+            },
+            log: LogConfig {
+                level: LogLevel::Info,
+                format: LogFormat::Text,
+                sessions: SessionLog::Failed,
+            },
+            services: Vec::new(),
+        }
+    }
 }
 
 /// `[runtime]`
@@ -33,6 +80,17 @@ pub struct RuntimeConfig {
     pub resolve_timeout: Duration,
 }
 
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            max_connections: None,
+            drain_timeout: Duration::from_secs(30),
+            resolve_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -42,6 +100,16 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Which sessions get a line.
     pub sessions: SessionLog,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            sessions: SessionLog::Failed,
+        }
+    }
 }
 
 /// `log.level`
@@ -124,6 +192,17 @@ pub struct Timeouts {
     pub half_closed: Duration,
 }
 
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(4),
+            connect_total: Duration::from_secs(10),
+            idle: Duration::from_secs(60 * 60),
+            half_closed: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
 /// One `[[service.backend]]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendConfig {
@@ -149,4 +228,13 @@ pub enum BackendAddress {
         /// The port to connect to.
         port: u16,
     },
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
 }
