@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
-    Backend, Config, Daemon, End, Meeting, Pattern, Peer, Service, ask_name, installed, steadily,
+    Backend, Config, Daemon, End, Meeting, Pattern, Peer, Service, ask_name, fresh_ip, installed,
+    steadily,
 };
 
 /// The measurement; a tick is 10 ms.
@@ -72,7 +73,8 @@ fn a_session_needs_few_system_calls() {
     if !installed(&["strace"]) {
         return;
     }
-    let backend = Backend::named("only");
+    // Outside the range of ephemeral ports, where a session need not ask whom it is connected to.
+    let backend = Backend::named_at((fresh_ip(), 8080).into(), "only");
     let daemon = Daemon::start(&Config::of(
         Service::new("web")
             .health("interval", "1h")
@@ -103,12 +105,13 @@ fn a_session_needs_few_system_calls() {
 
     let table = fs::read_to_string(&table).unwrap();
     println!("{table}");
-    let calls: Vec<(&str, f64)> = table.lines().filter_map(row).collect();
-    let total: f64 = calls
-        .iter()
-        .filter(|(name, _)| *name != "total")
-        .map(|(_, calls)| calls / f64::from(sessions))
-        .sum();
+    let mut calls: Vec<(&str, f64)> = table.lines().filter_map(row).collect();
+    // Without optimisation, std asks of each descriptor that it closes whether it is open.
+    calls.retain(|(name, _)| *name != "total" && !(cfg!(debug_assertions) && *name == "fcntl"));
+    let per_session = |wanted: &dyn Fn(&str) -> bool| -> f64 {
+        let wanted = calls.iter().filter(|(name, _)| wanted(name));
+        wanted.map(|(_, calls)| calls / f64::from(sessions)).sum()
+    };
     for unexpected in [
         "getpeername",
         "getsockname",
@@ -122,13 +125,14 @@ fn a_session_needs_few_system_calls() {
         "eventfd2",
         "getrandom",
     ] {
-        let found = calls.iter().find(|(name, _)| *name == unexpected);
-        assert!(
-            found.is_none_or(|(_, calls)| calls / f64::from(sessions) < 0.1),
-            "{unexpected} in every session:\n{table}"
-        );
+        let found = per_session(&|name| name == unexpected);
+        assert!(found < 0.1, "{unexpected} in every session:\n{table}");
     }
-    assert!(total <= 20.0, "{total} system calls per session:\n{table}");
+    // How often a worker wakes for a session depends on how its packets fall together.
+    let waits = per_session(&|name| name == "epoll_wait");
+    let others = per_session(&|name| name != "epoll_wait");
+    assert!(waits <= 8.0, "{waits} waits per session:\n{table}");
+    assert!(others <= 16.0, "{others} other calls per session:\n{table}");
 }
 
 /// `% time     seconds  usecs/call     calls    errors syscall`

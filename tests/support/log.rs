@@ -26,9 +26,12 @@ impl Line {
         &self.raw
     }
 
-    /// Whether its message is exactly this.
+    /// Whether its message is this, or this and a colon and more.
     pub fn says(&self, message: &str) -> bool {
-        self.value("message").and_then(Value::as_str) == Some(message)
+        self.value("message")
+            .and_then(Value::as_str)
+            .and_then(|said| said.strip_prefix(message))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
     }
 
     /// A field as text.

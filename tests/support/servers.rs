@@ -71,7 +71,7 @@ impl Server {
     pub fn postgres() -> Self {
         let ip = fresh_ip();
         let port = 5432;
-        Self::start(ip, port, Signal::INT, |directory| {
+        let server = Self::start(ip, port, Signal::INT, |directory| {
             let data = directory.join("data");
             fs::create_dir(&data).expect("a new directory");
             hand_over(&data);
@@ -86,7 +86,16 @@ impl Server {
                 .args(["-c", "fsync=off", "-c", "max_connections=200"])
                 .args(["-c", "unix_socket_directories="]);
             command
-        })
+        });
+        // It listens before it serves.
+        eventually("PostgreSQL is ready", || {
+            let ready = Command::new(postgres_program("pg_isready"))
+                .args(["--quiet", "-h", &ip.to_string(), "-p", &port.to_string()])
+                .status()
+                .expect("pg_isready is where pgbench is");
+            ready.success().then_some(())
+        });
+        server
     }
 
     /// aiosmtpd, a mail server that speaks first and drops what it gets.
