@@ -176,7 +176,9 @@ fn header(line: &str) -> Option<&str> {
 /// The line after the section whose header on line `number` names `path`, and after its sub-sections.
 fn end_of_section(source: &Source<'_>, number: usize, path: &str) -> usize {
     let mut after = number + 1..source.lines();
-    let known = SECTIONS.iter().any(|it| !path.is_empty() && it.path == path);
+    let known = SECTIONS
+        .iter()
+        .any(|it| !path.is_empty() && it.path == path);
     let next = after.find(|&line| {
         header(source.line(line)).is_some_and(|other| match known {
             true => !other
