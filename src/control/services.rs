@@ -212,6 +212,7 @@ impl Blueprint {
                 strategy,
                 timeouts: config.timeouts,
                 retries: config.retries,
+                relay: config.relay,
                 session_log,
             },
         }
