@@ -8,11 +8,12 @@
 //! Next: [`strategy`](crate::strategy) for the pick, [`net::relay`](crate::net::relay) for the
 //! bytes, [`worker`](crate::worker) for who calls this.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
-use crate::net::relay::{Limits, Scratch, relay};
+use crate::net::relay::{Terms, Workspace, relay};
 use crate::net::{Arrival, Connecting, Registry, Socket, Ticket, connect};
 use crate::pool::{Door, Lease, Permit, Route};
 use crate::strategy::Skip;
@@ -25,8 +26,8 @@ pub struct Context {
     pub worker: usize,
     /// Who wakes sessions, and ends them.
     pub registry: Registry,
-    /// The relay's buffer.
-    pub scratch: Scratch,
+    /// What the relay works with.
+    pub workspace: RefCell<Workspace>,
 }
 
 /// A client that was accepted and not served yet; may still change workers.
@@ -71,12 +72,12 @@ async fn run(
     ticket: &Ticket,
     record: &mut Record,
 ) -> Ending {
-    let (backend, limits) = match establish(route, address, ticket, record).await {
+    let (backend, terms) = match establish(route, address, ticket, record).await {
         Ok(established) => established,
         // The client's socket is dropped here, and so reset.
         Err(ending) => return ending,
     };
-    let report = relay(client, backend, ticket, &context.scratch, limits).await;
+    let report = relay(client, backend, ticket, &context.workspace, terms).await;
     record.moved(report.to_backend, report.to_client);
     let phase = if report.cause == Cause::Stopped {
         Phase::Drain
@@ -93,7 +94,7 @@ async fn establish(
     address: ClientAddr,
     ticket: &Ticket,
     record: &mut Record,
-) -> Result<(Socket, Limits), Ending> {
+) -> Result<(Socket, Terms), Ending> {
     let service = route.service();
     let snapshot = service.snapshot();
     let timeouts = snapshot.timeouts;
@@ -110,11 +111,12 @@ async fn establish(
         match connect(backend.address(), ticket, deadline).await {
             Ok(socket) => {
                 record.connected();
-                let limits = Limits {
+                let terms = Terms {
                     idle: timeouts.idle,
                     half_closed: timeouts.half_closed,
+                    mode: snapshot.relay,
                 };
-                return Ok((socket, limits));
+                return Ok((socket, terms));
             }
             Err(Connecting::Failed(cause)) => {
                 record.connect_failed();

@@ -24,7 +24,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::accept::Acceptor;
 use crate::model::Cause;
-use crate::net::relay::Scratch;
+use crate::net::relay::Workspace;
 use crate::net::{Key, Listener, Registry};
 use crate::pool::{Door, Permits, Route};
 use crate::session::{self, Client, Context};
@@ -239,7 +239,7 @@ impl Worker {
         let context = Rc::new(Context {
             worker: peers.own,
             registry: Registry::new(),
-            scratch: Scratch::new(),
+            workspace: Workspace::new(),
         });
         Self {
             peers,

@@ -136,6 +136,7 @@ pub static SERVICE: Section = Section {
             Is("4096"),
             "handshakes that the kernel holds, per listener and worker",
         ),
+        key("relay", Is("\"auto\""), "how bytes move"),
         key(
             "retries",
             Is("2"),

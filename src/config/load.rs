@@ -123,7 +123,7 @@ fn not_text(bytes: &[u8], at: usize, origin: &str) -> Rejected {
 }
 
 /// The largest file that is read: a hundred thousand backends fit.
-const LARGEST: u64 = 16 << 20;
+const LARGEST: u64 = 4 << 20;
 const MOST_SHOWN_AFTER: usize = 100;
 
 #[cfg(test)]

@@ -160,6 +160,8 @@ pub struct ServiceConfig {
     pub parameters: Parameters,
     /// Handshakes that the kernel holds for us, per listener and worker.
     pub backlog: u32,
+    /// How bytes move.
+    pub relay: RelayMode,
     /// Further backends that a session tries when a connect fails.
     pub retries: u32,
     /// `[service.timeouts]`
@@ -168,6 +170,17 @@ pub struct ServiceConfig {
     pub health: Policy,
     /// At least one, in the order of the file.
     pub backends: Vec<BackendConfig>,
+}
+
+/// `relay` of a service
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayMode {
+    /// By copying, and by splicing where a direction proves to be bulk.
+    Auto,
+    /// By copying only.
+    Copy,
+    /// By splicing from the first byte, where the kernel lets us.
+    Splice,
 }
 
 /// One address of `listen`

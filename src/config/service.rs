@@ -13,7 +13,7 @@ use super::keys;
 use super::problem::{Problem, Problems};
 use super::source::Span;
 use super::value::{self, LONGEST, written};
-use super::{BackendAddress, BackendConfig, ListenConfig, ServiceConfig, Timeouts};
+use super::{BackendAddress, BackendConfig, ListenConfig, RelayMode, ServiceConfig, Timeouts};
 use crate::health::Policy;
 use crate::strategy::{self, Entry, Parameters, Skip};
 
@@ -26,6 +26,7 @@ pub(super) struct Draft {
     strategy: Option<&'static Entry>,
     ipv6_prefix: u8,
     backlog: u32,
+    relay: RelayMode,
     retries: u32,
     timeouts: Timeouts,
     health: Policy,
@@ -68,6 +69,7 @@ impl Draft {
                 ipv6_prefix: self.ipv6_prefix,
             },
             backlog: self.backlog,
+            relay: self.relay,
             retries: self.retries,
             timeouts: self.timeouts,
             health: self.health,
@@ -75,6 +77,12 @@ impl Draft {
         })
     }
 }
+
+const RELAYS: &[(&str, RelayMode)] = &[
+    ("auto", RelayMode::Auto),
+    ("copy", RelayMode::Copy),
+    ("splice", RelayMode::Splice),
+];
 
 pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
     let name = table
@@ -120,6 +128,9 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         backlog: table
             .integer("backlog", &(1..=65_535), problems)
             .unwrap_or(DEFAULT_BACKLOG),
+        relay: table
+            .choice("relay", RELAYS, problems)
+            .unwrap_or(RelayMode::Auto),
         retries: table
             .integer("retries", &(0..=MOST_RETRIES), problems)
             .unwrap_or(DEFAULT_RETRIES),

@@ -96,7 +96,7 @@ pub(super) fn mend(
         let flood = doubt.broken.len() > MOST_BROKEN;
         // Whole lines of UTF-8 became ASCII, so it is UTF-8 still.
         mended = String::from_utf8(std::mem::take(&mut text)).unwrap_or_default();
-        if !blanked || flood {
+        if !blanked || flood || round + 1 == rounds {
             break;
         }
         errors = DeTable::parse_recoverable(&mended).1;
@@ -159,7 +159,7 @@ const MOST_LINES_OF_A_VALUE: usize = 1000;
 /// Rounds of mending; each finds what the one before it hid.
 const MOST_ROUNDS: usize = 32;
 /// Rounds for a file larger than [`LARGE`], whose parsing takes its time.
-const MOST_ROUNDS_OF_LARGE: usize = 3;
+const MOST_ROUNDS_OF_LARGE: usize = 1;
 /// Bytes that are parsed in no time.
 const LARGE: usize = 1 << 20;
 /// With more broken lines than this the file is something else than a configuration with slips.
@@ -176,7 +176,9 @@ fn header(line: &str) -> Option<&str> {
 /// The line after the section whose header on line `number` names `path`, and after its sub-sections.
 fn end_of_section(source: &Source<'_>, number: usize, path: &str) -> usize {
     let mut after = number + 1..source.lines();
-    let known = SECTIONS.iter().any(|it| !path.is_empty() && it.path == path);
+    let known = SECTIONS
+        .iter()
+        .any(|it| !path.is_empty() && it.path == path);
     let next = after.find(|&line| {
         header(source.line(line)).is_some_and(|other| match known {
             true => !other

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::net::raise_descriptor_limit;
+use crate::net::relay::MOST_PIPES;
 
 /// Descriptors of the process itself: standard streams, runtimes, timers, the configuration.
 const OWN: usize = 64;
@@ -9,6 +10,8 @@ const OWN: usize = 64;
 const PER_WORKER: usize = 8;
 /// The most probes in flight at a time, however many backends there are.
 pub(super) const MOST_PROBES: usize = 1024;
+/// Ends of a pipe.
+const PER_PIPE: usize = 2;
 /// Sockets of a session.
 const PER_SESSION: usize = 2;
 
@@ -45,8 +48,10 @@ fn within(descriptors: usize, config: &Config, workers: usize) -> (Limits, usize
     // Probes of dead backends hold a descriptor until they time out, but they leave most of a
     // small limit to sessions.
     let probes = backends.clamp(1, MOST_PROBES).min((descriptors / 8).max(1));
+    let pipes = MOST_PIPES.min(descriptors / 64);
     // A reload holds the old and the new listeners at once.
-    let reserve = OWN + workers * (PER_WORKER + 2 * listeners) + probes;
+    let per_worker = PER_WORKER + 2 * listeners + PER_PIPE * pipes;
+    let reserve = OWN + workers * per_worker + probes;
     let possible = (descriptors.saturating_sub(reserve) / PER_SESSION).max(1);
     let wanted = config
         .runtime

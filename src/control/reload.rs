@@ -15,7 +15,7 @@ use super::probe::Prober;
 use super::services::{Blueprint, Built, Loads, Members, Services, Serving, members};
 use super::targets::{TargetId, Targets};
 use crate::config::{Config, ListenConfig};
-use crate::model::BackendId;
+use crate::model::{BackendId, Load};
 use crate::net::{BindError, BoundListener, Key};
 use crate::pool::{Route, Service};
 use crate::worker::{Command, Workers};
@@ -277,6 +277,11 @@ impl Running {
     /// Lets no handshake begin on any listener.
     pub(super) fn retire_all(&mut self) {
         self.listeners.values_mut().for_each(Listening::retire);
+    }
+
+    /// The counters of a backend in the file.
+    pub(super) fn load(&self, id: &BackendId) -> Option<&Arc<Load>> {
+        self.loads.find(id)
     }
 
     /// Every listener, with its service and its address as bound.

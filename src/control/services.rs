@@ -34,6 +34,11 @@ impl Loads {
         Arc::clone(load.or_insert_with(|| Arc::new(Load::new(workers))))
     }
 
+    /// The counters of that identity, if it was ever in the file.
+    pub(super) fn find(&self, id: &BackendId) -> Option<&Arc<Load>> {
+        self.of.get(id)
+    }
+
     /// Forgets identities that nobody holds: not in the file, and without a session.
     pub(super) fn prune(&mut self) {
         self.of.retain(|_, load| Arc::strong_count(load) > 1);
@@ -207,6 +212,7 @@ impl Blueprint {
                 strategy,
                 timeouts: config.timeouts,
                 retries: config.retries,
+                relay: config.relay,
                 session_log,
             },
         }

@@ -343,6 +343,14 @@ impl Supervisor {
     fn observe(&mut self, id: &TargetId, verdict: Verdict) {
         let transition = self.running.targets.observe(id, verdict);
         let users = self.running.users.get(id).cloned().unwrap_or_default();
+        if verdict == Verdict::Alive {
+            for load in users.iter().filter_map(|user| self.running.load(user)) {
+                match transition {
+                    Some(_) => load.forgive(),
+                    None => load.relent(),
+                }
+            }
+        }
         match (transition, verdict) {
             (Some(transition), _) => {
                 for backend in &users {

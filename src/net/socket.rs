@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -19,6 +20,9 @@ pub(super) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// … and this many without an answer end the connection.
 pub(super) const KEEPALIVE_PROBES: u32 = 6;
+
+/// Never SPLICE_F_MORE: see the relay's splice.
+const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 /// A socket whose `Drop` sends RST. Only [`Socket::finish`] closes with a FIN: a FIN after a loss
 /// would tell the peer that all is well.
@@ -151,15 +155,86 @@ impl Socket {
         Poll::Ready(Err(self.fail(Cause::from_io(&error))))
     }
 
+    /// Moves what is there into an empty pipe, 0 at the peer's FIN.
+    pub(super) fn poll_splice_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &OwnedFd,
+        most: usize,
+    ) -> Poll<Result<usize, Cause>> {
+        let error: io::Error = loop {
+            let mut guard = match ready!(self.io.poll_read_ready(cx)) {
+                Ok(guard) => guard,
+                Err(error) => break error,
+            };
+            match splice(guard.get_inner(), None, pipe, None, most, SPLICE) {
+                Ok(0) => return Poll::Ready(self.failed.map_or(Ok(0), Err)),
+                Ok(moved) => return Poll::Ready(Ok(moved)),
+                Err(Errno::AGAIN) if self.failed.is_some() => break Errno::CONNRESET.into(),
+                Err(Errno::AGAIN) => {
+                    self.urgent |= self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
+                    if self.urgent {
+                        return Poll::Pending;
+                    }
+                    guard.clear_ready();
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => break error.into(),
+            }
+        };
+        Poll::Ready(Err(self.fail(Cause::from_io(&error))))
+    }
+
+    /// Whether the peer has sent urgent data, at whose mark a splice would stop.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// Writes as much as fits from a pipe that holds `held` bytes.
+    pub(super) fn poll_splice_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &OwnedFd,
+        held: usize,
+    ) -> Poll<Result<usize, Cause>> {
+        self.poll_write(cx, |sink| splice(pipe, None, sink, None, held, SPLICE))
+    }
+
     /// Writes as much as fits.
     pub(super) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize, Cause>> {
+        self.poll_write(cx, |sink| {
+            rustix::net::send(sink, bytes, SendFlags::NOSIGNAL)
+        })
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&OwnedFd) -> Result<usize, Errno>,
+    ) -> Poll<Result<usize, Cause>> {
         if let Some(cause) = self.failed {
             return Poll::Ready(Err(cause));
         }
+        self.before_write();
+        let error = loop {
+            match write(self.io.get_ref()) {
+                Ok(written) => {
+                    self.unacknowledged = true;
+                    return Poll::Ready(Ok(written));
+                }
+                Err(Errno::AGAIN) => return self.poll_error(cx).map(Err),
+                Err(Errno::INTR) => {}
+                Err(error) => break error,
+            }
+        };
+        Poll::Ready(Err(self.fail(Cause::from_io(&error.into()))))
+    }
+
+    fn before_write(&mut self) {
         match self.sends {
             Sends::NoDelay => {}
             Sends::None => self.sends = Sends::One,
@@ -171,18 +246,6 @@ impl Socket {
                 }
             }
         }
-        let error = loop {
-            match rustix::net::send(self.io.get_ref(), bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => {
-                    self.unacknowledged = true;
-                    return Poll::Ready(Ok(sent));
-                }
-                Err(Errno::AGAIN) => return self.poll_error(cx).map(Err),
-                Err(Errno::INTR) => {}
-                Err(error) => break error,
-            }
-        };
-        Poll::Ready(Err(self.fail(Cause::from_io(&error.into()))))
     }
 
     /// Waits for the socket to fail. Never ready for mere writability, but every edge of it wakes

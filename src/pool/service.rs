@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::config::{SessionLog, Timeouts};
+use crate::config::{RelayMode, SessionLog, Timeouts};
 use crate::model::{Backend, ClientAddr};
 use crate::strategy::{Flow, Skip, Strategy};
 
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// Further backends to try when a connect fails.
     pub retries: u32,
+    /// How bytes move.
+    pub relay: RelayMode,
     /// Which sessions get a log line.
     pub session_log: SessionLog,
 }

@@ -36,7 +36,9 @@ impl Strategy for Random {
             .map(|attempt| self.shares.at(draw(flow.entropy, attempt)))
             .filter(|&index| usable(index, backends, skip));
         let Some(one) = drawn.next() else {
-            return self.shares.redraw(draw(flow.entropy, DRAWS), backends, skip);
+            return self
+                .shares
+                .redraw(draw(flow.entropy, DRAWS), backends, skip);
         };
         let Some(other) = drawn.find(|&index| index != one) else {
             return Some(one);
@@ -44,7 +46,11 @@ impl Strategy for Random {
         // The first drawn wins a tie, so an idle service is served exactly by weight.
         let one = Contender::new(one, &backends[one]);
         let other = Contender::new(other, &backends[other]);
-        let lighter = if other.is_lighter_than(&one) { other } else { one };
+        let lighter = if other.is_lighter_than(&one) {
+            other
+        } else {
+            one
+        };
         Some(lighter.index)
     }
 }

@@ -56,6 +56,7 @@ impl Record {
     pub fn connect_failed(&self) {
         if let Some(lease) = &self.lease {
             lease.backend().load().tally(self.worker).connect_failed();
+            lease.backend().load().penalise();
         }
     }
 
@@ -83,6 +84,21 @@ impl Record {
     /// Closes the record; the line is written now.
     pub fn close(mut self, ending: Ending) {
         self.ending = Some(ending);
+        self.judge(ending);
+    }
+
+    /// A backend that takes sessions and resets them without a byte is as broken as one that
+    /// refuses them; one that has answered is well.
+    fn judge(&self, ending: Ending) {
+        if let Some(lease) = &self.lease
+            && ending.phase == Phase::Relay
+        {
+            if self.to_client > 0 {
+                lease.backend().load().relent();
+            } else if ending.who == Who::Backend && ending.cause == Cause::Reset {
+                lease.backend().load().penalise();
+            }
+        }
     }
 
     fn is_wanted(&self, ending: Ending) -> bool {

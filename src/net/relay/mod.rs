@@ -1,53 +1,61 @@
 //! Moving bytes both ways between two sockets until both sides are done.
 //!
-//! Each direction is a small state machine that `copy` drives; this file owns what concerns the two
-//! together: half-close, failures, idleness, and how the session ends. A FIN is passed on after the
+//! Each `direction` is a small state machine that moves bytes by `copy` or by `splice`; this file owns
+//! what concerns the two together: half-close, failures, idleness, and how the session ends. A FIN is passed on after the
 //! last byte. A failed side ends both directions: what was read from it is still delivered, then
 //! the other side is reset.
 
 mod copy;
+mod direction;
+mod splice;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use self::copy::Rest;
+use self::direction::{Direction, State};
+pub(crate) use self::splice::MOST_PIPES;
+use self::splice::Pipes;
 use super::{Event, Socket, Ticket, deliver};
+use crate::config::RelayMode;
 use crate::model::{Cause, Who};
 
-/// The most that one direction moves before others get their turn.
-const TURN: usize = 64 * 1024;
+/// One read by copying takes at most this much.
+const BUFFER: usize = 64 * 1024;
 /// How often a session that still has something to be checked is looked at.
 const CHECK: Duration = Duration::from_secs(15);
 /// A peer that acknowledges nothing for this long, although data waits for it, is gone.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 
-/// One worker's buffer, hot in its cache: what is read into it is written before the next session
-/// uses it.
+/// What the sessions of one worker take turns with. What one reads is written, or put aside, before
+/// the next is polled.
 #[derive(Debug)]
-pub struct Scratch(RefCell<Box<[u8]>>);
+pub struct Workspace {
+    /// Hot in the worker's cache.
+    buffer: Box<[u8]>,
+    pipes: Pipes,
+}
 
-impl Scratch {
-    /// A buffer for one worker.
-    pub fn new() -> Self {
-        Self(RefCell::new(vec![0; TURN].into_boxed_slice()))
+impl Workspace {
+    /// A workspace for one worker.
+    pub fn new() -> RefCell<Self> {
+        RefCell::new(Self {
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            pipes: Pipes::new(),
+        })
     }
 }
 
-impl Default for Scratch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// How long silence may last.
+/// How a session is relayed, and how long silence may last.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct Terms {
     /// While both directions are open.
     pub idle: Duration,
     /// Once one of them has ended.
     pub half_closed: Duration,
+    /// How bytes move.
+    pub mode: RelayMode,
 }
 
 /// What a relay moved and how it ended.
@@ -69,28 +77,33 @@ pub async fn relay(
     client: Socket,
     backend: Socket,
     ticket: &Ticket,
-    scratch: &Scratch,
-    limits: Limits,
+    workspace: &RefCell<Workspace>,
+    terms: Terms,
 ) -> Report {
     let mut relay = Relay {
         client,
         backend,
-        to_backend: Direction::new(),
-        to_client: Direction::new(),
-        limits,
+        to_backend: Direction::new(terms.mode),
+        to_client: Direction::new(terms.mode),
+        terms,
         active: Instant::now(),
         kept_alive: false,
         first_to_end: None,
     };
     ticket.schedule(relay.next_check(relay.active));
-    let (who, cause) = poll_fn(|cx| relay.poll(cx, ticket, scratch)).await;
+    let (who, cause) = poll_fn(|cx| relay.poll(cx, ticket, workspace)).await;
     let Relay {
         mut client,
         mut backend,
-        to_backend,
-        to_client,
+        mut to_backend,
+        mut to_client,
         ..
     } = relay;
+    {
+        let pipes = &mut workspace.borrow_mut().pipes;
+        to_backend.release(pipes);
+        to_client.release(pipes);
+    }
     match (who, cause) {
         (_, Cause::Finished) => {
             client.finish();
@@ -101,8 +114,8 @@ pub async fn relay(
         (Who::Ballast, _) => {}
     }
     Report {
-        to_backend: to_backend.moved,
-        to_client: to_client.moved,
+        to_backend: to_backend.moved(),
+        to_client: to_client.moved(),
         who,
         cause,
     }
@@ -114,7 +127,7 @@ struct Relay {
     backend: Socket,
     to_backend: Direction,
     to_client: Direction,
-    limits: Limits,
+    terms: Terms,
     /// When a byte or a FIN last came through.
     active: Instant,
     kept_alive: bool,
@@ -122,53 +135,12 @@ struct Relay {
     first_to_end: Option<Who>,
 }
 
-/// One way of a session.
-#[derive(Debug)]
-struct Direction {
-    state: State,
-    /// The rest of a short write.
-    rest: Option<Rest>,
-    moved: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Bytes may come.
-    Open,
-    /// The source has sent its FIN; what was read is still on its way.
-    Ending,
-    /// The source has failed; what was read is still on its way.
-    Failing,
-    /// The FIN was passed on.
-    Ended,
-    /// Nothing will move any more.
-    Dead,
-}
-
-impl Direction {
-    fn new() -> Self {
-        Self {
-            state: State::Open,
-            rest: None,
-            moved: 0,
-        }
-    }
-
-    fn has_read_fin(&self) -> bool {
-        matches!(self.state, State::Ending | State::Ended)
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(self.state, State::Ended | State::Dead)
-    }
-}
-
 impl Relay {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         ticket: &Ticket,
-        scratch: &Scratch,
+        workspace: &RefCell<Workspace>,
     ) -> Poll<(Who, Cause)> {
         while let Poll::Ready(event) = ticket.poll(cx) {
             match event {
@@ -179,9 +151,9 @@ impl Relay {
                 },
             }
         }
-        let moved = self.to_backend.moved + self.to_client.moved;
+        let moved = self.to_backend.moved() + self.to_client.moved();
         let entered = self.states();
-        self.step(cx, &mut scratch.0.borrow_mut());
+        self.step(cx, &mut workspace.borrow_mut());
         if self.first_to_end.is_none() {
             self.first_to_end = match self.states() {
                 (State::Open, State::Open) => None,
@@ -189,7 +161,7 @@ impl Relay {
                 _ => Some(Who::Client),
             };
         }
-        let progress = moved != self.to_backend.moved + self.to_client.moved;
+        let progress = moved != self.to_backend.moved() + self.to_client.moved();
         if progress || entered != self.states() {
             self.active = Instant::now();
         }
@@ -204,7 +176,7 @@ impl Relay {
     }
 
     /// Drives both directions until neither can move, and watches for what neither would see.
-    fn step(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) {
+    fn step(&mut self, cx: &mut Context<'_>, workspace: &mut Workspace) {
         loop {
             let before = self.states();
             let Self {
@@ -214,20 +186,10 @@ impl Relay {
                 to_client,
                 ..
             } = self;
-            to_backend.step(
-                cx,
-                client,
-                backend,
-                to_client.state == State::Ended,
-                scratch,
-            );
-            to_client.step(
-                cx,
-                backend,
-                client,
-                to_backend.state == State::Ended,
-                scratch,
-            );
+            let last = to_client.state() == State::Ended;
+            to_backend.step(cx, client, backend, last, workspace);
+            let last = to_backend.state() == State::Ended;
+            to_client.step(cx, backend, client, last, workspace);
             // A side whose FIN was read is read no more, yet it may still be reset.
             if to_backend.has_read_fin() && !to_client.is_over() && client.poll_error(cx).is_ready()
                 || to_client.has_read_fin()
@@ -245,7 +207,7 @@ impl Relay {
     }
 
     fn states(&self) -> (State, State) {
-        (self.to_backend.state, self.to_client.state)
+        (self.to_backend.state(), self.to_client.state())
     }
 
     /// How the session ended, both directions being over.
@@ -266,10 +228,10 @@ impl Relay {
     fn check(&mut self, now: Instant) -> Result<Instant, Cause> {
         let silence = now.saturating_duration_since(self.active);
         let half_closed = self.is_half_closed();
-        if half_closed && silence >= self.limits.half_closed {
+        if half_closed && silence >= self.terms.half_closed {
             return Err(Cause::HalfClosed);
         }
-        if !half_closed && silence >= self.limits.idle {
+        if !half_closed && silence >= self.terms.idle {
             return Err(Cause::Idle);
         }
         if self.client.is_unacknowledged(UNACKNOWLEDGED)
@@ -287,9 +249,9 @@ impl Relay {
     /// When to look again: at the limit, or earlier while something else needs to be checked.
     fn next_check(&self, now: Instant) -> Instant {
         let limit = if self.is_half_closed() {
-            self.limits.half_closed
+            self.terms.half_closed
         } else {
-            self.limits.idle
+            self.terms.idle
         };
         let limit = self.active + limit;
         let settled = self.kept_alive
