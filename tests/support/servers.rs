@@ -1,11 +1,12 @@
 //! Real servers to put behind Ballast, each in a directory and at an address of its own.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -165,29 +166,40 @@ impl Drop for Server {
     }
 }
 
-/// Runs a command to its end, which must be a success; what it said.
+/// Runs a command to its end, which must be a success and come in time; what it said.
 pub fn run(command: &mut Command) -> String {
-    let output = command
+    const LONGEST: Duration = Duration::from_secs(120);
+    // Both streams into one file: no pipe that fills up while nobody reads.
+    let mut output = tempfile::tempfile().expect("a temporary file");
+    let mut child = command
         .stdin(Stdio::null())
-        .output()
+        .stdout(output.try_clone().expect("descriptors"))
+        .stderr(output.try_clone().expect("descriptors"))
+        .spawn()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = both(&output);
-    if !output.status.success() {
-        // The message of a panic is cut by nobody, but a long one hides the rest of the report.
-        std::io::stderr()
-            .write_all(said.as_bytes())
-            .expect("stderr");
-        panic!("{command:?}: {}", output.status);
+    let started = Instant::now();
+    let status = loop {
+        match child.try_wait().expect("it is our child") {
+            Some(status) => break Some(status),
+            None if started.elapsed() > LONGEST => {
+                if std::env::var("HANG").is_ok() { println!("HUNG {}", child.id()); thread::sleep(Duration::from_secs(3600)); }
+                child.kill().expect("it runs");
+                child.wait().expect("it is our child");
+                break None;
+            }
+            None => thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let mut said = String::new();
+    output
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| output.read_to_string(&mut said))
+        .expect("what it said is text");
+    match status {
+        Some(status) if status.success() => said,
+        Some(status) => panic!("{command:?}: {status}\n{said}"),
+        None => panic!("{command:?} did not end within {LONGEST:?}\n{said}"),
     }
-    said
-}
-
-fn both(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
 }
 
 fn is_root() -> bool {
