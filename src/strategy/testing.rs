@@ -73,11 +73,7 @@ impl Pool {
         self.count_but(flows, &Skip::none())
     }
 
-    pub(super) fn count_but(
-        &self,
-        flows: impl IntoIterator<Item = Flow>,
-        skip: &Skip,
-    ) -> Vec<u32> {
+    pub(super) fn count_but(&self, flows: impl IntoIterator<Item = Flow>, skip: &Skip) -> Vec<u32> {
         let mut counts = vec![0; self.backends.all.len()];
         for flow in flows {
             counts[self.pick_but(&flow, skip).unwrap()] += 1;
