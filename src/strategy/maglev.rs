@@ -260,7 +260,7 @@ mod tests {
     }
 
     /// Who owns each slot, by name.
-    fn table<'a>(members: &'a [(String, u32)], configured: usize) -> Vec<&'a str> {
+    fn table(members: &[(String, u32)], configured: usize) -> Vec<&str> {
         let borrowed: Vec<(&str, u32)> = members
             .iter()
             .map(|(name, weight)| (name.as_str(), *weight))
