@@ -9,17 +9,19 @@ use plotters::prelude::*;
 use super::Results;
 use crate::scenarios::{Better, Metric, Scenario};
 
-/// Apart in hue and in lightness; Ballast's comes second, as in the tables.
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(150, 150, 150),
-    RGBColor(214, 69, 65),
-    RGBColor(31, 97, 161),
-    RGBColor(107, 174, 214),
-    RGBColor(35, 139, 69),
-    RGBColor(144, 209, 140),
-    RGBColor(122, 81, 149),
-    RGBColor(230, 159, 0),
+/// A contender keeps its colour whoever else takes part; two set-ups of one proxy share a hue.
+const COLOURS: [(&str, RGBColor); 7] = [
+    ("direct", RGBColor(150, 150, 150)),
+    ("ballast", RGBColor(214, 69, 65)),
+    ("haproxy", RGBColor(31, 97, 161)),
+    ("haproxy-1m", RGBColor(107, 174, 214)),
+    ("nginx", RGBColor(35, 139, 69)),
+    ("nginx-256k", RGBColor(144, 209, 140)),
+    ("envoy", RGBColor(122, 81, 149)),
 ];
+
+/// Of a contender that is new here.
+const OTHER: RGBColor = RGBColor(230, 159, 0);
 
 const PANEL_HEIGHT: u32 = 300;
 const LEGEND_HEIGHT: u32 = 40;
@@ -44,11 +46,11 @@ pub(super) fn draw(results: &Results, scenario: &Scenario, file: &Path) -> Resul
     root.fill(&WHITE).map_err(|error| broken(&error))?;
     let (legend, panels) = root.split_vertically(LEGEND_HEIGHT);
     let mut x = 10;
-    for (index, contender) in contenders.iter().enumerate() {
+    for contender in &contenders {
         legend
             .draw(&Rectangle::new(
                 [(x, 14), (x + 12, 26)],
-                colour(index).filled(),
+                colour(contender).filled(),
             ))
             .and_then(|()| {
                 legend.draw(&Text::new(
@@ -105,6 +107,7 @@ fn panel(
         .disable_x_mesh()
         .x_labels(0)
         .y_labels(6)
+        .y_label_formatter(&tick)
         .light_line_style(WHITE)
         .draw()?;
     for (number, case) in cases.iter().enumerate() {
@@ -115,7 +118,7 @@ fn panel(
             };
             let left = start + index as f64;
             let bar = [(left + 0.05, 0.0), (left + 0.95, spread.median.max(0.0))];
-            chart.draw_series([Rectangle::new(bar, colour(index).filled())])?;
+            chart.draw_series([Rectangle::new(bar, colour(contender).filled())])?;
             let whisker = [
                 (left + 0.5, spread.min.max(0.0)),
                 (left + 0.5, spread.max.max(0.0)),
@@ -143,6 +146,18 @@ fn top(results: &Results, scenario: &Scenario, cases: &[&str], metric: &Metric) 
     spreads.map(|spread| spread.max).fold(0.0, f64::max)
 }
 
-fn colour(index: usize) -> RGBColor {
-    COLOURS[index % COLOURS.len()]
+fn colour(contender: &str) -> RGBColor {
+    COLOURS
+        .iter()
+        .find(|(name, _)| *name == contender)
+        .map_or(OTHER, |(_, colour)| *colour)
+}
+
+/// An axis label without digits that say nothing.
+fn tick(value: &f64) -> String {
+    if *value >= 10.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
 }
