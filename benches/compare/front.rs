@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Resource, getrlimit};
 
 use crate::load;
 use crate::peers::{DIRECT, Peer, Plan, ServicePlan};
@@ -18,6 +19,9 @@ use crate::wire;
 
 /// The longest that a proxy may take from its start to an answer, 10,000 backends included.
 const START: Duration = Duration::from_secs(30);
+
+/// More than any test needs; proxies that allocate per descriptor are not told of millions.
+const DESCRIPTORS: u64 = 65_536;
 
 /// Starts that another process's port may spoil.
 const ATTEMPTS: usize = 3;
@@ -116,6 +120,10 @@ impl<'a> Front<'a> {
         let plan = Plan {
             services,
             workers: setting.workers,
+            descriptors: getrlimit(Resource::Nofile)
+                .current
+                .unwrap_or(DESCRIPTORS)
+                .min(DESCRIPTORS),
             directory: directory.to_owned(),
             check_interval: setting.check_interval,
         };

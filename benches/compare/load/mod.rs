@@ -294,7 +294,7 @@ pub(crate) fn run(job: &Job) -> Result<()> {
         })
         .collect();
     open.wait();
-    let (seconds, cpu_seconds) = watch(job)?;
+    let cpu_seconds = watch(job)?;
     let mut tally = Tally::new()?;
     for worker in workers {
         tally.add(
@@ -304,23 +304,23 @@ pub(crate) fn run(job: &Job) -> Result<()> {
         )?;
     }
     say(&Message::Report(Box::new(
-        tally.report(seconds, cpu_seconds),
+        tally.report(job.length.as_secs_f64(), cpu_seconds),
     )))
 }
 
-/// Sleeps through the window; takes the proxy's CPU time at its ends.
-fn watch(job: &Job) -> Result<(f64, Option<f64>)> {
+/// Sleeps through the window; takes the proxy's CPU time at its ends. A late wake-up stretches the time between
+/// the two, so that what was spent is scaled to the length over which the threads counted.
+fn watch(job: &Job) -> Result<Option<f64>> {
     let window = Window::after(job.warm_up, job.length);
-    thread::sleep(window.begin.saturating_duration_since(Instant::now()));
+    // Looking for the proxy's processes takes milliseconds, which the warm-up has to spare.
     let processes = job.proxy.map(proc::family).unwrap_or_default();
+    thread::sleep(window.begin.saturating_duration_since(Instant::now()));
     let (begin, before) = (Instant::now(), proc::cpu_seconds(&processes));
     say(&Message::Measuring)?;
     thread::sleep(window.end.saturating_duration_since(Instant::now()));
-    let (after, end) = (proc::cpu_seconds(&processes), Instant::now());
-    Ok((
-        (end - begin).as_secs_f64(),
-        job.proxy.map(|_| after - before),
-    ))
+    let (end, after) = (Instant::now(), proc::cpu_seconds(&processes));
+    let share = job.length.as_secs_f64() / (end - begin).as_secs_f64();
+    Ok(job.proxy.map(|_| (after - before) * share))
 }
 
 fn say(message: &Message) -> Result<()> {

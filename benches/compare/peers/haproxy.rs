@@ -11,7 +11,7 @@ use crate::process::Signal;
 
 pub(super) const NAME: &str = "haproxy";
 
-const PIPES: &str = "  tune.pipesize 1048576\n";
+const LARGE_PIPES: &str = "  tune.pipesize 1048576\n";
 
 const SPLICE: &str = "  option splice-request\n  option splice-response\n";
 
@@ -34,7 +34,7 @@ pub(super) fn find() -> Result<Vec<Peer>, String> {
     };
     Ok(vec![
         peer(NAME, |plan| render(plan, "", "")),
-        peer("haproxy-1m", |plan| render(plan, PIPES, SPLICE)),
+        peer("haproxy-1m", |plan| render(plan, LARGE_PIPES, SPLICE)),
     ])
 }
 
@@ -43,9 +43,12 @@ fn arguments(_directory: &Path, config: &Path, _workers: usize) -> Vec<OsString>
 }
 
 fn render(plan: &Plan, global: &str, defaults: &str) -> String {
-    // Connections and pipes together must fit into 20,000 descriptors, or it refuses to start.
+    /// Two descriptors each; more than any test has streams.
+    const PIPES: u64 = 512;
+    // It refuses to start unless the most of everything at once fits into its descriptors.
+    let sessions = plan.descriptors_for_sessions().saturating_sub(2 * PIPES) / 2;
     let mut text = format!(
-        "global\n  nbthread {}\n  maxconn 9200\n  maxpipes 512\n{global}\n\
+        "global\n  nbthread {}\n  maxconn {sessions}\n  maxpipes {PIPES}\n{global}\n\
          defaults\n  mode tcp\n  option splice-auto\n  option redispatch\n  retries 3\n  \
          timeout connect 4s\n  timeout client 1h\n  timeout server 1h\n{defaults}",
         plan.workers,

@@ -40,9 +40,26 @@ pub(crate) struct Peer {
 pub(crate) struct Plan {
     pub(crate) services: Vec<ServicePlan>,
     pub(crate) workers: usize,
+    /// What one process may open.
+    pub(crate) descriptors: u64,
     pub(crate) directory: PathBuf,
     /// Between two checks of one backend.
     pub(crate) check_interval: Duration,
+}
+
+impl Plan {
+    /// Descriptors left for sessions once listeners, checks, logs and event queues have theirs.
+    fn descriptors_for_sessions(&self) -> u64 {
+        const RESERVE: u64 = 500;
+        let listeners = self.services.len() * self.workers;
+        let checks: usize = self
+            .services
+            .iter()
+            .map(|service| service.backends.len())
+            .sum();
+        self.descriptors
+            .saturating_sub((listeners + checks) as u64 + RESERVE)
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -85,12 +85,14 @@ fn render(plan: &Plan, extra: &str) -> String {
         .unwrap_or_default();
     // Every worker may get all sessions, and a session takes two of its connections.
     let mut text = format!(
-        "{load}daemon off;\nworker_processes {};\nworker_rlimit_nofile 20000;\npid {};\nerror_log stderr crit;\n\
-         events {{\n  worker_connections 19000;\n}}\n\
+        "{load}daemon off;\nworker_processes {};\nworker_rlimit_nofile {};\npid {};\nerror_log stderr crit;\n\
+         events {{\n  worker_connections {};\n}}\n\
          stream {{\n  access_log off;\n  tcp_nodelay on;\n  proxy_half_close on;\n  \
          proxy_connect_timeout 4s;\n  proxy_timeout 1h;\n{extra}",
         plan.workers,
+        plan.descriptors,
         plan.directory.join("nginx.pid").display(),
+        plan.descriptors_for_sessions(),
     );
     for (index, service) in plan.services.iter().enumerate() {
         // Writing to a string cannot fail.
