@@ -1,1 +1,136 @@
-//! placeholder
+//! One connection, from accept to its log line. Read this first.
+//!
+//! The session takes its service's snapshot, lets the strategy pick a backend, is counted towards
+//! it before connecting, tries others while no byte has moved, relays, and closes its record. It
+//! never returns an error: it returns how it ended. Decisions are made elsewhere; this file is the
+//! order in which they are asked for.
+//!
+//! Next: [`strategy`](crate::strategy) for the pick, [`net::relay`](crate::net::relay) for the
+//! bytes, [`worker`](crate::worker) for who calls this.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
+use crate::net::relay::{Terms, Workspace, relay};
+use crate::net::{Arrival, Connecting, Registry, Socket, Ticket, connect};
+use crate::pool::{Door, Lease, Permit, Route};
+use crate::strategy::Skip;
+use crate::telemetry::Record;
+
+/// What the sessions of one worker share.
+#[derive(Debug)]
+pub struct Context {
+    /// Which worker this is.
+    pub worker: usize,
+    /// Who wakes sessions, and ends them.
+    pub registry: Registry,
+    /// What the relay works with.
+    pub workspace: RefCell<Workspace>,
+}
+
+/// A client that was accepted and not served yet; may still change workers.
+#[derive(Debug)]
+pub struct Client {
+    /// Its socket.
+    pub socket: Arrival,
+    /// Where it comes from.
+    pub address: ClientAddr,
+    /// Its place among `max_connections`.
+    pub permit: Permit,
+}
+
+/// Serves one client until both sides are done.
+pub async fn serve(context: Rc<Context>, route: Door, client: Client) {
+    let _permit = client.permit;
+    let ticket = context.registry.enter();
+    let log = route.service().snapshot().session_log;
+    let mut record = Record::open(context.worker, client.address, route.clone(), log);
+    let ending = match Socket::accepted(client.socket) {
+        Ok(socket) => {
+            run(
+                &context,
+                &route,
+                client.address,
+                socket,
+                &ticket,
+                &mut record,
+            )
+            .await
+        }
+        Err(error) => Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error)),
+    };
+    record.close(ending);
+}
+
+async fn run(
+    context: &Context,
+    route: &Route,
+    address: ClientAddr,
+    client: Socket,
+    ticket: &Ticket,
+    record: &mut Record,
+) -> Ending {
+    let (backend, terms) = match establish(route, address, ticket, record).await {
+        Ok(established) => established,
+        // The client's socket is dropped here, and so reset.
+        Err(ending) => return ending,
+    };
+    let report = relay(client, backend, ticket, &context.workspace, terms).await;
+    record.moved(report.to_backend, report.to_client);
+    let phase = if report.cause == Cause::Stopped {
+        Phase::Drain
+    } else {
+        Phase::Relay
+    };
+    Ending::new(report.who, phase, report.cause)
+}
+
+/// Picks and connects, until a backend takes the session or none is left to try. The snapshot is
+/// let go before the relay starts, so that old tables do not live as long as the longest session.
+async fn establish(
+    route: &Route,
+    address: ClientAddr,
+    ticket: &Ticket,
+    record: &mut Record,
+) -> Result<(Socket, Terms), Ending> {
+    let service = route.service();
+    let snapshot = service.snapshot();
+    let timeouts = snapshot.timeouts;
+    let flow = service.flow(address, fastrand::u64(..));
+    let give_up = record.started() + timeouts.connect_total;
+    let mut skip = Skip::none();
+    let mut ending = Ending::new(Who::Ballast, Phase::Accept, Cause::NoBackend);
+    for _ in 0..=snapshot.retries {
+        let Some((index, backend)) = snapshot.pick(&flow, &skip) else {
+            break;
+        };
+        record.attempt(Lease::acquire(backend));
+        let deadline = give_up.min(Instant::now() + timeouts.connect);
+        match connect(backend.address(), ticket, deadline).await {
+            Ok(socket) => {
+                record.connected();
+                let terms = Terms {
+                    idle: timeouts.idle,
+                    half_closed: timeouts.half_closed,
+                    mode: snapshot.relay,
+                };
+                return Ok((socket, terms));
+            }
+            Err(Connecting::Failed(cause)) => {
+                record.connect_failed(cause);
+                skip.insert(index);
+                ending = Ending::new(Who::Backend, Phase::Connect, cause);
+                tracing::debug!(backend = %backend.id(), address = %backend.address(), %cause, "connect failed");
+            }
+            Err(Connecting::Ended(cause)) => {
+                return Err(Ending::new(Who::Ballast, Phase::Connect, cause));
+            }
+        }
+        if Instant::now() >= give_up {
+            break;
+        }
+    }
+    Err(ending)
+}

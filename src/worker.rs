@@ -1,1 +1,310 @@
-//! placeholder
+//! One thread: its runtime, its accept loops, its sessions, its command inbox.
+//!
+//! A session lives and dies on one worker, so nothing on the way of a byte wakes another thread.
+//! Only right after accept may a client be handed to a worker with fewer sessions. Control speaks
+//! to a worker through its inbox and reads its load and its beat; it never touches a session.
+//! A worker that panics outside a session, or stops on its own, takes the process with it: serving
+//! half of the clients would be worse.
+
+mod accept;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use self::accept::Acceptor;
+use crate::model::Cause;
+use crate::net::relay::Workspace;
+use crate::net::{Key, Listener, Registry};
+use crate::pool::{Door, Permits, Route};
+use crate::session::{self, Client, Context};
+
+/// What a worker is asked to do. The inbox needs no bound of its own: clients in it hold permits,
+/// and control sends a handful of the rest.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept from a socket.
+    Listen {
+        /// Whose socket it is.
+        key: Key,
+        /// Where its clients go.
+        route: Arc<Route>,
+        /// This worker's socket.
+        socket: Arc<OwnedFd>,
+    },
+    /// Accept what is in the queue, then close the socket.
+    Close {
+        /// Whose socket it is.
+        key: Key,
+        /// Dropped when the socket is closed.
+        done: TaskTrackerToken,
+    },
+    /// Serve a client that another worker accepted, counted already.
+    Serve {
+        /// The listener it came through.
+        route: Arc<Route>,
+        /// The client.
+        client: Client,
+    },
+    /// Reset every session.
+    EndAll(Cause),
+    /// Show that the worker is alive by storing this number.
+    Beat(u64),
+    /// Drop everything and end the thread.
+    Stop,
+}
+
+/// All workers, as control holds them.
+#[derive(Debug)]
+pub struct Workers {
+    shared: &'static [Shared],
+    inboxes: Vec<UnboundedSender<Command>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What other threads see of a worker, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shared {
+    sessions: AtomicUsize,
+    beat: AtomicU64,
+}
+
+impl Workers {
+    /// Starts `count` workers that share `permits`.
+    ///
+    /// # Errors
+    /// When a thread or its runtime cannot be made.
+    pub fn start(count: usize, permits: &'static Permits) -> io::Result<Self> {
+        // Lives as long as the process, so that a session need not count references.
+        let shared: &'static [Shared] =
+            Box::leak((0..count).map(|_| Shared::default()).collect::<Box<[_]>>());
+        let (inboxes, receivers): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+        let mut threads = Vec::with_capacity(count);
+        for (index, inbox) in receivers.into_iter().enumerate() {
+            let peers = Peers {
+                own: index,
+                shared,
+                inboxes: inboxes.clone(),
+            };
+            threads.push(
+                thread::Builder::new()
+                    .name(format!("worker-{index}"))
+                    .spawn(move || live(peers, permits, inbox))?,
+            );
+        }
+        Ok(Self {
+            shared,
+            inboxes,
+            threads,
+        })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Sessions on all workers, clients on their way to one included.
+    pub fn sessions(&self) -> usize {
+        self.shared
+            .iter()
+            .map(|worker| worker.sessions.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// The number that the worker furthest behind has stored last.
+    pub fn slowest_beat(&self) -> u64 {
+        self.shared
+            .iter()
+            .map(|worker| worker.beat.load(Ordering::Relaxed))
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// Gives each worker a command of its own.
+    pub fn tell(&self, mut command: impl FnMut(usize) -> Command) {
+        for (index, inbox) in self.inboxes.iter().enumerate() {
+            // A worker whose inbox is closed has aborted the process, or is being stopped.
+            if inbox.send(command(index)).is_err() {
+                tracing::debug!(worker = index, "worker is gone");
+            }
+        }
+    }
+
+    /// Stops the threads; sessions that are left are reset.
+    pub fn stop(self) {
+        self.tell(|_| Command::Stop);
+        for thread in self.threads {
+            // A worker that panicked has aborted the process.
+            if thread.join().is_err() {
+                tracing::error!("a worker ended badly");
+            }
+        }
+    }
+}
+
+/// One worker's view of all of them.
+#[derive(Clone, Debug)]
+struct Peers {
+    own: usize,
+    shared: &'static [Shared],
+    inboxes: Vec<UnboundedSender<Command>>,
+}
+
+impl Peers {
+    fn own(&self) -> &'static Shared {
+        &self.shared[self.own]
+    }
+
+    /// Counts one more session towards the worker that is to serve it: this one, unless it has
+    /// drifted away from the less loaded of two others drawn at random.
+    fn seat(&self) -> (usize, Seat) {
+        let sessions = |index: usize| self.shared[index].sessions.load(Ordering::Relaxed);
+        let mut chosen = self.own;
+        let others = self.shared.len() - 1;
+        if others > 0 {
+            let draw = || (self.own + 1 + fastrand::usize(..others)) % self.shared.len();
+            let (one, two) = (draw(), draw());
+            let other = if sessions(two) < sessions(one) {
+                two
+            } else {
+                one
+            };
+            let own = sessions(self.own) + 1;
+            let drift = (own / 8).max(2);
+            if own >= sessions(other) + drift {
+                chosen = other;
+            }
+        }
+        let shared = &self.shared[chosen];
+        shared.sessions.fetch_add(1, Ordering::Relaxed);
+        (chosen, Seat(shared))
+    }
+}
+
+/// One session counted towards a worker, until dropped.
+#[derive(Debug)]
+struct Seat(&'static Shared);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn live(peers: Peers, permits: &'static Permits, inbox: UnboundedReceiver<Command>) {
+    let own = peers.own;
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())?;
+        runtime.block_on(Worker::new(peers, permits).run(inbox));
+        io::Result::Ok(())
+    }));
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => abort(own, &error.to_string()),
+        Err(_) => abort(own, "it panicked"),
+    }
+}
+
+fn abort(worker: usize, why: &str) -> ! {
+    tracing::error!(worker, why, "worker died: aborting");
+    // The log has a thread of its own; the last line deserves a moment.
+    thread::sleep(std::time::Duration::from_millis(100));
+    std::process::abort();
+}
+
+struct Worker {
+    peers: Peers,
+    permits: &'static Permits,
+    context: Rc<Context>,
+    accepting: HashMap<Key, oneshot::Sender<TaskTrackerToken>>,
+}
+
+impl Worker {
+    fn new(peers: Peers, permits: &'static Permits) -> Self {
+        let context = Rc::new(Context {
+            worker: peers.own,
+            registry: Registry::new(),
+            workspace: Workspace::new(),
+        });
+        Self {
+            peers,
+            permits,
+            context,
+            accepting: HashMap::new(),
+        }
+    }
+
+    fn listen(&mut self, key: Key, route: Arc<Route>, socket: Arc<OwnedFd>) {
+        let (close, closing) = oneshot::channel();
+        let acceptor = Acceptor {
+            route: Door::new(route),
+            peers: self.peers.clone(),
+            permits: self.permits,
+            context: Rc::clone(&self.context),
+        };
+        match Listener::register(socket) {
+            Ok(listener) => {
+                tokio::task::spawn_local(acceptor.run(listener, closing));
+                self.accepting.insert(key, close);
+            }
+            // Serving with fewer workers than the kernel spreads clients over would lose some.
+            Err(error) => abort(
+                self.peers.own,
+                &format!("cannot register a listener: {error}"),
+            ),
+        }
+    }
+
+    async fn run(mut self, mut inbox: UnboundedReceiver<Command>) {
+        let registry = self.context.registry.clone();
+        tokio::task::spawn_local(async move { registry.drive().await });
+        while let Some(command) = inbox.recv().await {
+            match command {
+                Command::Listen { key, route, socket } => self.listen(key, route, socket),
+                Command::Close { key, done } => {
+                    // The acceptor keeps the token until its socket is closed. One that is gone
+                    // already has nothing to close.
+                    if let Some(close) = self.accepting.remove(&key)
+                        && close.send(done).is_err()
+                    {
+                        tracing::debug!(?key, "listener is gone");
+                    }
+                }
+                Command::Serve { route, client } => {
+                    let seat = Seat(self.peers.own());
+                    serve(&self.context, Door::new(route), client, seat);
+                }
+                Command::EndAll(cause) => {
+                    self.context.registry.end_all(cause);
+                }
+                Command::Beat(number) => {
+                    self.peers.own().beat.store(number, Ordering::Relaxed);
+                }
+                Command::Stop => return,
+            }
+        }
+    }
+}
+
+fn serve(context: &Rc<Context>, route: Door, client: Client, seat: Seat) {
+    let session = session::serve(Rc::clone(context), route, client);
+    tokio::task::spawn_local(async move {
+        let _seat = seat;
+        session.await;
+    });
+}

@@ -1,6 +1,202 @@
-//! placeholder
+//! The command line: arguments → subcommand → exit code. One file per subcommand; what they do
+//! lives in the rooms they call.
+
+mod check;
+mod demo;
+mod run;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
-/// The whole command.
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The whole command: 0 when all went well, 1 for a problem, 2 for a wrong command line.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    match Arguments::try_parse() {
+        Ok(Arguments { command }) => match command {
+            Command::Run(file) => run::run(&file.config),
+            Command::Check(file) => check::run(&file.config),
+            Command::Demo { listen, pace } => demo::run(listen, pace),
+        },
+        Err(unusable) => {
+            // With stdout or stderr closed there is nobody left to tell.
+            let _ = unusable.print();
+            ExitCode::from(u8::try_from(unusable.exit_code()).unwrap_or(2))
+        }
+    }
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "ballast",
+    version,
+    about = "Layer-4 TCP load balancer",
+    long_about = "Ballast stands in front of application servers, accepts TCP connections, picks a \
+                  healthy server for each, and relays bytes both ways until both sides are done.",
+    after_help = "See it work, with nothing else installed:  ballast demo",
+    after_long_help = "\
+Getting started:
+  ballast demo                      see it work, with nothing else installed
+  ballast check -c ballast.toml     every problem of a configuration at once
+  ballast run -c ballast.toml       the daemon, in the foreground
+
+Files:
+  /etc/ballast/ballast.toml         the configuration, unless -c names another
+
+Exit codes:
+  0  a clean end     1  a problem, told on stderr     2  a wrong command line
+
+'ballast <command> --help' says more about each command.",
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground, logging to stderr
+    ///
+    /// Binds every listener, tells systemd when it is ready, and serves until SIGTERM. Refuses to
+    /// start on any problem in the configuration or an occupied port, and says which.
+    #[command(after_long_help = RUN_DETAILS)]
+    Run(ConfigFile),
+    /// Check a configuration without running it
+    ///
+    /// Prints a summary, or every problem at once: file, line and column, the line itself, the
+    /// value, and what is allowed instead. Opens no socket and resolves no name, so it is safe
+    /// beside a running daemon.
+    #[command(after_long_help = check_details())]
+    Check(ConfigFile),
+    /// See a balancer, three servers and a failover in this terminal
+    ///
+    /// Starts three small servers inside this process and the real balancer in front of them. Every
+    /// ten seconds one server dies and later returns, while some clients keep connecting; the
+    /// terminal shows who serves, what the heartbeats miss, the failover and the recovery. Needs no
+    /// configuration and writes no file.
+    #[command(after_long_help = DEMO_DETAILS)]
+    Demo {
+        /// Where the balancer listens; port 0 takes any free port
+        #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = socket_address)]
+        listen: SocketAddr,
+        /// How often a server dies; tests are in a hurry
+        #[arg(long, hide = true, default_value = "10s", value_parser = humantime::parse_duration)]
+        pace: Duration,
+    },
+}
+
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(
+        short,
+        long,
+        value_name = "PATH",
+        default_value = "/etc/ballast/ballast.toml"
+    )]
+    config: PathBuf,
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080")
+}
+
+const RUN_DETAILS: &str = "\
+Signals:
+  SIGHUP           read the configuration again; running sessions never notice,
+                   and a file with a problem changes nothing (the log says why)
+  SIGTERM, SIGINT  stop accepting, let running sessions finish for up to
+                   'drain_timeout', then close the rest; a second one ends at once
+
+Exit codes:
+  0  stopped by a signal   1  could not start, or failed   2  a wrong command line
+
+Examples:
+  ballast run                      with /etc/ballast/ballast.toml
+  ballast run -c ./ballast.toml
+  kill -HUP $(pidof ballast)       reload
+  systemctl reload ballast         reload, under systemd";
+
+const DEMO_DETAILS: &str = "\
+While it runs, from another terminal:
+  curl http://127.0.0.1:8080
+  while sleep 0.2; do curl -s http://127.0.0.1:8080; done
+  nc 127.0.0.1 8080                   type something that is not HTTP: it is echoed
+
+Ctrl-C ends it and prints a summary.";
+
+/// The registry is the only list of strategies there is.
+fn check_details() -> String {
+    use std::fmt::Write as _;
+
+    let mut details = "Strategies (strategy = \"…\"):\n".to_owned();
+    for entry in crate::strategy::REGISTRY {
+        // Writing to a string does not fail.
+        let _ = writeln!(details, "  {:<19} {}", entry.name, entry.summary);
+    }
+    details.push_str(
+        "
+Exit codes:
+  0  no problem; warnings are printed   1  problems   2  a wrong command line
+
+Examples:
+  ballast check                    with /etc/ballast/ballast.toml
+  ballast check -c new.toml        a draft, before it replaces the daemon's file",
+    );
+    details
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_default_configuration_is_in_etc() {
+        for command in ["run", "check"] {
+            let arguments = Arguments::try_parse_from(["ballast", command]).unwrap();
+            let (Command::Run(file) | Command::Check(file)) = arguments.command else {
+                panic!("not {command}");
+            };
+            assert_eq!(file.config, PathBuf::from("/etc/ballast/ballast.toml"));
+        }
+    }
+
+    #[test]
+    fn a_wrong_command_line_exits_with_2() {
+        for wrong in [
+            &["ballast"][..],
+            &["ballast", "walk"],
+            &["ballast", "run", "-c"],
+            &["ballast", "check", "--config"],
+            &["ballast", "demo", "--listen", "localhost"],
+            &["ballast", "run", "surplus"],
+        ] {
+            let error = Arguments::try_parse_from(wrong).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn help_fits_an_80_column_terminal() {
+        let mut command = Arguments::command();
+        command.build();
+        for subcommand in command.get_subcommands_mut() {
+            let help = subcommand.clone().term_width(80).render_long_help();
+            for line in help.to_string().lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+        }
+    }
 }

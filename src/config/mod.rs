@@ -1,6 +1,26 @@
 //! The configuration: file as written → checked [`Config`], every problem at once → the plan of a
 //! reload. Pure but for reading the file; knows nothing of sockets, and resolves no names.
+//!
+//! Start with [`compile`], then follow a value: `decode` walks the tree of the file section by section,
+//! `service` makes a service of one, `conflicts` looks across services. `keys` is the one table of what
+//! may be written, `problem` and `render` are how it is said that something else was, and [`plan`] is
+//! what changes from one configuration to the next.
 
+mod address;
+mod compile;
+mod conflicts;
+mod decode;
+pub mod keys;
+mod load;
+pub mod plan;
+mod problem;
+mod render;
+mod service;
+mod source;
+mod syntax;
+mod value;
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,6 +28,13 @@ use std::time::Duration;
 
 use crate::health::Policy;
 use crate::strategy::{Entry, Parameters};
+
+pub use compile::{Loaded, Rejected, compile};
+pub use load::load;
+pub use plan::Plan;
+pub use problem::{Problem, Report, Severity};
+pub use source::{Place, Span};
+pub(crate) use value::written;
 
 /// A configuration without a problem in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +45,26 @@ pub struct Config {
     pub log: LogConfig,
     /// `[[service]]`, in the order of the file.
     pub services: Vec<ServiceConfig>,
+}
+
+impl Config {
+    /// No service, and every setting at its default: what runs before the first file.
+    pub fn empty() -> Self {
+        Self {
+            runtime: RuntimeConfig {
+                workers: None,
+                max_connections: None,
+                drain_timeout: Duration::ZERO,
+                resolve_timeout: Duration::ZERO,
+            },
+            log: LogConfig {
+                level: LogLevel::Info,
+                format: LogFormat::Text,
+                sessions: SessionLog::Failed,
+            },
+            services: Vec::new(),
+        }
+    }
 }
 
 /// `[runtime]`
@@ -33,6 +80,17 @@ pub struct RuntimeConfig {
     pub resolve_timeout: Duration,
 }
 
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            max_connections: None,
+            drain_timeout: Duration::from_secs(30),
+            resolve_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -42,6 +100,16 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Which sessions get a line.
     pub sessions: SessionLog,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            sessions: SessionLog::Failed,
+        }
+    }
 }
 
 /// `log.level`
@@ -92,6 +160,8 @@ pub struct ServiceConfig {
     pub parameters: Parameters,
     /// Handshakes that the kernel holds for us, per listener and worker.
     pub backlog: u32,
+    /// How bytes move.
+    pub relay: RelayMode,
     /// Further backends that a session tries when a connect fails.
     pub retries: u32,
     /// `[service.timeouts]`
@@ -100,6 +170,17 @@ pub struct ServiceConfig {
     pub health: Policy,
     /// At least one, in the order of the file.
     pub backends: Vec<BackendConfig>,
+}
+
+/// `relay` of a service
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayMode {
+    /// By copying, and by splicing where a direction proves to be bulk.
+    Auto,
+    /// By copying only.
+    Copy,
+    /// By splicing from the first byte, where the kernel lets us.
+    Splice,
 }
 
 /// One address of `listen`
@@ -122,6 +203,17 @@ pub struct Timeouts {
     pub idle: Duration,
     /// The longest silence on the surviving direction of a half-closed session.
     pub half_closed: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(4),
+            connect_total: Duration::from_secs(10),
+            idle: Duration::from_secs(60 * 60),
+            half_closed: Duration::from_secs(5 * 60),
+        }
+    }
 }
 
 /// One `[[service.backend]]`
@@ -149,4 +241,13 @@ pub enum BackendAddress {
         /// The port to connect to.
         port: u16,
     },
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
 }

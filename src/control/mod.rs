@@ -1,1 +1,22 @@
-//! placeholder
+//! The control thread: start, signals, reload, probes, drain. The only writer of tables, health and
+//! configuration; nothing it does can delay a byte, and nothing slow is done on it.
+//!
+//! Read [`run`] in `supervisor` first: it starts everything and is the one loop. `reload` is how a
+//! configuration takes effect, the first one included; `targets` is what is known of each address;
+//! `probe` asks them; `prepare` does beside the loop what may take time.
+
+mod event;
+mod limits;
+pub mod notify;
+mod prepare;
+mod probe;
+mod reload;
+mod services;
+mod signals;
+mod stop;
+mod supervisor;
+mod targets;
+
+pub use event::{Event, Order};
+pub use signals::orders;
+pub use supervisor::{Options, StartError, Stopped, run};

@@ -88,6 +88,13 @@ impl Backend {
         self.load.in_flight()
     }
 
+    /// How loaded a pick should take it to be: the sessions in flight, and for every unit of weight
+    /// as many more as its recent failures are worth. See [`Load::penalise`].
+    pub fn pressure(&self) -> u64 {
+        let phantom = u64::from(self.load.penalty()) * u64::from(self.weight);
+        u64::from(self.load.in_flight()) + phantom
+    }
+
     /// Whether its last known health is down. A pick skips such a backend before the table that
     /// lacks it is built.
     pub fn is_down(&self) -> bool {
@@ -116,11 +123,14 @@ impl DownFlag {
     }
 }
 
-/// The counters of one backend identity. `in_flight` is the one that workers share; the rest is
-/// kept per worker and summed by whoever asks.
+/// The counters of one backend identity. `in_flight` is the one that workers write for every
+/// session, so it has a cache line that no other backend shares; the tallies are kept per worker
+/// and summed by whoever asks.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Load {
     in_flight: AtomicU32,
+    penalty: AtomicU32,
     tallies: Box<[Tally]>,
 }
 
@@ -129,9 +139,14 @@ impl Load {
     pub fn new(workers: usize) -> Self {
         Self {
             in_flight: AtomicU32::new(0),
+            penalty: AtomicU32::new(0),
             tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
         }
     }
+
+    /// The highest penalty: a failing backend looks as loaded as one that holds this many sessions
+    /// for every unit of its weight.
+    pub const HARSHEST: u32 = 1 << 14;
 
     /// Sessions counted and not ended.
     pub fn in_flight(&self) -> u32 {
@@ -147,6 +162,46 @@ impl Load {
     pub fn leave(&self) {
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "more sessions left than entered");
+    }
+
+    /// Sessions per unit of weight that recent failures are worth.
+    pub fn penalty(&self) -> u32 {
+        self.penalty.load(Ordering::Relaxed)
+    }
+
+    /// The backend failed a session: it could not be connected to, or it hung up before its first
+    /// byte.
+    ///
+    /// A session that fails at once leaves nothing in flight, so a broken backend would look idle
+    /// and draw everything. Each failure therefore doubles a penalty that picks count as load: a
+    /// few failures outweigh any number of real sessions elsewhere, and if all backends fail alike
+    /// the penalties cancel out. Written on failure only, so the ordinary session pays nothing.
+    pub fn penalise(&self) {
+        self.change_penalty(|penalty| (penalty * 2).clamp(1, Self::HARSHEST));
+    }
+
+    /// The backend did well: a session brought bytes from it, or a probe found it alive. Quarters
+    /// the penalty.
+    ///
+    /// Probes give the decay its clock. A backend that goes on failing is tried again about twice
+    /// per probe interval; one that recovered is forgiven within eight.
+    pub fn relent(&self) {
+        if self.penalty() != 0 {
+            self.change_penalty(|penalty| penalty / 4);
+        }
+    }
+
+    /// Forgets every failure: a probe brought the backend back up.
+    pub fn forgive(&self) {
+        if self.penalty() != 0 {
+            self.penalty.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn change_penalty(&self, change: impl Fn(u32) -> u32) {
+        // A lost race is a lost doubling or a lost decay; another failure or probe makes up for it.
+        let before = self.penalty.load(Ordering::Relaxed);
+        self.penalty.store(change(before), Ordering::Relaxed);
     }
 
     /// The counters of one worker, which alone writes them.
@@ -214,4 +269,62 @@ pub struct TallySum {
     pub to_backend: u64,
     /// Bytes to clients.
     pub to_client: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(weight: u32) -> Backend {
+        Backend::new(
+            BackendId::new("web", "app-1"),
+            "192.0.2.1:80".parse().unwrap(),
+            weight,
+            Arc::new(Load::new(1)),
+            Arc::new(DownFlag::default()),
+        )
+    }
+
+    #[test]
+    fn pressure_is_the_sessions_in_flight_while_nothing_fails() {
+        let backend = backend(3);
+        backend.load().enter();
+        backend.load().enter();
+        assert_eq!(backend.pressure(), 2);
+    }
+
+    #[test]
+    fn failures_double_the_penalty_up_to_a_bound() {
+        let backend = backend(3);
+        backend.load().penalise();
+        assert_eq!(backend.pressure(), 3);
+        backend.load().penalise();
+        backend.load().penalise();
+        assert_eq!(backend.load().penalty(), 4);
+        for _ in 0..100 {
+            backend.load().penalise();
+        }
+        assert_eq!(backend.load().penalty(), Load::HARSHEST);
+    }
+
+    #[test]
+    fn eight_good_probes_forgive_the_harshest_penalty() {
+        let load = Load::new(1);
+        for _ in 0..100 {
+            load.penalise();
+        }
+        for _ in 0..8 {
+            assert_ne!(load.penalty(), 0);
+            load.relent();
+        }
+        assert_eq!(load.penalty(), 0);
+    }
+
+    #[test]
+    fn a_backend_that_came_back_up_starts_without_penalty() {
+        let load = Load::new(1);
+        load.penalise();
+        load.forgive();
+        assert_eq!(load.penalty(), 0);
+    }
 }

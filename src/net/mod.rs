@@ -1,1 +1,17 @@
-//! placeholder
+//! Sockets: those that reset on drop, listeners, connecting, the relay, and the registry that wakes
+//! sessions when their time comes. Knows no service and no backend.
+
+mod connect;
+mod deliver;
+mod listener;
+mod registry;
+pub mod relay;
+mod socket;
+mod sys;
+
+pub use connect::{Connecting, connect};
+pub use deliver::deliver;
+pub use listener::{Accepted, BindError, BoundListener, Key, Listener};
+pub use registry::{Event, Registry, Ticket};
+pub use socket::{Arrival, Socket};
+pub use sys::raise_descriptor_limit;

@@ -2,7 +2,23 @@
 //! be tested and simulated without a network.
 //!
 //! Adding a strategy is one file here and one line in [`REGISTRY`]; the configuration, the
-//! reference and the help text read the registry.
+//! reference and the help text read the registry. Start with `weighted.rs`, the shortest that shows
+//! the whole pattern: a first choice that costs little, and when it cannot serve, a draw by weight
+//! from `draw.rs`, so that a lost backend's share never falls to its neighbour.
+
+mod contender;
+#[cfg(test)]
+mod contract;
+mod draw;
+mod least_connections;
+mod maglev;
+mod random;
+mod round_robin;
+mod source_hash;
+#[cfg(test)]
+mod testing;
+mod turns;
+mod weighted;
 
 use std::fmt;
 use std::sync::Arc;
@@ -123,7 +139,13 @@ impl Entry {
 }
 
 /// Every strategy there is, in the order of the help text.
-pub static REGISTRY: &[Entry] = &[];
+pub static REGISTRY: &[Entry] = &[
+    round_robin::ENTRY,
+    weighted::ENTRY,
+    least_connections::ENTRY,
+    source_hash::ENTRY,
+    random::ENTRY,
+];
 
 /// The strategy of that name.
 pub fn find(name: &str) -> Option<&'static Entry> {

@@ -1,1 +1,10 @@
-//! placeholder
+//! What Ballast says about itself: the log, and the record of each session. Knows no socket.
+//!
+//! [`logging`] is how any line reaches stderr without ever keeping a worker waiting; [`Record`] is
+//! the one line of a session.
+
+pub(crate) mod lines;
+pub mod logging;
+mod record;
+
+pub use record::Record;

@@ -1,0 +1,174 @@
+//! `ballast check`: what a file would do, on one screen, or everything that is wrong with it.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{self, Config, Loaded, ServiceConfig, Timeouts, written};
+
+/// Checks the file at `path`: the summary goes to stdout, problems go to stderr. Exits with 0 if the
+/// file can be used, with 1 if not.
+pub(super) fn run(path: &Path) -> ExitCode {
+    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    match config::load(path) {
+        Ok(loaded) => {
+            let shown = show(&mut io::stderr().lock(), &loaded.warnings.render(color));
+            // Nobody may be left to read either of the two; the answer is the exit code.
+            match show(&mut io::stdout().lock(), &summary(path, &loaded)).and(shown) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            }
+        }
+        Err(rejected) => {
+            // The exit code says it all the same when stderr is gone.
+            drop(show(&mut io::stderr().lock(), &rejected.render(color)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show(out: &mut dyn io::Write, text: &str) -> io::Result<()> {
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn summary(path: &Path, loaded: &Loaded) -> String {
+    let Loaded { config, warnings } = loaded;
+    let mut text = format!("{} is valid: {}", path.display(), counts(config));
+    if !warnings.is_empty() {
+        text += &format!(", {}", warnings.summary());
+    }
+    text.push('\n');
+    let whole = config.services.len() <= MOST_WHOLE;
+    for service in config.services.iter().take(MOST_SERVICES) {
+        text += &if whole { block(service) } else { line(service) };
+    }
+    let more = config.services.len().saturating_sub(MOST_SERVICES);
+    if more > 0 {
+        text += &format!("… and {more} more services\n");
+    }
+    text
+}
+
+fn counts(config: &Config) -> String {
+    let of = |number: usize, what: &str| match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    };
+    let listeners = config.services.iter().map(|it| it.listen.len()).sum();
+    let backends = config.services.iter().map(|it| it.backends.len()).sum();
+    format!(
+        "{}, {}, {}",
+        of(config.services.len(), "service"),
+        of(listeners, "listener"),
+        of(backends, "backend")
+    )
+}
+
+/// A service in a line each for what matters most.
+fn block(service: &ServiceConfig) -> String {
+    let health = &service.health;
+    let mut text = format!("\n{}\n", service.name);
+    let mut put = |what: &str, how: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {what:<10}{how}");
+    };
+    put("listen", &listen(service));
+    put("strategy", service.strategy.name);
+    put("backends", &backends(service));
+    if service.timeouts != Timeouts::default() {
+        put("timeouts", &timeouts(&service.timeouts));
+    }
+    put(
+        "health",
+        &format!(
+            "probed every {}, timeout {}, up after {}, down after {}",
+            written(health.interval),
+            written(health.timeout),
+            health.rise,
+            health.fall
+        ),
+    );
+    text
+}
+
+/// A service in one line, for files with many.
+fn line(service: &ServiceConfig) -> String {
+    format!(
+        "  {} on {}: {}, {} backends\n",
+        service.name,
+        listen(service),
+        service.strategy.name,
+        service.backends.len()
+    )
+}
+
+fn listen(service: &ServiceConfig) -> String {
+    let all = service.listen.iter().map(|listen| match listen.dual_stack {
+        true => format!("{} (and IPv4)", listen.address),
+        false => listen.address.to_string(),
+    });
+    few(all, service.listen.len())
+}
+
+fn backends(service: &ServiceConfig) -> String {
+    let all = service.backends.iter().map(|backend| {
+        let address = backend.address.to_string();
+        let mut text = match *backend.name == *address {
+            true => address,
+            false => format!("{} ({address})", backend.name),
+        };
+        if service.strategy.weighted && backend.weight != 1 {
+            text += &format!(" ×{}", backend.weight);
+        }
+        if !backend.enabled {
+            text += " disabled";
+        }
+        text
+    });
+    let disabled = service.backends.iter().filter(|it| !it.enabled).count();
+    let disabled = match disabled {
+        0 => String::new(),
+        _ => format!(", {disabled} disabled"),
+    };
+    let number = service.backends.len();
+    format!("{number}{disabled}: {}", few(all, number))
+}
+
+/// The timeouts that are not the default.
+fn timeouts(timeouts: &Timeouts) -> String {
+    let preset = Timeouts::default();
+    let all = [
+        ("connect", timeouts.connect, preset.connect),
+        (
+            "connect_total",
+            timeouts.connect_total,
+            preset.connect_total,
+        ),
+        ("idle", timeouts.idle, preset.idle),
+        ("half_closed", timeouts.half_closed, preset.half_closed),
+    ];
+    let changed = all.iter().filter(|(_, is, preset)| is != preset);
+    let changed: Vec<String> = changed
+        .map(|&(name, is, _)| format!("{name} {}", written(is)))
+        .collect();
+    changed.join(", ")
+}
+
+fn few(all: impl Iterator<Item = String>, number: usize) -> String {
+    let first: Vec<String> = all.take(MOST_LISTED).collect();
+    let more = match number.saturating_sub(MOST_LISTED) {
+        0 => String::new(),
+        more => format!(", … and {more} more"),
+    };
+    format!("{}{more}", first.join(", "))
+}
+
+/// Up to as many services a block each fits a screen.
+const MOST_WHOLE: usize = 4;
+/// Services that are listed at all.
+const MOST_SERVICES: usize = 20;
+/// Listeners, or backends, of a service that are listed.
+const MOST_LISTED: usize = 4;

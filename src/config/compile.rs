@@ -1,0 +1,213 @@
+//! The file as text → a checked [`Config`], or everything that keeps it from being one.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::conflicts;
+use super::decode::Table;
+use super::problem::{Problem, Problems, Report};
+use super::service;
+use super::source::Source;
+use super::syntax;
+use super::value::{LONGEST, SHORTEST};
+use super::{Config, LogConfig, LogFormat, LogLevel, RuntimeConfig, SessionLog};
+use super::{address, keys};
+
+/// A configuration that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is hardly meant the way it is written; empty for most files.
+    pub warnings: Report,
+}
+
+/// Why a file cannot be used: all of it at once. Displays as the full report without colour.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Rejected(Report);
+
+impl Rejected {
+    /// Every problem with its source line and a caret; `color` is for terminals.
+    pub fn render(&self, color: bool) -> String {
+        self.0.render(color)
+    }
+
+    /// `file:line:column: message` for each problem, for a log.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lines()
+    }
+
+    /// `2 errors, 1 warning`
+    pub fn summary(&self) -> String {
+        self.0.summary()
+    }
+
+    /// The problems themselves.
+    pub fn report(&self) -> &Report {
+        &self.0
+    }
+
+    pub(super) fn because(origin: &str, problem: Problem) -> Self {
+        Self(Report::of(origin, problem))
+    }
+
+    pub(super) fn with(report: Report) -> Self {
+        Self(report)
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Checks the text of a configuration; `origin` is what its problems name as the file.
+///
+/// # Errors
+///
+/// Every problem of the text, once at least one of them is an error.
+pub fn compile(source: &str, origin: &str) -> Result<Loaded, Rejected> {
+    let source = Source::new(source);
+    let mut problems = Problems::default();
+    if let Some(at) = source.text().find('\0') {
+        problems.add(
+            Problem::error("not a text file: it contains a NUL byte")
+                .at(at..at + 1)
+                .help("is this the right file?"),
+        );
+        return Err(Rejected(problems.report(origin, &source)));
+    }
+    let (tree, errors) = DeTable::parse_recoverable(source.text());
+    let (mended, doubt);
+    let tree = if errors.is_empty() {
+        doubt = syntax::Doubt::default();
+        tree
+    } else {
+        (mended, doubt) = syntax::mend(&source, errors, &mut problems);
+        DeTable::parse_recoverable(&mended).0
+    };
+    let mut meaning = Problems::default();
+    let root = Table::open(&keys::ROOT, tree.get_ref(), None, &mut meaning);
+    let config = document(&root, &source, &mut meaning);
+    meaning.discard(|problem| doubt.covers(problem, &source));
+    problems.append(meaning);
+
+    let rejected = problems.errors() > 0;
+    let report = problems.report(origin, &source);
+    match config {
+        Some(config) if !rejected => Ok(Loaded {
+            config,
+            warnings: report,
+        }),
+        _ => Err(Rejected(report)),
+    }
+}
+
+fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> Option<Config> {
+    let runtime = runtime(&root.table("runtime", &keys::RUNTIME, problems), problems);
+    let log = log(&root.table("log", &keys::LOG, problems), problems);
+    admin(&root.table("admin", &keys::ADMIN, problems), problems);
+
+    let tables = root.tables("service", &keys::SERVICE, problems);
+    let empty = root
+        .get("service")
+        .is_some_and(|it| it.get_ref().as_array().is_some_and(|list| list.is_empty()));
+    if empty || root.lacks("service") {
+        let message = match source.text().trim() {
+            "" => "the file is empty",
+            _ => "no service is configured",
+        };
+        problems.add(
+            Problem::error(message)
+                .help(
+                    "a service begins with [[service]] and needs a name, a listener and a backend",
+                )
+                .absent(),
+        );
+    }
+    let drafts: Vec<service::Draft> = tables
+        .iter()
+        .map(|table| service::draft(table, problems))
+        .collect();
+    conflicts::check(&drafts, source, problems);
+    let services: Option<Vec<_>> = drafts.into_iter().map(service::Draft::finish).collect();
+    Some(Config {
+        runtime,
+        log,
+        services: services.filter(|services| !services.is_empty())?,
+    })
+}
+
+fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
+    let preset = RuntimeConfig::default();
+    RuntimeConfig {
+        workers: table
+            .integer("workers", &(1..=MOST_WORKERS), problems)
+            .and_then(NonZeroU32::new),
+        max_connections: table
+            .integer("max_connections", &(1..=MOST_CONNECTIONS), problems)
+            .and_then(NonZeroU32::new),
+        drain_timeout: table
+            .duration("drain_timeout", &(Duration::ZERO..=LONGEST), problems)
+            .unwrap_or(preset.drain_timeout),
+        resolve_timeout: table
+            .duration("resolve_timeout", &SOME_TIME, problems)
+            .unwrap_or(preset.resolve_timeout),
+    }
+}
+
+fn log(table: &Table<'_>, problems: &mut Problems) -> LogConfig {
+    let preset = LogConfig::default();
+    LogConfig {
+        level: table
+            .choice("level", LEVELS, problems)
+            .unwrap_or(preset.level),
+        format: table
+            .choice("format", FORMATS, problems)
+            .unwrap_or(preset.format),
+        sessions: table
+            .choice("sessions", SESSIONS, problems)
+            .unwrap_or(preset.sessions),
+    }
+}
+
+/// The section is taken and checked so that a file written for a later version loads, and says so.
+fn admin(table: &Table<'_>, problems: &mut Problems) {
+    let listen: Option<SocketAddr> = table.parsed("listen", problems, address::listen);
+    if let (Some(address), Some(span)) = (listen, table.span_of("listen")) {
+        problems.add(
+            Problem::warning("the admin endpoint is not part of this version yet")
+                .at(span)
+                .label(format!("nothing will listen on {address}")),
+        );
+    }
+}
+
+/// Any time but none.
+pub(super) const SOME_TIME: RangeInclusive<Duration> = SHORTEST..=LONGEST;
+
+const MOST_WORKERS: u32 = 1024;
+const MOST_CONNECTIONS: u32 = 10_000_000;
+
+const LEVELS: &[(&str, LogLevel)] = &[
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+const SESSIONS: &[(&str, SessionLog)] = &[
+    ("all", SessionLog::All),
+    ("failed", SessionLog::Failed),
+    ("off", SessionLog::Off),
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,547 @@
+//! Whole files: what is accepted, and what each kind of mistake is answered with.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::super::keys::{Preset, SECTIONS, Section};
+use super::*;
+use crate::config::Severity;
+
+const GOOD: &str = r#"
+[[service]]
+name = "web"
+listen = ["0.0.0.0:80", "[::]:80"]
+strategy = "least-connections"
+
+[service.timeouts]
+idle = "10m"
+
+[[service.backend]]
+name = "app-1"
+address = "10.0.0.11:8080"
+weight = 3
+
+[[service.backend]]
+address = "db.internal:5432"
+"#;
+
+fn good(text: &str) -> Loaded {
+    compile(text, "f").unwrap_or_else(|rejected| panic!("{rejected}"))
+}
+
+/// The one-line form of everything that is wrong with `text`.
+fn faults(text: &str) -> String {
+    match compile(text, "f") {
+        Ok(loaded) => loaded.warnings.lines().join("\n"),
+        Err(rejected) => rejected.lines().join("\n"),
+    }
+}
+
+#[track_caller]
+fn says(text: &str, fault: &str) {
+    let faults = faults(text);
+    assert!(faults.contains(fault), "{fault}\nnot in:\n{faults}");
+}
+
+/// A good service whose lines are changed by replacing `from` with `to`.
+fn with(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from));
+    GOOD.replacen(from, to, 1)
+}
+
+#[test]
+fn a_good_file_becomes_a_configuration_with_every_default() {
+    let Loaded { config, warnings } = good(GOOD);
+    assert!(warnings.is_empty());
+    assert_eq!(config.runtime, RuntimeConfig::default());
+    assert_eq!(config.log, LogConfig::default());
+    let service = &config.services[0];
+    assert_eq!(&*service.name, "web");
+    assert_eq!(service.listen.len(), 2);
+    assert_eq!(service.strategy.name, "least-connections");
+    assert_eq!((service.backlog, service.retries), (4096, 2));
+    assert_eq!(service.timeouts.idle, Duration::from_secs(600));
+    assert_eq!(service.timeouts.connect, Duration::from_secs(4));
+    assert_eq!(service.health, service::default_policy());
+    assert_eq!(
+        (
+            service.parameters.configured,
+            service.parameters.ipv6_prefix
+        ),
+        (2, 64)
+    );
+    assert_eq!(&*service.backends[0].name, "app-1");
+    assert_eq!(service.backends[0].weight, 3);
+    assert_eq!(&*service.backends[1].name, "db.internal:5432");
+    assert!(service.backends[1].enabled);
+}
+
+#[test]
+fn inline_tables_and_windows_line_ends_and_a_byte_order_mark_are_fine() {
+    let inline =
+        "service = [{ name = \"a\", listen = \"127.0.0.1:1\", backend = [{ address = \"b:1\" }] }]";
+    assert_eq!(good(inline).config.services.len(), 1);
+    assert_eq!(
+        good(&GOOD.replace('\n', "\r\n")).config,
+        good(&format!("\u{feff}{GOOD}")).config
+    );
+}
+
+#[test]
+fn every_key_of_the_table_is_accepted_and_its_preset_is_what_holds_without_it() {
+    let base = "[[service]]\nname = \"a\"\nlisten = \"[::]:80\"\n";
+    let backend = "[[service.backend]]\naddress = \"b:1\"\n";
+    let without = good(&format!("{base}{backend}")).config;
+    for section in SECTIONS {
+        for key in section.keys {
+            let Preset::Is(preset) = key.preset else {
+                continue;
+            };
+            let line = format!("{} = {preset}\n", key.name);
+            let text = match section.path {
+                "service" => format!("{base}{line}{backend}"),
+                "service.backend" => format!("{base}{backend}{line}"),
+                _ => format!("{base}{backend}{}\n{line}", section.header),
+            };
+            assert_eq!(good(&text).config, without, "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_table_of_keys_has_no_key_that_the_decoder_does_not_read() {
+    let wrong = |section: &Section, key: &str| {
+        let header = section.header;
+        let parents = match section.path.starts_with("service.") {
+            true => "[[service]]\n",
+            false => "",
+        };
+        format!("{parents}{header}\n{key} = 1979-05-27\n")
+    };
+    for section in SECTIONS {
+        for key in section.keys {
+            let faults = faults(&wrong(section, key.name));
+            assert!(
+                faults.contains(&format!("`{}` is the date", key.name)),
+                "{faults}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_empty_file_and_one_without_a_service_are_problems() {
+    says("", "f: the file is empty");
+    says(" \n\n", "the file is empty");
+    says(
+        "# nothing\n[log]\nlevel = \"info\"",
+        "f: no service is configured",
+    );
+    says("service = []", "no service");
+    says("[service]\nname = \"a\"", "`service` is a single section");
+}
+
+#[test]
+fn mistyped_keys_are_told_what_they_may_have_been() {
+    says(&with("strategy", "stratgy"), "did you mean `strategy`?");
+    says(&with("address", "adress"), "f:12:1: unknown key `adress`");
+    says(
+        &with("[service.timeouts]", "[service.timeout]"),
+        "did you mean `timeouts`?",
+    );
+    says("[[services]]", "did you mean `service`?");
+    assert!(!faults("[[services]]").contains("no service is configured"));
+    assert!(!faults(&with("address", "adress")).contains("has no address"));
+    says(
+        &with("strategy", "fall = 2\nstrategy"),
+        "`fall` belongs in [service.health]",
+    );
+}
+
+#[test]
+fn values_out_of_range_say_what_is_allowed() {
+    for (key, value, allowed) in [
+        ("backlog", "0", "1 to 65535"),
+        ("backlog", "65536", "1 to 65535"),
+        ("retries", "16", "0 to 15"),
+        ("retries", "-1", "0 to 15"),
+        ("hash_ipv6_prefix", "0", "1 to 128"),
+        ("hash_ipv6_prefix", "0x81", "1 to 128"),
+        (
+            "backlog",
+            "99999999999999999999999999999999999999999999",
+            "1 to 65535",
+        ),
+    ] {
+        let text = with("strategy", &format!("{key} = {value}\nstrategy"));
+        says(
+            &text,
+            &format!("`{key}` is {value}, which is out of range; allowed: {allowed}"),
+        );
+    }
+    says(
+        &with("weight = 3", "weight = 70_000"),
+        "allowed: 1 to 65535",
+    );
+    says(&with("idle = \"10m\"", "idle = \"0s\""), "more than \"0s\"");
+    assert!(compile(&format!("runtime.drain_timeout = \"0s\"\n{GOOD}"), "f").is_ok());
+    says("[runtime]\nworkers = 0", "allowed: 1 to 1024");
+    says("[service.health]\nrise = 1001", "allowed: 1 to 1000");
+    says(
+        "[service.health]\ninterval = \"9ms\"",
+        "allowed: \"10ms\" to \"366d\"",
+    );
+}
+
+#[test]
+fn wrong_types_say_what_is_expected() {
+    says(
+        &with("weight = 3", "weight = \"3\""),
+        "write 3 without quotes",
+    );
+    says(&with("weight = 3", "weight = 1.5"), "not an integer");
+    says(
+        &with("weight = 3", "enabled = \"false\""),
+        "write false without quotes",
+    );
+    says(
+        &with("idle = \"10m\"", "idle = 600"),
+        "write \"600s\" for seconds",
+    );
+    says(&with("name = \"web\"", "name = 3"), "not a string");
+    says("runtime = 3", "write [runtime]");
+    says("service = 3", "write [[service]]");
+    says(
+        "[[service]]\nbackend = [\"10.0.0.1:80\"]",
+        "write [[service.backend]] for each",
+    );
+    says(
+        "[[service]]\nlisten = 80",
+        "write \"0.0.0.0:80\" for every IPv4 address",
+    );
+}
+
+#[test]
+fn a_service_needs_a_name_a_listener_and_a_backend() {
+    let faults = faults("[[service]]\n[[service]]\nname = \"b\"\nlisten = []\nbackend = []");
+    for fault in [
+        "f:1:1: this service has no name",
+        "f:1:1: this service has no listener",
+        "f:1:1: this service has no backend",
+        "f:4:10: service `b` has no listener",
+        "f:2:1: service `b` has no backend",
+    ] {
+        assert!(faults.contains(fault), "{fault}\nnot in:\n{faults}");
+    }
+    says(
+        "[[service]]\n[[service.backend]]",
+        "f:2:1: this backend has no address",
+    );
+}
+
+#[test]
+fn names_used_twice_point_at_the_first_use() {
+    says(&format!("{GOOD}{GOOD}"), "two services are named `web`");
+    let twin = with(
+        "address = \"db.internal:5432\"",
+        "name = \"app-1\"\naddress = \"b:1\"",
+    );
+    says(&twin, "two backends of this service are named `app-1`");
+    says(&twin, "first used on line 11");
+    let twin = with(
+        "address = \"db.internal:5432\"",
+        "address = \"10.0.0.11:8080\"",
+    );
+    says(
+        &twin,
+        "warning: two backends of this service are at 10.0.0.11:8080",
+    );
+    assert!(compile(&twin, "f").is_ok());
+}
+
+#[test]
+fn listeners_conflict_as_the_kernel_would_have_it() {
+    let file = |first: &str, second: &str, dual: bool| {
+        let service = |name: &str, listen: &str| {
+            format!(
+                "[[service]]\nname = \"{name}\"\nlisten = \"{listen}\"\nDUAL[[service.backend]]\naddress = \"b:1\"\n"
+            )
+        };
+        let dual = if dual { "dual_stack = true\n" } else { "" };
+        format!(
+            "{}{}",
+            service("a", first).replace("DUAL", ""),
+            service("b", second).replace("DUAL", dual)
+        )
+    };
+    for (first, second, dual, conflict) in [
+        ("0.0.0.0:80", "0.0.0.0:80", false, true),
+        ("0.0.0.0:80", "127.0.0.1:80", false, true),
+        ("127.0.0.1:80", "0.0.0.0:80", false, true),
+        ("127.0.0.1:80", "127.0.0.2:80", false, false),
+        ("0.0.0.0:80", "127.0.0.1:81", false, false),
+        ("[::1]:80", "[::]:80", false, true),
+        ("0.0.0.0:80", "[::]:80", false, false),
+        ("0.0.0.0:80", "[::]:80", true, true),
+        ("127.0.0.1:80", "[::]:80", true, true),
+        ("127.0.0.1:80", "[::1]:80", false, false),
+        ("0.0.0.0:0", "0.0.0.0:0", false, false),
+        ("[::]:0", "[::]:0", true, false),
+    ] {
+        let result = compile(&file(first, second, dual), "f");
+        assert_eq!(
+            result.is_err(),
+            conflict,
+            "{first} {second} {dual}: {result:?}"
+        );
+    }
+    says(
+        &file("0.0.0.0:80", "127.0.0.1:80", false),
+        "belongs to service `a`, line 3",
+    );
+    says(
+        &with("\"[::]:80\"", "\"0.0.0.0:80\""),
+        "0.0.0.0:80 is listened on twice",
+    );
+}
+
+#[test]
+fn a_service_that_is_its_own_backend_is_refused() {
+    says(
+        &with("10.0.0.11:8080", "127.0.0.1:80"),
+        "is a listener of its own service",
+    );
+    says(
+        &with("10.0.0.11:8080", "[::1]:80"),
+        "is a listener of its own service",
+    );
+    assert!(compile(&with("10.0.0.11:8080", "127.0.0.1:81"), "f").is_ok());
+}
+
+#[test]
+fn what_is_hardly_meant_is_a_warning_and_no_error() {
+    for (text, warning) in [
+        (
+            with("least-connections", "round-robin"),
+            "weights have no effect",
+        ),
+        (
+            with("strategy", "hash_ipv6_prefix = 48\nstrategy"),
+            "`hash_ipv6_prefix` has no effect",
+        ),
+        (
+            with(
+                "[\"0.0.0.0:80\", \"[::]:80\"]",
+                "\"1.1.1.1:80\"\ndual_stack = true",
+            ),
+            "`dual_stack` has no effect",
+        ),
+        (
+            with("idle", "connect_total = \"1s\"\nidle"),
+            "cuts every `connect`",
+        ),
+        (
+            with("idle", "connect = \"20s\"\nidle"),
+            "cuts every `connect`",
+        ),
+        (
+            format!("{GOOD}[service.health]\ntimeout = \"3s\""),
+            "longer than the `interval`",
+        ),
+        (
+            format!("admin.listen = \"127.0.0.1:1\"\n{GOOD}"),
+            "admin endpoint is not part",
+        ),
+        (
+            GOOD.replace("address", "enabled = false\naddress"),
+            "no backend of service `web` is enabled",
+        ),
+    ] {
+        let loaded = good(&text);
+        let lines = loaded.warnings.lines().join("\n");
+        assert!(lines.contains(warning), "{warning}\nnot in:\n{lines}");
+        assert_eq!(loaded.warnings.warnings(), 1, "{lines}");
+        assert!(
+            loaded
+                .warnings
+                .problems()
+                .iter()
+                .all(|it| it.severity == Severity::Warning)
+        );
+    }
+    says(
+        &format!("admin.listen = \"9900\"\n{GOOD}"),
+        "a port without an address",
+    );
+}
+
+#[test]
+fn an_unknown_strategy_is_answered_with_the_list() {
+    says(
+        &with("least-connections", "least-conn"),
+        "did you mean \"least-connections\"?",
+    );
+    says(
+        &with("least-connections", "x"),
+        "allowed: \"round-robin\", \"weighted\"",
+    );
+}
+
+#[test]
+fn syntax_errors_are_all_reported_and_hide_no_other_mistake() {
+    let text = "[log]\nlevel \"info\"\nformat = jason\nsesions = \"all\"\n[[service]]\nname = \"a\nlisten = 0.0.0.0:80\n";
+    let faults = faults(text);
+    for fault in [
+        "f:2:7: not valid TOML: key with no value",
+        "f:3:10: not valid TOML: string values must be quoted",
+        "f:4:1: unknown key `sesions`",
+        "f:6:10: not valid TOML",
+        "write \"0.0.0.0:80\" with quotes",
+    ] {
+        assert!(faults.contains(fault), "{fault}\nnot in:\n{faults}");
+    }
+    assert_eq!(faults.lines().count(), 5, "{faults}");
+}
+
+#[test]
+fn a_broken_header_makes_no_imaginary_problems() {
+    for header in ["[[service]", "[service]]", "[[ser vice]]", "[["] {
+        let faults = faults(&with("[[service]]", header));
+        assert_eq!(faults.lines().count(), 1, "{header}:\n{faults}");
+    }
+    let faults = faults(&with("[service.timeouts]", "[service.timeouts"));
+    assert_eq!(faults.lines().count(), 1, "{faults}");
+}
+
+#[test]
+fn an_array_that_is_not_closed_is_one_problem() {
+    for open in [
+        with("\"[::]:80\"]", "\n  \"[::]:80\"\n"),
+        with("\"[::]:80\"]", "\"[::]:80\""),
+        with("\"[::]:80\"]", "\n  \"[::]:80\",\n"),
+        with("address = \"db", "x = [{ a = 1\naddress = \"db"),
+    ] {
+        let faults = faults(&open);
+        assert_eq!(
+            faults.matches("this bracket is not closed").count(),
+            1,
+            "{faults}"
+        );
+        assert_eq!(faults.lines().count(), 1, "{faults}");
+    }
+}
+
+#[test]
+fn garbage_and_absurd_nesting_are_answered_promptly() {
+    let start = Instant::now();
+    for text in [
+        "a\0b".to_owned(),
+        "[".repeat(100_000),
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}", "{a=".repeat(50_000)),
+        format!("a{} = 1", ".a".repeat(50_000)),
+        format!("[a{}]", ".a".repeat(50_000)),
+        "]".repeat(100_000),
+        "a\n".repeat(50_000),
+        "a=\n".repeat(50_000),
+        "[[a]\n".repeat(20_000),
+        "\"".repeat(100_000),
+        "\u{1}\u{7f}é".repeat(10_000),
+    ] {
+        let rejected = compile(&text, "f").unwrap_err();
+        let report = rejected.render(false);
+        assert!(report.len() < 64 * 1024, "{} bytes", report.len());
+        assert!(rejected.lines().iter().all(|line| line.len() < 1000));
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn ten_thousand_backends_are_no_work() {
+    let mut text = GOOD.to_owned();
+    for index in 0..10_000 {
+        text += &format!(
+            "[[service.backend]]\nname = \"server-{index}\"\naddress = \"11.{}.{}.{}:8080\"\nweight = 7\n# a comment of some length\n",
+            index >> 16,
+            index >> 8 & 255,
+            index & 255
+        );
+    }
+    let start = Instant::now();
+    assert_eq!(good(&text).config.services[0].backends.len(), 10_002);
+    let bad = text.replace("weight = 7", "wait = 7");
+    let rejected = compile(&bad, "f").unwrap_err();
+    assert_eq!(rejected.report().errors(), 10_000);
+    assert_eq!(rejected.lines().last().unwrap(), "f: … and 9950 more");
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn the_rendering_shows_the_line_with_a_caret() {
+    let rejected = compile(&with("strategy", "stratgy"), "ballast.toml").unwrap_err();
+    let text = rejected.to_string();
+    for part in [
+        "error: unknown key `stratgy` in [[service]]\n",
+        "--> ballast.toml:5:1\n",
+        "5 | stratgy = \"least-connections\"\n",
+        "  | ^^^^^^^ allowed: name, listen,",
+        "= help: did you mean `strategy`?\n",
+        "ballast.toml: 1 error\n",
+    ] {
+        assert!(text.contains(part), "{part:?}\nnot in:\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'));
+    assert!(rejected.render(true).contains('\u{1b}'));
+}
+
+fn holds(text: &str) -> Result<(), TestCaseError> {
+    let report = match compile(text, "f") {
+        Ok(loaded) => loaded.warnings,
+        Err(rejected) => {
+            prop_assert!(rejected.report().errors() > 0);
+            rejected.report().clone()
+        }
+    };
+    prop_assert!(!report.render(true).contains('\0'));
+    for problem in report.problems() {
+        if let Some(span) = &problem.span {
+            prop_assert!(text.get(span.clone()).is_some(), "{problem:?}");
+        }
+    }
+    prop_assert_eq!(
+        report.lines().len(),
+        report.problems().len() + usize::from(report.unshown() > 0)
+    );
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_text_is_answered_with_problems_inside_of_it(text in "\\PC{0,200}|[\\s\\S]{0,80}") {
+        holds(&text)?;
+    }
+
+    #[test]
+    fn a_damaged_file_is_answered_with_problems_inside_of_it(
+        cuts in prop::collection::vec((0_usize..GOOD.len(), 0_usize..6, "[\\[\\]={}\"'.,#\na1é-]{0,3}"), 1..8),
+    ) {
+        let mut text = GOOD.to_owned();
+        for (at, len, insert) in cuts {
+            let at = (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+            let end = (at + len..).find(|&end| end >= text.len() || text.is_char_boundary(end));
+            text.replace_range(at..end.unwrap_or(at).min(text.len()), &insert);
+        }
+        holds(&text)?;
+    }
+}

@@ -1,0 +1,227 @@
+//! What is fine alone and wrong together: names used twice, listeners that cannot both be bound, a
+//! service that is its own backend. Every check is one pass with hash maps, however large the file.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+
+use super::problem::{Problem, Problems, shown};
+use super::service::Draft;
+use super::source::{Source, Span};
+use super::{BackendAddress, ListenConfig};
+
+pub(super) fn check(drafts: &[Draft], source: &Source<'_>, problems: &mut Problems) {
+    services(drafts, source, problems);
+    listeners(drafts, source, problems);
+    for draft in drafts {
+        backends(draft, source, problems);
+        loops(draft, problems);
+    }
+}
+
+fn services(drafts: &[Draft], source: &Source<'_>, problems: &mut Problems) {
+    let mut first: HashMap<&str, &Span> = HashMap::new();
+    for (name, span) in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
+        match first.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(span);
+            }
+            Entry::Occupied(entry) => problems.add(
+                Problem::error(format!("two services are named `{}`", shown(name)))
+                    .at(span.clone())
+                    .label("a name is unique among the services")
+                    .note(format!("first used on line {}", line(source, entry.get()))),
+            ),
+        }
+    }
+}
+
+fn backends(draft: &Draft, source: &Source<'_>, problems: &mut Problems) {
+    let mut names: HashMap<&str, &Span> = HashMap::new();
+    let mut addresses: HashMap<&BackendAddress, &Span> = HashMap::new();
+    for backend in &draft.backends {
+        let mut twin = false;
+        if let Some(name) = &backend.name {
+            match names.entry(name) {
+                Entry::Vacant(entry) => {
+                    entry.insert(&backend.name_span);
+                }
+                Entry::Occupied(entry) => {
+                    twin = true;
+                    let problem = Problem::error(format!(
+                        "two backends of this service are named `{}`",
+                        shown(name)
+                    ))
+                    .at(backend.name_span.clone())
+                    .label("a name is unique within its service")
+                    .note(format!("first used on line {}", line(source, entry.get())));
+                    problems.add(match backend.named {
+                        true => problem,
+                        false => problem.help("without a `name`, the address is the name"),
+                    });
+                }
+            }
+        }
+        let Some((address, span)) = &backend.address else {
+            continue;
+        };
+        match addresses.entry(address) {
+            Entry::Vacant(entry) => {
+                entry.insert(span);
+            }
+            Entry::Occupied(_) if twin => {}
+            Entry::Occupied(entry) => problems.add(
+                Problem::warning(format!("two backends of this service are at {address}"))
+                    .at(span.clone())
+                    .label("it gets the share of both")
+                    .note(format!("first used on line {}", line(source, entry.get()))),
+            ),
+        }
+    }
+}
+
+/// Listeners that share a port, by what they could take from each other.
+#[derive(Default)]
+struct Port<'a> {
+    exact: HashMap<SocketAddr, Seen<'a>>,
+    any_v4: Option<Seen<'a>>,
+    any_v6: Option<(Seen<'a>, bool)>,
+    one_v4: Option<Seen<'a>>,
+    one_v6: Option<Seen<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    address: SocketAddr,
+    service: Option<&'a str>,
+    span: &'a Span,
+}
+
+/// Linux binds a wildcard beside a specific address of its family and port only while neither listens
+/// (`inet_csk_bind_conflict`); a dual-stack IPv6 wildcard takes the IPv4 port as well.
+fn listeners(drafts: &[Draft], source: &Source<'_>, problems: &mut Problems) {
+    let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
+    for draft in drafts {
+        let service = draft.name.as_ref().map(|(name, _)| name.as_ref());
+        for (listen, span) in &draft.listen {
+            if listen.address.port() == 0 {
+                continue;
+            }
+            let new = Seen {
+                address: listen.address,
+                service,
+                span,
+            };
+            let port = ports.entry(listen.address.port()).or_default();
+            if let Some((old, why)) = port.clash(listen) {
+                problems.add(clash(&new, &old, why, source));
+            }
+            port.remember(new, listen);
+        }
+    }
+}
+
+impl<'a> Port<'a> {
+    fn clash(&self, new: &ListenConfig) -> Option<(Seen<'a>, &'static str)> {
+        if let Some(old) = self.exact.get(&new.address) {
+            return Some((*old, SAME));
+        }
+        let dual_v6 = self.any_v6.filter(|(_, dual)| *dual).map(|(old, _)| old);
+        let any = new.address.ip().is_unspecified();
+        match (new.address.ip(), any) {
+            (IpAddr::V4(_), true) => with(self.one_v4, COVERS).or(with(dual_v6, DUAL)),
+            (IpAddr::V4(_), false) => with(self.any_v4, COVERED).or(with(dual_v6, DUAL)),
+            (IpAddr::V6(_), true) if new.dual_stack => with(self.one_v6, COVERS)
+                .or(with(self.any_v4, TAKES))
+                .or(with(self.one_v4, TAKES)),
+            (IpAddr::V6(_), true) => with(self.one_v6, COVERS),
+            (IpAddr::V6(_), false) => with(self.any_v6.map(|(old, _)| old), COVERED),
+        }
+    }
+
+    fn remember(&mut self, new: Seen<'a>, listen: &ListenConfig) {
+        self.exact.entry(new.address).or_insert(new);
+        let any = new.address.ip().is_unspecified();
+        match (new.address.ip(), any) {
+            (IpAddr::V4(_), true) => self.any_v4 = self.any_v4.or(Some(new)),
+            (IpAddr::V4(_), false) => self.one_v4 = self.one_v4.or(Some(new)),
+            (IpAddr::V6(_), true) => {
+                let dual = listen.dual_stack || self.any_v6.is_some_and(|(_, dual)| dual);
+                self.any_v6 = Some((self.any_v6.map_or(new, |(old, _)| old), dual));
+            }
+            (IpAddr::V6(_), false) => self.one_v6 = self.one_v6.or(Some(new)),
+        }
+    }
+}
+
+fn with<'a>(old: Option<Seen<'a>>, why: &'static str) -> Option<(Seen<'a>, &'static str)> {
+    old.map(|old| (old, why))
+}
+
+fn clash(new: &Seen<'_>, old: &Seen<'_>, why: &str, source: &Source<'_>) -> Problem {
+    let owner = match old.service {
+        Some(name) if Some(name) == new.service => "this service".to_owned(),
+        Some(name) => format!("service `{}`", shown(name)),
+        None => "another service".to_owned(),
+    };
+    let message = match new.address == old.address {
+        true => format!("{} is listened on twice", new.address),
+        false => format!("{} conflicts with {}", new.address, old.address),
+    };
+    Problem::error(message)
+        .at(new.span.clone())
+        .label(why)
+        .note(format!(
+            "{} belongs to {owner}, line {}",
+            old.address,
+            line(source, old.span)
+        ))
+}
+
+const SAME: &str = "one address has one listener";
+const COVERS: &str = "this wildcard takes that address too";
+const COVERED: &str = "that wildcard takes this address too";
+const DUAL: &str = "that dual-stack wildcard takes IPv4 too";
+const TAKES: &str = "this dual-stack wildcard takes IPv4 too";
+
+/// A backend that is a listener of its own service: the first connection would multiply until the
+/// limit on connections stops it.
+fn loops(draft: &Draft, problems: &mut Problems) {
+    let mut any: Vec<(u16, bool, bool)> = Vec::new();
+    let mut exact: HashMap<SocketAddr, ()> = HashMap::new();
+    for (listen, _) in &draft.listen {
+        exact.insert(listen.address, ());
+        let (ip, port) = (listen.address.ip(), listen.address.port());
+        if ip.is_unspecified() {
+            any.push((port, ip.is_ipv4() || listen.dual_stack, ip.is_ipv6()));
+        }
+    }
+    any.sort_unstable();
+    any.dedup();
+    any.truncate(MOST_WILDCARDS);
+    for (address, span) in draft.backends.iter().filter_map(|it| it.address.as_ref()) {
+        let BackendAddress::Ip(address) = address else {
+            continue;
+        };
+        let local = address.ip().is_loopback()
+            && any.iter().any(|&(port, v4, v6)| {
+                port == address.port() && if address.is_ipv4() { v4 } else { v6 }
+            });
+        if local || exact.contains_key(address) {
+            problems.add(
+                Problem::error(format!(
+                    "the backend {address} is a listener of its own service"
+                ))
+                .at(span.clone())
+                .label("connections would go round in circles"),
+            );
+        }
+    }
+}
+
+/// More wildcard listeners than any service has; keeps the check linear in the backends.
+const MOST_WILDCARDS: usize = 64;
+
+fn line(source: &Source<'_>, span: &Span) -> usize {
+    source.line_of(span.start) + 1
+}

@@ -1,0 +1,349 @@
+//! A walk over the spanned tree of a file, one section at a time: what is there is read, what is wrong
+//! is collected, and the walk goes on. Knows types and ranges; what a value *means* is decided in
+//! [`compile`](super::compile).
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{Preset, SECTIONS, Section};
+use super::problem::{Problem, Problems, shown};
+use super::source::Span;
+use super::value::{self, Fault};
+
+/// One section as it is written, or as it is not.
+#[derive(Debug)]
+pub(super) struct Table<'t> {
+    section: &'static Section,
+    entries: Option<&'t DeTable<'t>>,
+    span: Option<Span>,
+    /// Keys that an unknown key was probably meant to be: not to be called missing as well.
+    mistyped: Vec<&'static str>,
+}
+
+impl<'t> Table<'t> {
+    /// The section over `entries`, whose unknown keys are reported at once.
+    pub(super) fn open(
+        section: &'static Section,
+        entries: &'t DeTable<'t>,
+        span: Option<Span>,
+        problems: &mut Problems,
+    ) -> Self {
+        let mut mistyped = Vec::new();
+        for key in entries.keys().filter(|key| !section.has(key.get_ref())) {
+            let near = nearest(key.get_ref(), section.keys.iter().map(|key| key.name));
+            mistyped.extend(near);
+            problems.add(unknown_key(section, key, near));
+        }
+        Self {
+            section,
+            entries: Some(entries),
+            span,
+            mistyped,
+        }
+    }
+
+    /// The section when it is not written: every key has its default.
+    fn absent(section: &'static Section) -> Self {
+        Self {
+            section,
+            entries: None,
+            span: None,
+            mistyped: Vec::new(),
+        }
+    }
+
+    /// Where the section's header is.
+    pub(super) fn span(&self) -> Option<Span> {
+        self.span.clone()
+    }
+
+    /// The value of `key` as it is written.
+    pub(super) fn get(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
+        debug_assert!(self.section.has(key), "{key} is not in the table of keys");
+        self.entries?.get(key)
+    }
+
+    /// Where the value of `key` is.
+    pub(super) fn span_of(&self, key: &'static str) -> Option<Span> {
+        self.get(key).map(Spanned::span)
+    }
+
+    /// Whether `key` is neither there nor there under a mistyped name.
+    pub(super) fn lacks(&self, key: &'static str) -> bool {
+        self.get(key).is_none() && !self.mistyped.contains(&key)
+    }
+
+    pub(super) fn integer(
+        &self,
+        key: &'static str,
+        allowed: &RangeInclusive<u32>,
+        problems: &mut Problems,
+    ) -> Option<u32> {
+        let value = self.get(key)?;
+        let range = format!("allowed: {} to {}", allowed.start(), allowed.end());
+        let Some(integer) = value.get_ref().as_integer() else {
+            let mut problem = mistype(key, value, "an integer").label(range);
+            let text = value.get_ref().as_str().map(str::trim);
+            if let Some(number) = text.and_then(|text| text.parse::<u32>().ok()) {
+                problem = problem.help(format!("write {number} without quotes"));
+            }
+            problems.add(problem);
+            return None;
+        };
+        let digits = integer.as_str().replace('_', "");
+        let number = i128::from_str_radix(&digits, integer.radix()).ok();
+        let fitting = number
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| allowed.contains(number));
+        if fitting.is_none() {
+            let written = integer.to_string();
+            let message = format!("`{key}` is {}, which is out of range", shown(&written));
+            problems.add(Problem::error(message).at(value.span()).label(range));
+        }
+        fitting
+    }
+
+    pub(super) fn boolean(&self, key: &'static str, problems: &mut Problems) -> Option<bool> {
+        let value = self.get(key)?;
+        let boolean = value.get_ref().as_bool();
+        if boolean.is_none() {
+            let mut problem = mistype(key, value, "a boolean").label("allowed: true or false");
+            if let Some(text @ ("true" | "false")) = value.get_ref().as_str() {
+                problem = problem.help(format!("write {text} without quotes"));
+            }
+            problems.add(problem);
+        }
+        boolean
+    }
+
+    pub(super) fn text(&self, key: &'static str, problems: &mut Problems) -> Option<&'t str> {
+        let value = self.get(key)?;
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            problems.add(mistype(key, value, "a string"));
+        }
+        text
+    }
+
+    /// A string that `read` makes a value of.
+    pub(super) fn parsed<T>(
+        &self,
+        key: &'static str,
+        problems: &mut Problems,
+        read: impl FnOnce(&'t str) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let value = self.get(key)?;
+        let text = self.text(key, problems)?;
+        read(text)
+            .map_err(|fault| problems.add(fault.at(value.span())))
+            .ok()
+    }
+
+    pub(super) fn duration(
+        &self,
+        key: &'static str,
+        allowed: &RangeInclusive<Duration>,
+        problems: &mut Problems,
+    ) -> Option<Duration> {
+        let value = self.get(key)?;
+        let Some(text) = value.get_ref().as_str() else {
+            let help = match value.get_ref().as_integer() {
+                Some(number) => format!("write \"{}s\" for seconds", shown(&number.to_string())),
+                None => "write it like \"500ms\", \"2s\", \"1h30m\"".to_owned(),
+            };
+            problems.add(
+                mistype(key, value, "a duration in quotes")
+                    .label(format!("allowed: {}", value::span_of(allowed)))
+                    .help(help),
+            );
+            return None;
+        };
+        value::duration(key, text, allowed)
+            .map_err(|fault| problems.add(fault.at(value.span())))
+            .ok()
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+        problems: &mut Problems,
+    ) -> Option<T> {
+        self.parsed(key, problems, |text| {
+            let found = choices.iter().find(|(word, _)| *word == text);
+            found
+                .map(|&(_, choice)| choice)
+                .ok_or_else(|| unknown_word(key, text, choices.iter().map(|&(word, _)| word)))
+        })
+    }
+
+    /// The sub-section `key`, absent when it is not written or not a table.
+    pub(super) fn table(
+        &self,
+        key: &'static str,
+        section: &'static Section,
+        problems: &mut Problems,
+    ) -> Table<'t> {
+        let Some(value) = self.get(key) else {
+            return Table::absent(section);
+        };
+        match value.get_ref().as_table() {
+            Some(entries) => Table::open(section, entries, Some(value.span()), problems),
+            None => {
+                let problem = mistype(key, value, "a section");
+                problems.add(problem.help(format!("write {}", section.header)));
+                Table::absent(section)
+            }
+        }
+    }
+
+    /// The sub-sections `[[key]]`, in the order of the file.
+    pub(super) fn tables(
+        &self,
+        key: &'static str,
+        section: &'static Section,
+        problems: &mut Problems,
+    ) -> Vec<Table<'t>> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let header = section.header;
+        if let Some(single) = value.get_ref().as_table() {
+            // Read all the same, so that its own problems are reported along with its header.
+            problems.add(
+                Problem::error(format!("`{key}` is a single section"))
+                    .at(value.span())
+                    .label("one pair of brackets is not enough")
+                    .help(format!("write {header}, since there may be several")),
+            );
+            return vec![Table::open(section, single, Some(value.span()), problems)];
+        }
+        let Some(items) = value.get_ref().as_array() else {
+            problems.add(mistype(key, value, "a list of sections").help(format!("write {header}")));
+            return Vec::new();
+        };
+        let mut tables = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            match item.get_ref().as_table() {
+                Some(entries) => {
+                    tables.push(Table::open(section, entries, Some(item.span()), problems));
+                }
+                None => problems
+                    .add(mistype(key, item, "a section").help(format!("write {header} for each"))),
+            }
+        }
+        tables
+    }
+}
+
+/// `key` holds something else than `wanted`.
+pub(super) fn mistype(key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) -> Problem {
+    let found = match value.get_ref() {
+        DeValue::String(text) => format!("the string \"{}\"", shown(text)),
+        DeValue::Integer(number) => format!("the integer {}", shown(&number.to_string())),
+        DeValue::Float(number) => format!("the float {}", shown(number.as_str())),
+        DeValue::Boolean(boolean) => format!("the boolean {boolean}"),
+        DeValue::Datetime(date) => format!("the date {date}"),
+        DeValue::Array(_) => "an array".to_owned(),
+        DeValue::Table(_) => "a section".to_owned(),
+    };
+    Problem::error(format!("`{key}` is {found}, not {wanted}"))
+        .at(value.span())
+        .label(format!("expected {wanted}"))
+}
+
+/// `word` is none of the `allowed`.
+pub(super) fn unknown_word(
+    key: &str,
+    word: &str,
+    allowed: impl Iterator<Item = &'static str> + Clone,
+) -> Fault {
+    let near = nearest(word, allowed.clone());
+    let list: Vec<String> = allowed.map(|word| format!("\"{word}\"")).collect();
+    let fault = Fault::new(format!("unknown {key} \"{}\"", shown(word)))
+        .allowed(format!("allowed: {}", list.join(", ")));
+    match near {
+        Some(near) => fault.help(format!("did you mean \"{near}\"?")),
+        None => fault,
+    }
+}
+
+fn unknown_key(
+    section: &Section,
+    key: &Spanned<std::borrow::Cow<'_, str>>,
+    near: Option<&str>,
+) -> Problem {
+    let place = match section.header {
+        "" => "at the top of the file".to_owned(),
+        header => format!("in {header}"),
+    };
+    let names: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
+    let problem = Problem::error(format!("unknown key `{}` {place}", shown(key.get_ref())))
+        .at(key.span())
+        .label(format!("allowed: {}", names.join(", ")));
+    let elsewhere = SECTIONS
+        .iter()
+        .filter(|other| !other.header.is_empty())
+        .find(|other| {
+            other
+                .keys
+                .iter()
+                .any(|known| known.name == key.get_ref() && known.preset != Preset::Section)
+        });
+    match (near, elsewhere) {
+        (Some(near), _) => problem.help(format!("did you mean `{near}`?")),
+        (None, Some(other)) => {
+            problem.help(format!("`{}` belongs in {}", key.get_ref(), other.header))
+        }
+        (None, None) => problem,
+    }
+}
+
+/// The candidate that `word` is most likely a slip of.
+pub(super) fn nearest(
+    word: &str,
+    candidates: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
+    // A long text is no slip of a key, and the distance costs the product of the lengths.
+    if word.len() > LONGEST_SLIP {
+        return None;
+    }
+    let word = word.to_lowercase().replace('-', "_");
+    candidates
+        .map(|candidate| {
+            let plain = candidate.replace('-', "_");
+            (strsim::jaro_winkler(&word, &plain), candidate)
+        })
+        .filter(|&(likeness, _)| likeness >= LEAST_LIKENESS)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+const LONGEST_SLIP: usize = 40;
+/// Of Jaro and Winkler's measure: one slip in a word of five or more letters stays above it.
+const LEAST_LIKENESS: f64 = 0.82;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys;
+
+    #[test]
+    fn a_slip_is_recognised_and_a_stranger_is_not() {
+        let meant = |word: &str, section: &'static Section| {
+            nearest(word, section.keys.iter().map(|key| key.name))
+        };
+        assert_eq!(meant("strategey", &keys::SERVICE), Some("strategy"));
+        assert_eq!(meant("lisen", &keys::SERVICE), Some("listen"));
+        assert_eq!(meant("wieght", &keys::BACKEND), Some("weight"));
+        assert_eq!(meant("adress", &keys::BACKEND), Some("address"));
+        assert_eq!(meant("services", &keys::ROOT), Some("service"));
+        assert_eq!(meant("half-closed", &keys::TIMEOUTS), Some("half_closed"));
+        assert_eq!(meant("zzz", &keys::SERVICE), None);
+        assert_eq!(meant(&"weight".repeat(1000), &keys::BACKEND), None);
+    }
+}

@@ -1,0 +1,230 @@
+//! Every key that a file may have: the one table that the decoder, the messages and the test of the
+//! reference file read.
+
+/// A table of the file.
+#[derive(Debug)]
+pub struct Section {
+    /// Its path, empty for the file itself.
+    pub path: &'static str,
+    /// How its header is written, empty for the file itself.
+    pub header: &'static str,
+    /// What it may hold.
+    pub keys: &'static [Key],
+}
+
+/// One key of a section.
+#[derive(Debug)]
+pub struct Key {
+    /// As written left of the `=`.
+    pub name: &'static str,
+    /// What holds when it is not written.
+    pub preset: Preset,
+    /// What it is, in one line.
+    pub doc: &'static str,
+}
+
+/// What holds when a key is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// Nothing: it has to be written.
+    Required,
+    /// This value, as it would be written.
+    Is(&'static str),
+    /// A value that depends on something else, in words.
+    Derived(&'static str),
+    /// The feature is off.
+    Off,
+    /// The key is a section of its own.
+    Section,
+}
+
+impl Section {
+    /// Whether `name` may be written here.
+    pub fn has(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key.name == name)
+    }
+}
+
+const fn key(name: &'static str, preset: Preset, doc: &'static str) -> Key {
+    Key { name, preset, doc }
+}
+
+use Preset::{Derived, Is, Off, Required};
+
+/// The file itself.
+pub static ROOT: Section = Section {
+    path: "",
+    header: "",
+    keys: &[
+        key("runtime", Preset::Section, "the process as a whole"),
+        key("log", Preset::Section, "what is logged, and how"),
+        key("admin", Preset::Section, "the admin endpoint"),
+        key(
+            "service",
+            Preset::Section,
+            "listeners with the backends behind them",
+        ),
+    ],
+};
+
+/// `[runtime]`
+pub static RUNTIME: Section = Section {
+    path: "runtime",
+    header: "[runtime]",
+    keys: &[
+        key("workers", Derived("one per core"), "threads that relay"),
+        key(
+            "max_connections",
+            Derived("from the descriptor limit"),
+            "sessions at a time over all services",
+        ),
+        key(
+            "drain_timeout",
+            Is("\"30s\""),
+            "how long a stop waits for running sessions",
+        ),
+        key(
+            "resolve_timeout",
+            Is("\"5s\""),
+            "the most that all name look-ups of a start or reload take together",
+        ),
+    ],
+};
+
+/// `[log]`
+pub static LOG: Section = Section {
+    path: "log",
+    header: "[log]",
+    keys: &[
+        key(
+            "level",
+            Is("\"info\""),
+            "the least important level that is written",
+        ),
+        key("format", Is("\"text\""), "how a line looks"),
+        key("sessions", Is("\"failed\""), "which sessions get a line"),
+    ],
+};
+
+/// `[admin]`
+pub static ADMIN: Section = Section {
+    path: "admin",
+    header: "[admin]",
+    keys: &[key("listen", Off, "where the admin endpoint listens")],
+};
+
+/// `[[service]]`
+pub static SERVICE: Section = Section {
+    path: "service",
+    header: "[[service]]",
+    keys: &[
+        key("name", Required, "unique among the services"),
+        key("listen", Required, "one address or several"),
+        key(
+            "dual_stack",
+            Is("false"),
+            "whether an IPv6 wildcard takes IPv4 clients too",
+        ),
+        key("strategy", Is("\"round-robin\""), "how a backend is picked"),
+        key(
+            "hash_ipv6_prefix",
+            Is("64"),
+            "leading bits of an IPv6 source that source-hash looks at",
+        ),
+        key(
+            "backlog",
+            Is("4096"),
+            "handshakes that the kernel holds, per listener and worker",
+        ),
+        key("relay", Is("\"auto\""), "how bytes move"),
+        key(
+            "retries",
+            Is("2"),
+            "further backends that a session tries when a connect fails",
+        ),
+        key(
+            "timeouts",
+            Preset::Section,
+            "how long a session may wait, and for what",
+        ),
+        key(
+            "health",
+            Preset::Section,
+            "when a backend counts as up or down",
+        ),
+        key("backend", Preset::Section, "one server"),
+    ],
+};
+
+/// `[service.timeouts]`
+pub static TIMEOUTS: Section = Section {
+    path: "service.timeouts",
+    header: "[service.timeouts]",
+    keys: &[
+        key("connect", Is("\"4s\""), "one connect to one backend"),
+        key(
+            "connect_total",
+            Is("\"10s\""),
+            "all connects of one session together",
+        ),
+        key("idle", Is("\"1h\""), "silence of a session open both ways"),
+        key(
+            "half_closed",
+            Is("\"5m\""),
+            "silence on the surviving direction of a half-closed session",
+        ),
+    ],
+};
+
+/// `[service.health]`
+pub static HEALTH: Section = Section {
+    path: "service.health",
+    header: "[service.health]",
+    keys: &[
+        key(
+            "interval",
+            Is("\"2s\""),
+            "between the starts of two probes, ±10 %",
+        ),
+        key(
+            "timeout",
+            Is("\"1s\""),
+            "a probe without an answer by then has failed",
+        ),
+        key(
+            "rise",
+            Is("2"),
+            "successes in a row that bring a down backend up",
+        ),
+        key(
+            "fall",
+            Is("3"),
+            "failures in a row that take an up backend down",
+        ),
+    ],
+};
+
+/// `[[service.backend]]`
+pub static BACKEND: Section = Section {
+    path: "service.backend",
+    header: "[[service.backend]]",
+    keys: &[
+        key(
+            "name",
+            Derived("the address as written"),
+            "unique within the service",
+        ),
+        key("address", Required, "where it is"),
+        key(
+            "weight",
+            Is("1"),
+            "its share, for the strategies that use weights",
+        ),
+        key("enabled", Is("true"), "false sends it no new sessions"),
+    ],
+};
+
+/// Every section there is, in the order of the reference file.
+pub static SECTIONS: &[&Section] = &[
+    &ROOT, &RUNTIME, &LOG, &ADMIN, &SERVICE, &TIMEOUTS, &HEALTH, &BACKEND,
+];

@@ -1,0 +1,171 @@
+//! Reading the file: the one impure step, and every way in which a path is not a readable text.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::compile::{Loaded, Rejected, compile};
+use super::problem::{Problem, Problems};
+use super::source::Source;
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+///
+/// That the file cannot be read, or every problem of its text.
+pub fn load(path: &Path) -> Result<Loaded, Rejected> {
+    let origin = path.display().to_string();
+    let bytes = read(path).map_err(|unreadable| {
+        let help = unreadable.help();
+        let problem = Problem::error(unreadable.to_string());
+        Rejected::because(
+            &origin,
+            match help {
+                Some(help) => problem.help(help),
+                None => problem,
+            },
+        )
+    })?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => compile(text, &origin),
+        Err(error) => Err(not_text(&bytes, error.valid_up_to(), &origin)),
+    }
+}
+
+/// Why there is no text to check.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("no such file")]
+    Missing,
+    #[error("permission denied")]
+    Forbidden,
+    #[error("not a regular file but {0}")]
+    Irregular(&'static str),
+    #[error("larger than {} MiB", LARGEST >> 20)]
+    TooLarge,
+    #[error("cannot be read: {0}")]
+    Failed(io::Error),
+}
+
+impl Unreadable {
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing => Some("name another file with -c PATH"),
+            Self::Forbidden => Some("the user that runs ballast needs to read it"),
+            Self::TooLarge => Some("is this the right file?"),
+            Self::Irregular(_) | Self::Failed(_) => None,
+        }
+    }
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            Self::Missing
+        } else if error.kind() == io::ErrorKind::PermissionDenied {
+            Self::Forbidden
+        } else {
+            Self::Failed(error)
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Unreadable> {
+    // Non-blocking, because opening a FIFO would otherwise wait for somebody to write to it, and a
+    // reload would hang; what is opened is looked at, so nothing can be swapped in between.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ENXIO) => Unreadable::Irregular("a socket"),
+            _ => error.into(),
+        })?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(Unreadable::Irregular("a directory"));
+    }
+    if !metadata.is_file() {
+        return Err(Unreadable::Irregular("a pipe or a device"));
+    }
+    // The size may change while reading, and is 0 for files that the kernel makes up.
+    let mut bytes = Vec::with_capacity(metadata.len().min(LARGEST) as usize);
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Unreadable::TooLarge);
+    }
+    Ok(bytes)
+}
+
+fn not_text(bytes: &[u8], at: usize, origin: &str) -> Rejected {
+    // The line is shown with its bad bytes replaced; up to the first of them nothing moves.
+    let from = bytes[..at].iter().rposition(|&byte| byte == b'\n');
+    let lines = bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
+    let from = from.map_or(0, |newline| newline + 1);
+    let to = (at + MOST_SHOWN_AFTER).min(bytes.len());
+    let text = format!(
+        "{}{}",
+        "\n".repeat(lines),
+        String::from_utf8_lossy(&bytes[from..to])
+    );
+    let start = lines + (at - from);
+    let mut problems = Problems::default();
+    problems.add(
+        Problem::error(format!(
+            "not a text file: byte 0x{:02x} is not UTF-8",
+            bytes.get(at).copied().unwrap_or_default()
+        ))
+        .at(start..start + char::REPLACEMENT_CHARACTER.len_utf8())
+        .help("is this the right file? write it in UTF-8"),
+    );
+    Rejected::with(problems.report(origin, &Source::new(&text)))
+}
+
+/// The largest file that is read: a hundred thousand backends fit.
+const LARGEST: u64 = 4 << 20;
+const MOST_SHOWN_AFTER: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(path: &Path) -> String {
+        load(path).unwrap_err().lines().join("\n")
+    }
+
+    #[test]
+    fn what_is_not_a_readable_file_is_said_without_hanging() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(message(&dir.path().join("none")).contains("no such file"));
+        assert!(message(dir.path()).contains("a directory"));
+        assert!(message(Path::new("/dev/null")).contains("a pipe or a device"));
+        let fifo = dir.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.unwrap().success());
+        assert!(message(&fifo).contains("a pipe or a device"));
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(message(&socket).contains("a socket"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_located() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"# fine\n# caf\xe9 au lait\n").unwrap();
+        let lines = message(&path);
+        assert!(
+            lines.contains("f:2:6: not a text file: byte 0xe9"),
+            "{lines}"
+        );
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        File::create(&path).unwrap().set_len(LARGEST + 1).unwrap();
+        assert!(message(&path).contains("larger than 16 MiB"));
+    }
+}

@@ -1,0 +1,336 @@
+//! What changes from one configuration to the next: the plan of a reload, and its one log line. Decides
+//! nothing; `control` carries it out.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{BackendConfig, Config, ServiceConfig};
+use crate::model::BackendId;
+
+/// What changes between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// By name. Changed is any difference, in a backend too.
+    pub services: Changes<Arc<str>>,
+    /// By address, whichever service it belongs to; never `changed`.
+    pub listeners: Changes<ListenerId>,
+    /// By service and name. Changed is another address, weight or `enabled`.
+    pub backends: Changes<BackendId>,
+    /// Keys outside of services whose new value takes effect at once.
+    pub settings: Vec<&'static str>,
+    /// What takes effect only after a restart, in words.
+    pub needs_restart: Vec<String>,
+}
+
+/// What became of things with an identity. Added, changed and kept are in the new order, removed in
+/// the old one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes<T> {
+    /// Only in the new configuration.
+    pub added: Vec<T>,
+    /// Only in the old one.
+    pub removed: Vec<T>,
+    /// In both, and different.
+    pub changed: Vec<T>,
+    /// In both, and the same.
+    pub kept: Vec<T>,
+}
+
+/// A listener of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId {
+    /// As it is written.
+    pub address: SocketAddr,
+    /// Tells listeners with the same address apart, which only port 0 allows; counted from 0 over
+    /// the whole configuration.
+    pub ordinal: usize,
+}
+
+impl Plan {
+    /// What it takes to get from `old` to `new`.
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let listeners_before = listeners(old);
+        let listeners_after = listeners(new);
+        Self {
+            services: Changes::between(
+                old.services.iter().map(|it| (it.name.clone(), it)),
+                new.services.iter().map(|it| (it.name.clone(), it)),
+            ),
+            listeners: Changes::between(
+                listeners_before.iter().map(|&(id, _)| (id, ())),
+                listeners_after.iter().map(|&(id, _)| (id, ())),
+            ),
+            backends: Changes::between(backends(old), backends(new)),
+            settings: settings(old, new),
+            needs_restart: needs_restart(old, new, &listeners_before, &listeners_after),
+        }
+    }
+
+    /// Whether nothing changes at all.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+            && self.listeners.is_empty()
+            && self.backends.is_empty()
+            && self.settings.is_empty()
+            && self.needs_restart.is_empty()
+    }
+}
+
+/// `services +1 -0 ~1 =2, listeners +1 -0 =3, backends +2 -1 ~0 =9`
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Changes {
+            added,
+            removed,
+            kept,
+            ..
+        } = &self.listeners;
+        write!(
+            f,
+            "services {}, listeners +{} -{} ={}, backends {}",
+            self.services,
+            added.len(),
+            removed.len(),
+            kept.len(),
+            self.backends
+        )?;
+        if !self.settings.is_empty() {
+            write!(f, ", settings {}", self.settings.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+impl<T: Clone + Eq + Hash> Changes<T> {
+    fn between<V: PartialEq>(
+        old: impl Iterator<Item = (T, V)>,
+        new: impl Iterator<Item = (T, V)>,
+    ) -> Self {
+        let old: Vec<(T, V)> = old.collect();
+        let mut before: HashMap<&T, &V> = old.iter().map(|(id, value)| (id, value)).collect();
+        let mut changes = Self::default();
+        for (id, value) in new {
+            match before.remove(&id) {
+                None => changes.added.push(id),
+                Some(same) if *same == value => changes.kept.push(id),
+                Some(_) => changes.changed.push(id),
+            }
+        }
+        let gone = old.iter().filter(|(id, _)| before.contains_key(id));
+        changes.removed = gone.map(|(id, _)| id.clone()).collect();
+        changes
+    }
+}
+
+impl<T> Changes<T> {
+    /// Whether everything is kept.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+impl<T> Default for Changes<T> {
+    fn default() -> Self {
+        Self {
+            added: Vec::new(),
+            removed: Vec::new(),
+            changed: Vec::new(),
+            kept: Vec::new(),
+        }
+    }
+}
+
+impl<T> fmt::Display for Changes<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "+{} -{} ~{} ={}",
+            self.added.len(),
+            self.removed.len(),
+            self.changed.len(),
+            self.kept.len()
+        )
+    }
+}
+
+impl fmt::Display for ListenerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+/// Every listener with whether it is dual-stack, in the order of the file.
+pub fn listeners(config: &Config) -> Vec<(ListenerId, bool)> {
+    let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
+    let all = config.services.iter().flat_map(|it| &it.listen);
+    all.map(|listen| {
+        let next = seen.entry(listen.address).or_default();
+        let id = ListenerId {
+            address: listen.address,
+            ordinal: *next,
+        };
+        *next += 1;
+        (id, listen.dual_stack)
+    })
+    .collect()
+}
+
+fn backends(config: &Config) -> impl Iterator<Item = (BackendId, &BackendConfig)> {
+    let of = |service: &ServiceConfig, backend: &BackendConfig| {
+        BackendId::new(service.name.clone(), backend.name.clone())
+    };
+    config
+        .services
+        .iter()
+        .flat_map(move |service| service.backends.iter().map(move |it| (of(service, it), it)))
+}
+
+fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
+    let (was, is) = (&old.runtime, &new.runtime);
+    [
+        (
+            "runtime.max_connections",
+            was.max_connections != is.max_connections,
+        ),
+        (
+            "runtime.drain_timeout",
+            was.drain_timeout != is.drain_timeout,
+        ),
+        (
+            "runtime.resolve_timeout",
+            was.resolve_timeout != is.resolve_timeout,
+        ),
+        ("log.level", old.log.level != new.log.level),
+        ("log.sessions", old.log.sessions != new.log.sessions),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
+
+fn needs_restart(
+    old: &Config,
+    new: &Config,
+    before: &[(ListenerId, bool)],
+    after: &[(ListenerId, bool)],
+) -> Vec<String> {
+    let mut list = Vec::new();
+    if old.runtime.workers != new.runtime.workers {
+        list.push("runtime.workers".to_owned());
+    }
+    if old.log.format != new.log.format {
+        list.push("log.format".to_owned());
+    }
+    let before: HashMap<ListenerId, bool> = before.iter().copied().collect();
+    for (id, dual_stack) in after {
+        if before.get(id).is_some_and(|was| was != dual_stack) {
+            list.push(format!("dual_stack of {id}"));
+        }
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::compile;
+    use proptest::prelude::*;
+
+    fn config(text: &str) -> Config {
+        compile(text, "f").unwrap().config
+    }
+
+    fn service(name: &str, listen: &str, backends: &[(&str, u32)]) -> String {
+        let mut text =
+            format!("[[service]]\nname = \"{name}\"\nlisten = {listen}\nstrategy = \"weighted\"\n");
+        for (address, weight) in backends {
+            text += &format!("[[service.backend]]\naddress = \"{address}\"\nweight = {weight}\n");
+        }
+        text
+    }
+
+    #[test]
+    fn the_summary_counts_what_changes() {
+        let old = config(
+            &(service("a", "\"1.1.1.1:80\"", &[("b:1", 1), ("b:2", 1), ("b:3", 1)])
+                + &service("gone", "\"1.1.1.1:81\"", &[("b:1", 1)])),
+        );
+        let new = config(
+            &(service(
+                "a",
+                "[\"1.1.1.1:80\", \"1.1.1.1:82\"]",
+                &[("b:1", 1), ("b:2", 7), ("b:4", 1)],
+            ) + &service("new", "\"1.1.1.1:81\"", &[("b:1", 1)])),
+        );
+        let plan = Plan::between(&old, &new);
+        assert_eq!(
+            plan.to_string(),
+            "services +1 -1 ~1 =0, listeners +1 -0 =2, backends +2 -2 ~1 =1"
+        );
+        assert!(!plan.is_empty());
+    }
+
+    #[test]
+    fn a_listener_that_moves_to_another_service_is_kept() {
+        let old = config(&service("a", "\"1.1.1.1:80\"", &[("b:1", 1)]));
+        let new = config(&service("z", "\"1.1.1.1:80\"", &[("b:1", 1)]));
+        let plan = Plan::between(&old, &new);
+        assert_eq!(plan.listeners.kept.len(), 1);
+        assert!(plan.listeners.is_empty());
+    }
+
+    #[test]
+    fn ephemeral_listeners_are_told_apart_by_their_order() {
+        let old = config(&service(
+            "a",
+            "[\"1.1.1.1:0\", \"1.1.1.1:0\"]",
+            &[("b:1", 1)],
+        ));
+        let new = config(&service("a", "\"1.1.1.1:0\"", &[("b:1", 1)]));
+        let plan = Plan::between(&old, &new);
+        assert_eq!(
+            (plan.listeners.kept.len(), plan.listeners.removed.len()),
+            (1, 1)
+        );
+        assert_eq!(plan.listeners.removed[0].ordinal, 1);
+    }
+
+    #[test]
+    fn what_cannot_change_live_is_named() {
+        let base = service("a", "\"[::]:80\"", &[("b:1", 1)]);
+        let old = config(&base);
+        let new = config(&format!(
+            "runtime.workers = 3\nlog.format = \"json\"\nlog.level = \"warn\"\n{}",
+            base.replace("strategy", "dual_stack = true\nstrategy")
+        ));
+        let plan = Plan::between(&old, &new);
+        assert_eq!(
+            plan.needs_restart,
+            ["runtime.workers", "log.format", "dual_stack of [::]:80"]
+        );
+        assert_eq!(plan.settings, ["log.level"]);
+    }
+
+    proptest! {
+        #[test]
+        fn between_a_configuration_and_itself_nothing_changes(
+            services in prop::collection::vec(prop::collection::btree_map(1_u16..50, 1_u32..9, 1..6), 1..6),
+        ) {
+            let mut text = String::new();
+            for (index, backends) in services.iter().enumerate() {
+                let backends: Vec<(String, u32)> =
+                    backends.iter().map(|(port, weight)| (format!("b:{port}"), *weight)).collect();
+                let backends: Vec<(&str, u32)> =
+                    backends.iter().map(|(address, weight)| (address.as_str(), *weight)).collect();
+                text += &service(&format!("s{index}"), "[\"1.1.1.1:0\", \"[::1]:0\"]", &backends);
+            }
+            let config = config(&text);
+            let plan = Plan::between(&config, &config);
+            prop_assert!(plan.is_empty(), "{plan}");
+            prop_assert_eq!(plan.services.kept.len(), services.len());
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! What is wrong with a file, and the report of all of it. How a report looks is
+//! [`render`](super::render)'s business.
+
+use super::source::{Place, Source, Span};
+
+/// Whether a problem keeps the file from being used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It does.
+    Error,
+    /// It does not, but it is hardly what was meant.
+    Warning,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether it keeps the file from being used.
+    pub severity: Severity,
+    /// What is wrong, with the offending value; a lowercase fragment.
+    pub message: String,
+    /// The bytes of the source that it is about; `None` when it is about the whole file.
+    pub span: Option<Span>,
+    /// Written beside the caret: what is allowed, or what is missing.
+    pub label: Option<String>,
+    /// Context, such as where the first of two twins is.
+    pub note: Option<String>,
+    /// What to write instead.
+    pub help: Option<String>,
+    /// Where it is; filled in for the problems that a report shows.
+    pub place: Option<Place>,
+    /// Whether it is about something that is not there: after a syntax error it may well be there.
+    pub(super) absence: bool,
+}
+
+impl Problem {
+    pub(super) fn error(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            message: message.into(),
+            span: None,
+            label: None,
+            note: None,
+            help: None,
+            place: None,
+            absence: false,
+        }
+    }
+
+    pub(super) fn warning(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(message)
+        }
+    }
+
+    pub(super) fn at(mut self, span: Span) -> Self {
+        self.span = Some(span);
+        self
+    }
+
+    pub(super) fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    pub(super) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub(super) fn absent(mut self) -> Self {
+        self.absence = true;
+        self
+    }
+}
+
+/// Collects problems. Bounded: beyond [`Problems::MOST_KEPT`] of a severity they are only counted,
+/// so that a wrong file of megabytes does not become a report of gigabytes.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    kept: Vec<Problem>,
+    errors: usize,
+    warnings: usize,
+}
+
+impl Problems {
+    pub(super) const MOST_KEPT: usize = 1000;
+
+    pub(super) fn add(&mut self, problem: Problem) {
+        let count = match problem.severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if *count <= Self::MOST_KEPT {
+            self.kept.push(problem);
+        }
+    }
+
+    pub(super) fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// Drops what `unwanted` says is the echo of another problem.
+    pub(super) fn discard(&mut self, unwanted: impl Fn(&Problem) -> bool) {
+        for problem in self.kept.extract_if(.., |problem| unwanted(problem)) {
+            match problem.severity {
+                Severity::Error => self.errors -= 1,
+                Severity::Warning => self.warnings -= 1,
+            }
+        }
+    }
+
+    /// Everything of `other` too.
+    pub(super) fn append(&mut self, other: Self) {
+        let errors = self.errors + other.errors;
+        let warnings = self.warnings + other.warnings;
+        for problem in other.kept {
+            self.add(problem);
+        }
+        (self.errors, self.warnings) = (errors, warnings);
+    }
+
+    /// The report: in the order of the file, errors before warnings where not all of them fit.
+    pub(super) fn report(self, origin: &str, source: &Source<'_>) -> Report {
+        let Self {
+            kept: mut shown,
+            errors,
+            warnings,
+        } = self;
+        shown.sort_by_key(|problem| (problem.severity == Severity::Warning, position(problem)));
+        shown.truncate(Report::MOST_SHOWN);
+        shown.sort_by_key(position);
+        for problem in &mut shown {
+            problem.place = problem.span.as_ref().map(|span| source.place(span));
+        }
+        Report {
+            origin: origin.to_owned(),
+            problems: shown,
+            errors,
+            warnings,
+        }
+    }
+}
+
+fn position(problem: &Problem) -> usize {
+    problem.span.as_ref().map_or(0, |span| span.start)
+}
+
+/// What is wrong with one file, ready to be shown. Empty when nothing is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub(super) origin: String,
+    pub(super) problems: Vec<Problem>,
+    pub(super) errors: usize,
+    pub(super) warnings: usize,
+}
+
+impl Report {
+    /// The most problems that a report shows; the others are counted.
+    pub const MOST_SHOWN: usize = 50;
+
+    /// A report of one problem with the whole file.
+    pub(super) fn of(origin: &str, problem: Problem) -> Self {
+        let mut problems = Problems::default();
+        problems.add(problem);
+        problems.report(origin, &Source::new(""))
+    }
+
+    /// The file, as it was named.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The problems that are shown, in the order of the file.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// How many errors there are, shown or not.
+    pub fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// How many warnings there are, shown or not.
+    pub fn warnings(&self) -> usize {
+        self.warnings
+    }
+
+    /// How many problems are not shown.
+    pub fn unshown(&self) -> usize {
+        (self.errors + self.warnings).saturating_sub(self.problems.len())
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.errors + self.warnings == 0
+    }
+}
+
+/// A value as it may stand in a one-line message: bounded, without line breaks or control characters.
+pub(super) fn shown(value: &str) -> String {
+    let mut text: String = value
+        .chars()
+        .take(MOST_OF_A_VALUE)
+        .flat_map(char::escape_debug)
+        .collect();
+    if value.chars().nth(MOST_OF_A_VALUE).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+const MOST_OF_A_VALUE: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_shown_before_warnings_when_not_all_fit() {
+        let mut problems = Problems::default();
+        for at in 0..200 {
+            problems.add(Problem::warning("w").at(at..at));
+        }
+        problems.add(Problem::error("e").at(300..301));
+        let report = problems.report("f", &Source::new(&"x".repeat(400)));
+        assert_eq!(report.problems.len(), Report::MOST_SHOWN);
+        assert_eq!(report.problems.last().unwrap().message, "e");
+        assert_eq!(report.unshown(), 151);
+    }
+
+    #[test]
+    fn a_flood_is_counted_but_not_kept() {
+        let mut problems = Problems::default();
+        for _ in 0..Problems::MOST_KEPT * 3 {
+            problems.add(Problem::error("e"));
+        }
+        assert_eq!(problems.kept.len(), Problems::MOST_KEPT);
+        assert_eq!(
+            problems.report("f", &Source::new("")).errors(),
+            Problems::MOST_KEPT * 3
+        );
+    }
+
+    #[test]
+    fn a_shown_value_is_one_bounded_line() {
+        assert_eq!(shown("a\nb\0"), "a\\nb\\0");
+        assert!(shown(&"x".repeat(1000)).chars().count() <= MOST_OF_A_VALUE + 1);
+    }
+}

@@ -1,0 +1,398 @@
+//! One `[[service]]`, read key by key. What two services do to each other is
+//! [`conflicts`](super::conflicts)'s business.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::address;
+use super::compile::SOME_TIME;
+use super::decode::{Table, mistype, unknown_word};
+use super::keys;
+use super::problem::{Problem, Problems};
+use super::source::Span;
+use super::value::{self, LONGEST, written};
+use super::{BackendAddress, BackendConfig, ListenConfig, RelayMode, ServiceConfig, Timeouts};
+use crate::health::Policy;
+use crate::strategy::{self, Entry, Parameters, Skip};
+
+/// A service as far as it could be read, with the places that later checks point at.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) name: Option<(Arc<str>, Span)>,
+    pub(super) listen: Vec<(ListenConfig, Span)>,
+    pub(super) backends: Vec<BackendDraft>,
+    strategy: Option<&'static Entry>,
+    ipv6_prefix: u8,
+    backlog: u32,
+    relay: RelayMode,
+    retries: u32,
+    timeouts: Timeouts,
+    health: Policy,
+}
+
+/// A backend as far as it could be read.
+#[derive(Debug)]
+pub(super) struct BackendDraft {
+    pub(super) name: Option<Arc<str>>,
+    /// Where the name is written, or the address that stands in for it.
+    pub(super) name_span: Span,
+    /// Whether the name is written, rather than the address standing in for it.
+    pub(super) named: bool,
+    pub(super) address: Option<(BackendAddress, Span)>,
+    weight: u32,
+    enabled: bool,
+}
+
+impl Draft {
+    /// The service, if nothing that it needs is missing.
+    pub(super) fn finish(self) -> Option<ServiceConfig> {
+        let backends: Vec<BackendConfig> = self
+            .backends
+            .into_iter()
+            .map(|draft| {
+                Some(BackendConfig {
+                    name: draft.name?,
+                    address: draft.address?.0,
+                    weight: draft.weight,
+                    enabled: draft.enabled,
+                })
+            })
+            .collect::<Option<_>>()?;
+        Some(ServiceConfig {
+            name: self.name?.0,
+            listen: self.listen.into_iter().map(|(listen, _)| listen).collect(),
+            strategy: self.strategy?,
+            parameters: Parameters {
+                configured: backends.len(),
+                ipv6_prefix: self.ipv6_prefix,
+            },
+            backlog: self.backlog,
+            relay: self.relay,
+            retries: self.retries,
+            timeouts: self.timeouts,
+            health: self.health,
+            backends,
+        })
+    }
+}
+
+const RELAYS: &[(&str, RelayMode)] = &[
+    ("auto", RelayMode::Auto),
+    ("copy", RelayMode::Copy),
+    ("splice", RelayMode::Splice),
+];
+
+pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
+    let name = table
+        .parsed("name", problems, value::name)
+        .and_then(|name| Some((Arc::from(name), table.span_of("name")?)));
+    if table.lacks("name") {
+        problems.add(missing(table, "this service has no name").help("write name = \"web\""));
+    }
+    let (strategy, ipv6_prefix) = strategy(table, problems);
+    let backends: Vec<BackendDraft> = {
+        let tables = table.tables("backend", &keys::BACKEND, problems);
+        if tables.is_empty()
+            && table
+                .get("backend")
+                .is_some_and(|it| it.get_ref().is_array())
+            || table.lacks("backend")
+        {
+            problems.add(
+                missing(table, format!("{} has no backend", called(name.as_ref())))
+                    .help("a backend begins with [[service.backend]] and needs an address"),
+            );
+        }
+        weights(&tables, strategy, problems);
+        tables
+            .iter()
+            .map(|table| backend(table, problems))
+            .collect()
+    };
+    if !backends.is_empty() && backends.iter().all(|backend| !backend.enabled) {
+        let mut problem = Problem::warning(format!(
+            "no backend of {} is enabled",
+            called(name.as_ref())
+        ));
+        problem.span = table.span();
+        problems.add(problem.label("every connection will be refused"));
+    }
+    Draft {
+        listen: listen(table, name.as_ref(), problems),
+        name,
+        backends,
+        strategy,
+        ipv6_prefix,
+        backlog: table
+            .integer("backlog", &(1..=65_535), problems)
+            .unwrap_or(DEFAULT_BACKLOG),
+        relay: table
+            .choice("relay", RELAYS, problems)
+            .unwrap_or(RelayMode::Auto),
+        retries: table
+            .integer("retries", &(0..=MOST_RETRIES), problems)
+            .unwrap_or(DEFAULT_RETRIES),
+        timeouts: timeouts(
+            &table.table("timeouts", &keys::TIMEOUTS, problems),
+            problems,
+        ),
+        health: health(&table.table("health", &keys::HEALTH, problems), problems),
+    }
+}
+
+fn called(name: Option<&(Arc<str>, Span)>) -> String {
+    name.map_or_else(
+        || "this service".to_owned(),
+        |(name, _)| format!("service `{name}`"),
+    )
+}
+
+fn missing(table: &Table<'_>, message: impl Into<String>) -> Problem {
+    let mut problem = Problem::error(message).absent();
+    problem.span = table.span();
+    problem
+}
+
+fn listen(
+    table: &Table<'_>,
+    name: Option<&(Arc<str>, Span)>,
+    problems: &mut Problems,
+) -> Vec<(ListenConfig, Span)> {
+    let dual_stack = table.boolean("dual_stack", problems).unwrap_or(false);
+    let Some(value) = table.get("listen") else {
+        if table.lacks("listen") {
+            problems.add(
+                missing(table, format!("{} has no listener", called(name)))
+                    .help("write listen = \"0.0.0.0:8080\", or several as listen = [\"…\", \"…\"]"),
+            );
+        }
+        return Vec::new();
+    };
+    let items = match value.get_ref().as_array() {
+        Some(items) => items.iter().collect(),
+        None => vec![value],
+    };
+    if items.is_empty() {
+        problems.add(
+            Problem::error(format!("{} has no listener", called(name)))
+                .at(value.span())
+                .label("at least one address is needed"),
+        );
+    }
+    let mut read: Vec<(SocketAddr, Span)> = Vec::with_capacity(items.len());
+    for item in items {
+        match item.get_ref().as_str().map(address::listen) {
+            Some(Ok(address)) => read.push((address, item.span())),
+            Some(Err(fault)) => problems.add(fault.at(item.span())),
+            None if item.get_ref().is_integer() => {
+                let port = item.get_ref().as_integer().map(ToString::to_string);
+                let port = port.unwrap_or_default();
+                problems.add(
+                    mistype("listen", item, "an address in quotes")
+                        .label("allowed: ip:port or [v6]:port")
+                        .help(format!("write \"0.0.0.0:{port}\" for every IPv4 address")),
+                );
+            }
+            None => problems.add(
+                mistype("listen", item, "an address in quotes")
+                    .label("allowed: ip:port or [v6]:port, or a list of them"),
+            ),
+        }
+    }
+    let wildcard = |address: &SocketAddr| match address.ip() {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.is_unspecified(),
+    };
+    if dual_stack
+        && !read.iter().any(|(address, _)| wildcard(address))
+        && let Some(span) = table.span_of("dual_stack")
+    {
+        problems.add(
+            Problem::warning("`dual_stack` has no effect here")
+                .at(span)
+                .label("no listener of this service is an IPv6 wildcard, \"[::]:port\""),
+        );
+    }
+    read.into_iter()
+        .map(|(address, span)| {
+            let listen = ListenConfig {
+                address,
+                dual_stack: dual_stack && wildcard(&address),
+            };
+            (listen, span)
+        })
+        .collect()
+}
+
+fn strategy(table: &Table<'_>, problems: &mut Problems) -> (Option<&'static Entry>, u8) {
+    let names = strategy::REGISTRY.iter().map(|entry| entry.name);
+    let entry = match table.get("strategy") {
+        None if table.lacks("strategy") => strategy::find(DEFAULT_STRATEGY),
+        None => None,
+        Some(_) => table.parsed("strategy", problems, |name| {
+            strategy::find(name).ok_or_else(|| unknown_word("strategy", name, names))
+        }),
+    };
+    let prefix = table.integer("hash_ipv6_prefix", &(1..=128), problems);
+    if let (Some(entry), Some(span)) = (entry, table.span_of("hash_ipv6_prefix"))
+        && entry.name != HASHING_STRATEGY
+    {
+        problems.add(
+            Problem::warning(format!(
+                "`hash_ipv6_prefix` has no effect under \"{}\"",
+                entry.name
+            ))
+            .at(span)
+            .label(format!("only \"{HASHING_STRATEGY}\" looks at it")),
+        );
+    }
+    let prefix = prefix.and_then(|prefix| u8::try_from(prefix).ok());
+    (entry, prefix.unwrap_or(DEFAULT_IPV6_PREFIX))
+}
+
+/// One warning for all the weights of a service that its strategy ignores.
+fn weights(tables: &[Table<'_>], strategy: Option<&'static Entry>, problems: &mut Problems) {
+    let Some(entry) = strategy.filter(|entry| !entry.weighted) else {
+        return;
+    };
+    let mut spans = tables.iter().filter_map(|table| table.span_of("weight"));
+    let Some(first) = spans.next() else {
+        return;
+    };
+    let mut problem = Problem::warning(format!("weights have no effect under \"{}\"", entry.name))
+        .at(first)
+        .label("ignored");
+    match spans.count() {
+        0 => {}
+        1 => problem = problem.note("and so has another one of this service"),
+        more => problem = problem.note(format!("and so have {more} others of this service")),
+    }
+    let weighted: Vec<String> = strategy::REGISTRY
+        .iter()
+        .filter(|entry| entry.weighted)
+        .map(|entry| format!("\"{}\"", entry.name))
+        .collect();
+    problems.add(problem.help(format!("weights count under {}", weighted.join(", "))));
+}
+
+fn timeouts(table: &Table<'_>, problems: &mut Problems) -> Timeouts {
+    let preset = Timeouts::default();
+    let mut read = |key, preset| table.duration(key, &SOME_TIME, problems).unwrap_or(preset);
+    let timeouts = Timeouts {
+        connect: read("connect", preset.connect),
+        connect_total: read("connect_total", preset.connect_total),
+        idle: read("idle", preset.idle),
+        half_closed: read("half_closed", preset.half_closed),
+    };
+    let Timeouts {
+        connect,
+        connect_total,
+        ..
+    } = timeouts;
+    let place = table
+        .span_of("connect_total")
+        .or_else(|| table.span_of("connect"));
+    if connect_total < connect
+        && let Some(span) = place
+    {
+        problems.add(
+            Problem::warning(format!(
+                "`connect_total` ({}) cuts every `connect` ({}) short",
+                written(connect_total),
+                written(connect)
+            ))
+            .at(span)
+            .label("no retry can happen within it")
+            .help("let connect_total be at least connect times the number of tries"),
+        );
+    }
+    timeouts
+}
+
+fn health(table: &Table<'_>, problems: &mut Problems) -> Policy {
+    let preset = default_policy();
+    let policy = Policy {
+        interval: table
+            .duration("interval", &(SHORTEST_INTERVAL..=LONGEST), problems)
+            .unwrap_or(preset.interval),
+        timeout: table
+            .duration("timeout", &SOME_TIME, problems)
+            .unwrap_or(preset.timeout),
+        rise: table
+            .integer("rise", &VERDICTS, problems)
+            .unwrap_or(preset.rise),
+        fall: table
+            .integer("fall", &VERDICTS, problems)
+            .unwrap_or(preset.fall),
+    };
+    let place = table
+        .span_of("timeout")
+        .or_else(|| table.span_of("interval"));
+    if policy.timeout > policy.interval
+        && let Some(span) = place
+    {
+        problems.add(
+            Problem::warning(format!(
+                "the probe `timeout` ({}) is longer than the `interval` ({})",
+                written(policy.timeout),
+                written(policy.interval)
+            ))
+            .at(span)
+            .label("a slow probe delays the next one")
+            .help("let timeout be at most interval"),
+        );
+    }
+    policy
+}
+
+/// `[service.health]` when nothing is written.
+pub(super) fn default_policy() -> Policy {
+    Policy {
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+    }
+}
+
+fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraft {
+    if table.lacks("address") {
+        problems.add(
+            missing(table, "this backend has no address")
+                .help("write address = \"10.0.0.11:8080\", or a name and a port"),
+        );
+    }
+    let address = table
+        .parsed("address", problems, address::backend)
+        .and_then(|address| Some((address, table.span_of("address")?)));
+    let written = table.get("address").and_then(|it| it.get_ref().as_str());
+    let named = table.get("name").is_some();
+    let name = match named {
+        true => table.parsed("name", problems, value::name).map(Arc::from),
+        false => address.as_ref().and(written).map(Arc::from),
+    };
+    BackendDraft {
+        name,
+        name_span: table
+            .span_of(if named { "name" } else { "address" })
+            .unwrap_or_default(),
+        named,
+        address,
+        weight: table
+            .integer("weight", &(1..=65_535), problems)
+            .unwrap_or(1),
+        enabled: table.boolean("enabled", problems).unwrap_or(true),
+    }
+}
+
+const DEFAULT_STRATEGY: &str = "round-robin";
+const HASHING_STRATEGY: &str = "source-hash";
+const DEFAULT_IPV6_PREFIX: u8 = 64;
+const DEFAULT_BACKLOG: u32 = 4096;
+const DEFAULT_RETRIES: u32 = 2;
+/// One less than a session can remember as tried.
+const MOST_RETRIES: u32 = Skip::MOST as u32 - 1;
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+const VERDICTS: RangeInclusive<u32> = 1..=1000;

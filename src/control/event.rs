@@ -1,0 +1,55 @@
+//! What control tells to whoever watches, and what it is told.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::health::State;
+use crate::model::{BackendId, Cause};
+
+/// Something that happened. Watchers that fall behind miss the oldest.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A listener is bound.
+    Listening {
+        /// Where its clients go.
+        service: Arc<str>,
+        /// As bound: the port is never 0.
+        address: SocketAddr,
+    },
+    /// All is set up.
+    Ready,
+    /// A probe found a backend dead; it may not be down for that yet.
+    Missed {
+        /// Whom it concerns.
+        backend: BackendId,
+        /// Why.
+        cause: Cause,
+        /// Failures in a row.
+        streak: u32,
+    },
+    /// A backend changed its state.
+    Transition {
+        /// Whom it concerns.
+        backend: BackendId,
+        /// The state it entered.
+        to: State,
+        /// Why, for a backend that went down.
+        cause: Option<Cause>,
+        /// How long it had been in its former state.
+        after: Duration,
+        /// Backends that may serve now.
+        eligible: usize,
+        /// Backends in the file.
+        configured: usize,
+    },
+}
+
+/// What control is asked to do from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Read the configuration again (SIGHUP).
+    Reload,
+    /// Stop accepting, drain, end; given again, end at once (SIGTERM, SIGINT).
+    Stop,
+}

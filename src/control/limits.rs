@@ -1,0 +1,65 @@
+//! How many sessions the descriptor limit allows.
+
+use crate::config::Config;
+use crate::net::raise_descriptor_limit;
+use crate::net::relay::MOST_PIPES;
+
+/// Descriptors of the process itself: standard streams, runtimes, timers, the configuration.
+const OWN: usize = 64;
+/// Descriptors that each worker's runtime holds.
+const PER_WORKER: usize = 8;
+/// The most probes in flight at a time, however many backends there are.
+pub(super) const MOST_PROBES: usize = 1024;
+/// Ends of a pipe.
+const PER_PIPE: usize = 2;
+/// Sockets of a session.
+const PER_SESSION: usize = 2;
+
+/// What the descriptor limit is spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Sessions at a time.
+    pub(super) max_connections: usize,
+    /// Probes at a time.
+    pub(super) probes: usize,
+}
+
+/// `max_connections` as configured, or what the descriptor limit leaves room for; never more than
+/// that. Raises the soft limit to the hard one.
+pub(super) fn limits(config: &Config, workers: usize) -> Limits {
+    let descriptors = usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX);
+    let (limits, possible) = within(descriptors, config, workers);
+    if let Some(wanted) = config.runtime.max_connections
+        && wanted.get() as usize > possible
+    {
+        tracing::warn!(
+            configured = wanted,
+            max_connections = possible,
+            descriptors,
+            "max_connections lowered to what the descriptor limit allows (LimitNOFILE)"
+        );
+    }
+    limits
+}
+
+fn within(descriptors: usize, config: &Config, workers: usize) -> (Limits, usize) {
+    let listeners: usize = config.services.iter().map(|it| it.listen.len()).sum();
+    let backends: usize = config.services.iter().map(|it| it.backends.len()).sum();
+    // Probes of dead backends hold a descriptor until they time out, but they leave most of a
+    // small limit to sessions.
+    let probes = backends.clamp(1, MOST_PROBES).min((descriptors / 8).max(1));
+    let pipes = MOST_PIPES.min(descriptors / 64);
+    // A reload holds the old and the new listeners at once.
+    let per_worker = PER_WORKER + 2 * listeners + PER_PIPE * pipes;
+    let reserve = OWN + workers * per_worker + probes;
+    let possible = (descriptors.saturating_sub(reserve) / PER_SESSION).max(1);
+    let wanted = config
+        .runtime
+        .max_connections
+        .map_or(possible, |wanted| wanted.get() as usize);
+    let limits = Limits {
+        max_connections: wanted.min(possible),
+        probes,
+    };
+    (limits, possible)
+}

@@ -1,0 +1,263 @@
+//! What control holds of each service, and the blueprints from which snapshots are built beside it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::prepare::Name;
+use super::targets::{TargetId, Targets};
+use crate::config::{BackendAddress, Config, ServiceConfig, SessionLog};
+use crate::health::{self, State, roster};
+use crate::model::{Backend, BackendId, Load};
+use crate::pool::{Service, Snapshot};
+use crate::strategy::Candidate;
+
+/// The counters of every backend identity. They outlive the configuration: a backend that leaves the
+/// file and comes back finds its sessions counted.
+#[derive(Debug)]
+pub(super) struct Loads {
+    workers: usize,
+    of: HashMap<BackendId, Arc<Load>>,
+}
+
+impl Loads {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            of: HashMap::new(),
+        }
+    }
+
+    fn get(&mut self, id: &BackendId) -> Arc<Load> {
+        let workers = self.workers;
+        let load = self.of.entry(id.clone());
+        Arc::clone(load.or_insert_with(|| Arc::new(Load::new(workers))))
+    }
+
+    /// The counters of that identity, if it was ever in the file.
+    pub(super) fn find(&self, id: &BackendId) -> Option<&Arc<Load>> {
+        self.of.get(id)
+    }
+
+    /// Forgets identities that nobody holds: not in the file, and without a session.
+    pub(super) fn prune(&mut self) {
+        self.of.retain(|_, load| Arc::strong_count(load) > 1);
+    }
+}
+
+/// A backend of the file, with the address that its name has now.
+#[derive(Debug)]
+struct Member {
+    id: BackendId,
+    weight: u32,
+    enabled: bool,
+    target: Option<TargetId>,
+    load: Arc<Load>,
+}
+
+/// The backends of one service.
+#[derive(Debug)]
+pub(super) struct Members {
+    config: ServiceConfig,
+    session_log: SessionLog,
+    all: Vec<Member>,
+}
+
+impl Members {
+    /// The backends of `config`, each with its counters, and with its address if it has one.
+    pub(super) fn new(
+        config: &ServiceConfig,
+        session_log: SessionLog,
+        addresses: &HashMap<Name, SocketAddr>,
+        loads: &mut Loads,
+    ) -> Self {
+        let member = |backend: &crate::config::BackendConfig| {
+            let id = BackendId::new(Arc::clone(&config.name), Arc::clone(&backend.name));
+            let address = match &backend.address {
+                BackendAddress::Ip(address) => Some(*address),
+                BackendAddress::Name { host, port } => {
+                    addresses.get(&(Arc::clone(host), *port)).copied()
+                }
+            };
+            let target = address.map(|address| TargetId {
+                address,
+                policy: config.health.clone(),
+            });
+            Member {
+                load: loads.get(&id),
+                id,
+                weight: backend.weight,
+                enabled: backend.enabled,
+                target,
+            }
+        };
+        Self {
+            all: config.backends.iter().map(member).collect(),
+            config: config.clone(),
+            session_log,
+        }
+    }
+
+    /// Every check that these backends need, by backend.
+    pub(super) fn targets(&self) -> impl Iterator<Item = (&BackendId, &TargetId)> {
+        self.all
+            .iter()
+            .filter_map(|member| Some((&member.id, member.target.as_ref()?)))
+    }
+
+    /// Backends whose name has no address.
+    pub(super) fn unresolved(&self) -> impl Iterator<Item = &BackendId> {
+        let unresolved = self.all.iter().filter(|member| member.target.is_none());
+        unresolved.map(|member| &member.id)
+    }
+
+    /// Backends in the file.
+    pub(super) fn configured(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Backends that may serve now.
+    pub(super) fn roster(&self, targets: &Targets) -> Vec<Candidate> {
+        let members: Vec<_> = self
+            .all
+            .iter()
+            .map(|member| health::Member {
+                id: member.id.clone(),
+                weight: member.weight,
+                enabled: member.enabled,
+                resolved: member.target.is_some(),
+                state: member
+                    .target
+                    .as_ref()
+                    .and_then(|id| targets.get(id))
+                    .map_or(State::Unknown, |target| target.state()),
+            })
+            .collect();
+        roster(&members)
+    }
+
+    /// Everything that a snapshot is built from, as of now.
+    pub(super) fn blueprint(&self, targets: &Targets, epoch: u64, revision: u64) -> Blueprint {
+        let candidates = self.roster(targets);
+        // The roster keeps the configured order, so one pass pairs the two.
+        let mut members = self.all.iter();
+        let backends = candidates
+            .iter()
+            .filter_map(|candidate| {
+                let member = members.find(|member| member.id == candidate.id)?;
+                let id = member.target.as_ref()?;
+                Some(Arc::new(Backend::new(
+                    member.id.clone(),
+                    id.address,
+                    candidate.weight,
+                    Arc::clone(&member.load),
+                    Arc::clone(targets.get(id)?.down()),
+                )))
+            })
+            .collect();
+        Blueprint {
+            epoch,
+            revision,
+            config: self.config.clone(),
+            session_log: self.session_log,
+            candidates,
+            backends,
+        }
+    }
+}
+
+/// A snapshot to be built: laying out a large table takes long, so it is done beside control.
+#[derive(Debug)]
+pub(super) struct Blueprint {
+    epoch: u64,
+    revision: u64,
+    config: ServiceConfig,
+    session_log: SessionLog,
+    candidates: Vec<Candidate>,
+    backends: Vec<Arc<Backend>>,
+}
+
+/// A blueprint carried out.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// Which service it is for.
+    pub(super) service: Arc<str>,
+    /// Which configuration it was made from.
+    pub(super) epoch: u64,
+    /// Which state of health it was made from.
+    pub(super) revision: u64,
+    /// The table.
+    pub(super) snapshot: Snapshot,
+}
+
+impl Blueprint {
+    /// Builds the snapshot.
+    pub(super) fn build(self) -> Built {
+        let Self {
+            epoch,
+            revision,
+            config,
+            session_log,
+            candidates,
+            backends,
+        } = self;
+        let strategy = config.strategy.build(&candidates, &config.parameters);
+        Built {
+            service: config.name,
+            epoch,
+            revision,
+            snapshot: Snapshot {
+                generation: revision,
+                backends,
+                strategy,
+                timeouts: config.timeouts,
+                retries: config.retries,
+                relay: config.relay,
+                session_log,
+            },
+        }
+    }
+}
+
+/// A service that runs.
+#[derive(Debug)]
+pub(super) struct Serving {
+    /// What workers see of it.
+    pub(super) service: Arc<Service>,
+    /// Its backends.
+    pub(super) members: Members,
+    /// Counts the changes of health; what is built for an older one is built again.
+    pub(super) revision: u64,
+    /// A build is under way. There is one at a time: a flap storm costs one more, not one each.
+    pub(super) building: bool,
+}
+
+/// All services by name.
+#[derive(Debug, Default)]
+pub(super) struct Services(pub(super) HashMap<Arc<str>, Serving>);
+
+impl Services {
+    /// Services, backends that may serve, and backends in the file.
+    pub(super) fn count(&self, targets: &Targets) -> (usize, usize, usize) {
+        let (mut eligible, mut configured) = (0, 0);
+        for serving in self.0.values() {
+            eligible += serving.members.roster(targets).len();
+            configured += serving.members.configured();
+        }
+        (self.0.len(), eligible, configured)
+    }
+}
+
+/// The backends of a whole configuration.
+pub(super) fn members(
+    config: &Config,
+    addresses: &HashMap<Name, SocketAddr>,
+    loads: &mut Loads,
+) -> HashMap<Arc<str>, Members> {
+    let log = config.log.sessions;
+    let of = |service: &ServiceConfig| {
+        let members = Members::new(service, log, addresses, loads);
+        (Arc::clone(&service.name), members)
+    };
+    config.services.iter().map(of).collect()
+}

@@ -1,0 +1,323 @@
+//! Listening: binding so that an occupied port is an error although every worker has a socket of its
+//! own, accepting, and closing for good without losing a handshake.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{Arrival, sys};
+use crate::config::ListenConfig;
+use crate::model::ClientAddr;
+
+/// Who a listener is across reloads: the address as written, and its ordinal among those that are
+/// written alike (several ports 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// As written; port 0 is not replaced.
+    pub address: SocketAddr,
+    /// Counts equal addresses.
+    pub ordinal: usize,
+}
+
+/// A bound address with one socket per worker. Once it listens, handshakes that complete before a
+/// worker takes its socket wait in the queue.
+#[derive(Debug)]
+pub struct BoundListener {
+    address: SocketAddr,
+    dual_stack: bool,
+    sockets: Vec<Arc<OwnedFd>>,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}: {}", Reason(.source))]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+struct Reason<'a>(&'a io::Error);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "ErrorKind is non-exhaustive"
+        )]
+        match self.0.kind() {
+            io::ErrorKind::AddrInUse => f.write_str("another process, or another listener, has it"),
+            io::ErrorKind::PermissionDenied => {
+                f.write_str("permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)")
+            }
+            io::ErrorKind::AddrNotAvailable => f.write_str("no interface of this host has it"),
+            _ => self.0.fmt(f),
+        }
+    }
+}
+
+impl BoundListener {
+    /// Binds `listen` with a socket for each of `workers`, not listening yet. `ours` are the addresses that this
+    /// process listens on already; one of them may overlap, and is about to be retired then.
+    ///
+    /// # Errors
+    /// When the kernel refuses, an address that somebody else has included; nothing stays bound.
+    pub fn bind(
+        listen: &ListenConfig,
+        workers: usize,
+        ours: &[SocketAddr],
+    ) -> Result<Self, BindError> {
+        let error = |source| BindError {
+            address: listen.address,
+            source,
+        };
+        // With SO_REUSEPORT a second bind by the same user succeeds silently and steals
+        // connections, so the first socket goes without, and the port's being free is proven.
+        let overlaps = ours.iter().any(|own| overlap(own, &listen.address));
+        let first = open(listen, listen.address, overlaps).map_err(error)?;
+        first.set_reuse_port(true).map_err(error)?;
+        let address = first
+            .local_addr()
+            .map_err(error)?
+            .as_socket()
+            .unwrap_or(listen.address);
+        let mut sockets = vec![first];
+        for _ in 1..workers {
+            sockets.push(open(listen, address, true).map_err(error)?);
+        }
+        Ok(Self {
+            address,
+            dual_stack: listen.dual_stack,
+            sockets: sockets
+                .into_iter()
+                .map(|socket| Arc::new(socket.into()))
+                .collect(),
+        })
+    }
+
+    /// The address as bound: the port is never 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether an IPv6 wildcard takes IPv4 clients too.
+    pub fn dual_stack(&self) -> bool {
+        self.dual_stack
+    }
+
+    /// The socket of each worker.
+    pub fn sockets(&self) -> &[Arc<OwnedFd>] {
+        &self.sockets
+    }
+
+    /// Listens, or changes the backlog of a listener: a further listen() does just that.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn listen(&self, backlog: u32) -> Result<(), BindError> {
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        self.sockets
+            .iter()
+            .try_for_each(|socket| SockRef::from(socket.as_ref()).listen(backlog))
+            .map_err(|source| BindError {
+                address: self.address,
+                source,
+            })
+    }
+
+    /// Lets no new handshake begin, while those under way complete and can be accepted.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn refuse_handshakes(&self) -> io::Result<()> {
+        self.sockets
+            .iter()
+            .try_for_each(|socket| SockRef::from(socket.as_ref()).attach_filter(DROP_PURE_SYN))
+    }
+
+    /// Takes [`refuse_handshakes`](Self::refuse_handshakes) back.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn accept_handshakes(&self) -> io::Result<()> {
+        self.sockets
+            .iter()
+            .try_for_each(|socket| SockRef::from(socket.as_ref()).detach_filter())
+    }
+}
+
+/// Classic BPF over the TCP header: a segment with SYN and without ACK is dropped, others pass.
+const DROP_PURE_SYN: &[SockFilter] = &[
+    // A = flags byte; BPF_LD | BPF_B | BPF_ABS
+    SockFilter::new(0x30, 0, 0, 13),
+    // A &= SYN | ACK; BPF_ALU | BPF_AND | BPF_K
+    SockFilter::new(0x54, 0, 0, 0x12),
+    // A == SYN ? next : one further; BPF_JMP | BPF_JEQ | BPF_K
+    SockFilter::new(0x15, 0, 1, 0x02),
+    // drop; BPF_RET | BPF_K
+    SockFilter::new(0x06, 0, 0, 0),
+    // pass whole
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
+fn open(listen: &ListenConfig, address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!listen.dual_stack)?;
+    }
+    // Sessions of an earlier process may be in TIME_WAIT; this does not let two listeners share.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    // Inherited by every accepted socket, which saves their system calls.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
+    sys::keep_alive(socket.as_fd())?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let wildcard = |ip: IpAddr| ip.is_unspecified();
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || wildcard(one.ip()) || wildcard(other.ip()))
+}
+
+/// One worker's end of a listener.
+#[derive(Debug)]
+pub struct Listener {
+    io: AsyncFd<Arc<OwnedFd>>,
+}
+
+/// What came of an accept.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A client.
+    Client(Arrival, ClientAddr),
+    /// The queue is empty.
+    Empty,
+    /// That client is gone; go on.
+    Gone,
+    /// The process or the machine is out of something: back off.
+    Exhausted(io::Error),
+}
+
+impl Listener {
+    /// Registers a socket with this thread's runtime.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub fn register(socket: Arc<OwnedFd>) -> io::Result<Self> {
+        Ok(Self {
+            io: sys::register_shared(socket, Interest::READABLE)?,
+        })
+    }
+
+    /// Waits until there may be a client.
+    ///
+    /// # Errors
+    /// When the runtime shuts down.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.io.readable().await.map(drop)
+    }
+
+    /// Takes the next client. With `check`, one that is gone already is told apart: after a pause
+    /// there may be many, and a backend would be dialled for nobody.
+    pub fn accept(&self, check: bool) -> Accepted {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let outcome = self.io.try_io(Interest::READABLE, |socket| {
+            rustix::net::acceptfrom_with(socket, flags).map_err(io::Error::from)
+        });
+        match outcome {
+            Ok((fd, from)) => {
+                let gone = check && sys::is_gone(&fd);
+                let arrival = Arrival::new(fd);
+                match from.and_then(|from| SocketAddr::try_from(from).ok()) {
+                    Some(from) if !gone => Accepted::Client(arrival, ClientAddr::new(from)),
+                    _ => Accepted::Gone,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Empty,
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    Accepted::Exhausted(error)
+                }
+                // Errors of the new connection, which Linux reports here (accept(2)), and EINTR.
+                Some(
+                    Errno::CONNABORTED
+                    | Errno::INTR
+                    | Errno::NETDOWN
+                    | Errno::PROTO
+                    | Errno::NOPROTOOPT
+                    | Errno::HOSTDOWN
+                    | Errno::NONET
+                    | Errno::HOSTUNREACH
+                    | Errno::OPNOTSUPP
+                    | Errno::NETUNREACH
+                    | Errno::PERM,
+                ) => Accepted::Gone,
+                _ => Accepted::Exhausted(error),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    fn on(address: &str) -> ListenConfig {
+        ListenConfig {
+            address: address.parse().unwrap(),
+            dual_stack: false,
+        }
+    }
+
+    fn listening(listen: &ListenConfig, workers: usize) -> BoundListener {
+        let bound = BoundListener::bind(listen, workers, &[]).unwrap();
+        bound.listen(16).unwrap();
+        bound
+    }
+
+    #[test]
+    fn workers_share_an_ephemeral_port_and_nobody_else_gets_it() {
+        let bound = listening(&on("127.0.0.1:0"), 3);
+        assert_eq!(bound.sockets().len(), 3);
+        let again = on(&bound.address().to_string());
+        let error = BoundListener::bind(&again, 1, &[]).unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
+    }
+
+    #[test]
+    fn an_own_overlapping_address_is_no_obstacle() {
+        let bound = listening(&on("127.0.0.1:0"), 2);
+        let wildcard = on(&format!("0.0.0.0:{}", bound.address().port()));
+        assert!(BoundListener::bind(&wildcard, 2, &[]).is_err());
+        let both = BoundListener::bind(&wildcard, 2, &[bound.address()]).unwrap();
+        both.listen(16).unwrap();
+    }
+
+    #[test]
+    fn a_refused_handshake_does_not_cost_a_completed_one() {
+        let bound = listening(&on("127.0.0.1:0"), 1);
+        let _client = TcpStream::connect(bound.address()).unwrap();
+        bound.refuse_handshakes().unwrap();
+        let late =
+            TcpStream::connect_timeout(&bound.address(), std::time::Duration::from_millis(200));
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        rustix::net::accept(&bound.sockets()[0]).unwrap();
+    }
+}

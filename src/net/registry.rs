@@ -1,0 +1,428 @@
+//! What a worker holds of its sessions: a coarse timer wheel that wakes them when their time comes,
+//! and the means to end them.
+//!
+//! One wheel serves idle, half-closed and connect deadlines alike. A session that has a deadline is
+//! linked into the slot of its tick; nothing is re-armed per read, because a session that is woken
+//! looks at its last activity and schedules the rest. Hashed wheel: Varghese and Lauck, SOSP 1987.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::model::Cause;
+
+/// How late a deadline may be seen, plus the runtime's millisecond.
+const TICK: Duration = Duration::from_millis(20);
+/// Deadlines beyond this many ticks (about 20 s) are looked at on the way.
+const SLOTS: usize = 1024;
+/// The end of a list.
+const NONE: usize = usize::MAX;
+
+/// The sessions of one worker. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Registry(Rc<RefCell<Wheel>>);
+
+/// What a session is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The deadline that it scheduled has come.
+    Due,
+    /// It is to end at once.
+    End(Cause),
+}
+
+#[derive(Debug)]
+struct Wheel {
+    entries: Slab<Entry>,
+    /// First entry of each slot's list.
+    heads: Vec<usize>,
+    /// Bit per slot: its list may hold something.
+    occupied: [u64; SLOTS / 64],
+    origin: Instant,
+    /// Every tick up to this one has been processed.
+    processed: u64,
+    /// The driver, and the tick it sleeps towards.
+    driver: Option<Waker>,
+    sleeps_until: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    waker: Option<Waker>,
+    event: Option<Event>,
+    deadline: u64,
+    slot: usize,
+    previous: usize,
+    next: usize,
+}
+
+impl Registry {
+    /// Holds no session yet.
+    pub fn new() -> Self {
+        Self(Rc::new(RefCell::new(Wheel {
+            entries: Slab::new(),
+            heads: vec![NONE; SLOTS],
+            occupied: [0; SLOTS / 64],
+            origin: Instant::now(),
+            processed: 0,
+            driver: None,
+            sleeps_until: u64::MAX,
+        })))
+    }
+
+    /// Takes a session in until its ticket is dropped.
+    pub fn enter(&self) -> Ticket {
+        let key = self.0.borrow_mut().entries.insert(Entry {
+            waker: None,
+            event: None,
+            deadline: 0,
+            slot: NONE,
+            previous: NONE,
+            next: NONE,
+        });
+        Ticket {
+            registry: self.clone(),
+            key,
+        }
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.0.borrow().entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tells every session to end, and how many that were.
+    pub fn end_all(&self, cause: Cause) -> usize {
+        let mut wheel = self.0.borrow_mut();
+        for (_, entry) in &mut wheel.entries {
+            entry.notify(Event::End(cause));
+        }
+        wheel.entries.len()
+    }
+
+    /// Turns the wheel, for ever. Sleeps until the next occupied slot, and for good while there is
+    /// none, so that a worker at rest does not wake.
+    pub async fn drive(&self) {
+        let far = Duration::from_secs(86_400);
+        let mut sleep = pin!(tokio::time::sleep(far));
+        poll_fn(|cx| {
+            loop {
+                let mut wheel = self.0.borrow_mut();
+                wheel.advance(Instant::now());
+                let next = wheel.next_occupied();
+                if next != wheel.sleeps_until {
+                    wheel.sleeps_until = next;
+                    let at = match u32::try_from(next) {
+                        Ok(ticks) => wheel.origin + TICK * ticks,
+                        Err(_) => Instant::now() + far,
+                    };
+                    sleep.as_mut().reset(at.into());
+                }
+                if !wheel
+                    .driver
+                    .as_ref()
+                    .is_some_and(|known| known.will_wake(cx.waker()))
+                {
+                    wheel.driver = Some(cx.waker().clone());
+                }
+                drop(wheel);
+                if sleep.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                // The sleep is over: look again, and set it anew whatever comes out.
+                self.0.borrow_mut().sleeps_until = 0;
+            }
+        })
+        .await
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A session's place in the registry.
+#[derive(Debug)]
+pub struct Ticket {
+    registry: Registry,
+    key: usize,
+}
+
+impl Ticket {
+    /// The next event, once there is one.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut wheel = self.registry.0.borrow_mut();
+        let entry = &mut wheel.entries[self.key];
+        match entry.event {
+            Some(Event::Due) => {
+                entry.event = None;
+                Poll::Ready(Event::Due)
+            }
+            // An end stays one, so that no phase of the session can lose it.
+            Some(Event::End(cause)) => Poll::Ready(Event::End(cause)),
+            None => {
+                if !entry
+                    .waker
+                    .as_ref()
+                    .is_some_and(|known| known.will_wake(cx.waker()))
+                {
+                    entry.waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Why the session is to end, once it is; deadlines are passed over.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Cause> {
+        loop {
+            if let Event::End(cause) = std::task::ready!(self.poll(cx)) {
+                return Poll::Ready(cause);
+            }
+        }
+    }
+
+    /// Asks for [`Event::Due`] at `at` or up to a tick later, instead of what was scheduled before.
+    pub fn schedule(&self, at: Instant) {
+        self.registry.0.borrow_mut().schedule(self.key, at);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut wheel = self.registry.0.borrow_mut();
+        wheel.unlink(self.key);
+        wheel.entries.remove(self.key);
+    }
+}
+
+impl Entry {
+    fn notify(&mut self, event: Event) {
+        if !matches!(self.event, Some(Event::End(_))) {
+            self.event = Some(event);
+        }
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Wheel {
+    fn tick_at(&self, at: Instant) -> u64 {
+        let ticks = at.saturating_duration_since(self.origin).as_nanos() / TICK.as_nanos();
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+
+    fn schedule(&mut self, key: usize, at: Instant) {
+        self.unlink(key);
+        // Rounded up: a deadline is seen late by less than a tick, never early.
+        self.entries[key].deadline = self.tick_at(at) + 1;
+        if self.entries[key].event == Some(Event::Due) {
+            self.entries[key].event = None;
+        }
+        self.link(key);
+    }
+
+    fn link(&mut self, key: usize) {
+        let horizon = self.processed + SLOTS as u64 - 1;
+        let tick = self.entries[key]
+            .deadline
+            .clamp(self.processed + 1, horizon);
+        let slot = slot_of(tick);
+        let head = std::mem::replace(&mut self.heads[slot], key);
+        let entry = &mut self.entries[key];
+        entry.slot = slot;
+        entry.previous = NONE;
+        entry.next = head;
+        if head != NONE {
+            self.entries[head].previous = key;
+        }
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        if tick < self.sleeps_until
+            && let Some(driver) = &self.driver
+        {
+            driver.wake_by_ref();
+        }
+    }
+
+    fn unlink(&mut self, key: usize) {
+        let entry = &mut self.entries[key];
+        let slot = std::mem::replace(&mut entry.slot, NONE);
+        if slot == NONE {
+            return;
+        }
+        let (previous, next) = (entry.previous, entry.next);
+        if next != NONE {
+            self.entries[next].previous = previous;
+        }
+        if previous == NONE {
+            self.heads[slot] = next;
+        } else {
+            self.entries[previous].next = next;
+        }
+    }
+
+    /// Processes every tick up to `now`.
+    fn advance(&mut self, now: Instant) {
+        let now = self.tick_at(now);
+        // After a pause longer than the wheel, one turn visits every slot there is.
+        let first = (self.processed + 1).max((now + 1).saturating_sub(SLOTS as u64));
+        for tick in first..=now {
+            self.processed = tick;
+            let slot = slot_of(tick);
+            if self.occupied[slot / 64] & (1 << (slot % 64)) == 0 {
+                continue;
+            }
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            let mut key = std::mem::replace(&mut self.heads[slot], NONE);
+            while key != NONE {
+                let entry = &mut self.entries[key];
+                let next = entry.next;
+                entry.slot = NONE;
+                if entry.deadline <= now {
+                    entry.notify(Event::Due);
+                } else {
+                    self.link(key);
+                }
+                key = next;
+            }
+        }
+        self.processed = self.processed.max(now);
+    }
+
+    /// The next tick whose slot is occupied, or `u64::MAX`.
+    fn next_occupied(&self) -> u64 {
+        if self.occupied.iter().all(|&word| word == 0) {
+            return u64::MAX;
+        }
+        (self.processed + 1..=self.processed + SLOTS as u64)
+            .find(|&tick| {
+                let slot = slot_of(tick);
+                self.occupied[slot / 64] & (1 << (slot % 64)) != 0
+            })
+            .unwrap_or(u64::MAX)
+    }
+}
+
+fn slot_of(tick: u64) -> usize {
+    (tick % SLOTS as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    fn advance(registry: &Registry, after: Duration) {
+        let mut wheel = registry.0.borrow_mut();
+        let at = wheel.origin + after;
+        wheel.advance(at);
+    }
+
+    fn schedule(ticket: &Ticket, after: Duration) {
+        let origin = ticket.registry.0.borrow().origin;
+        ticket.schedule(origin + after);
+    }
+
+    #[test]
+    fn a_deadline_is_seen_within_a_tick_and_never_early() {
+        for milliseconds in [
+            0, 1, 19, 20, 21, 500, 20_000, 20_480, 20_500, 90_000, 3_600_000,
+        ] {
+            let registry = Registry::new();
+            let ticket = registry.enter();
+            let deadline = Duration::from_millis(milliseconds);
+            schedule(&ticket, deadline);
+            let mut at = Duration::ZERO;
+            while at < deadline {
+                advance(&registry, at);
+                assert_eq!(
+                    ticket.poll(&mut cx()),
+                    Poll::Pending,
+                    "{milliseconds} ms, early"
+                );
+                at += Duration::from_millis(1 + milliseconds / 50);
+            }
+            advance(&registry, deadline + TICK);
+            assert_eq!(
+                ticket.poll(&mut cx()),
+                Poll::Ready(Event::Due),
+                "{milliseconds} ms"
+            );
+            assert_eq!(ticket.poll(&mut cx()), Poll::Pending);
+        }
+    }
+
+    #[test]
+    fn a_pause_longer_than_the_wheel_loses_no_deadline() {
+        let registry = Registry::new();
+        let tickets: Vec<_> = (0..2_000).map(|_| registry.enter()).collect();
+        for (index, ticket) in tickets.iter().enumerate() {
+            schedule(ticket, Duration::from_millis(index as u64 * 37));
+        }
+        advance(&registry, Duration::from_secs(300));
+        assert!(
+            tickets
+                .iter()
+                .all(|ticket| ticket.poll(&mut cx()).is_ready())
+        );
+    }
+
+    #[test]
+    fn the_last_schedule_wins_and_a_dropped_ticket_leaves_nothing() {
+        let registry = Registry::new();
+        let (early, late, gone) = (registry.enter(), registry.enter(), registry.enter());
+        for ticket in [&early, &late, &gone] {
+            schedule(ticket, Duration::from_millis(100));
+        }
+        schedule(&late, Duration::from_millis(900));
+        drop(gone);
+        advance(&registry, Duration::from_millis(200));
+        assert_eq!(early.poll(&mut cx()), Poll::Ready(Event::Due));
+        assert_eq!(late.poll(&mut cx()), Poll::Pending);
+        assert_eq!(registry.len(), 2);
+        advance(&registry, Duration::from_millis(950));
+        assert_eq!(late.poll(&mut cx()), Poll::Ready(Event::Due));
+    }
+
+    #[test]
+    fn an_end_outlives_every_later_event() {
+        let registry = Registry::new();
+        let ticket = registry.enter();
+        assert_eq!(registry.end_all(Cause::Stopped), 1);
+        schedule(&ticket, Duration::ZERO);
+        advance(&registry, Duration::from_secs(1));
+        for _ in 0..2 {
+            assert_eq!(
+                ticket.poll(&mut cx()),
+                Poll::Ready(Event::End(Cause::Stopped))
+            );
+        }
+    }
+
+    #[test]
+    fn the_wheel_tells_when_to_wake_next() {
+        let registry = Registry::new();
+        assert_eq!(registry.0.borrow().next_occupied(), u64::MAX);
+        let ticket = registry.enter();
+        schedule(&ticket, Duration::from_millis(100));
+        assert_eq!(registry.0.borrow().next_occupied(), 6);
+        advance(&registry, Duration::from_millis(120));
+        assert_eq!(registry.0.borrow().next_occupied(), u64::MAX);
+    }
+}

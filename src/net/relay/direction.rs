@@ -1,0 +1,278 @@
+//! One way of a session: a small state machine that reads from its source and writes to its sink,
+//! by copying or by splicing, whichever suits what flows.
+
+use std::task::{Context, Poll};
+
+use super::Workspace;
+use super::copy::{self, Rest};
+use super::splice::{Pipe, Pipes};
+use crate::config::RelayMode;
+use crate::net::Socket;
+
+/// The most that one direction moves before others get their turn, …
+const TURN: usize = 64 * 1024;
+/// … and the most when it is spliced, which costs a fraction as much.
+const SPLICED_TURN: usize = 256 * 1024;
+/// A read of this much is a sign of bulk, …
+const LARGE: usize = 32 * 1024;
+/// … and so many in a row are proof.
+const PROOF: u8 = 4;
+/// A fill of less than this is a sign that bulk has ended; as many in a row are proof.
+const SMALL: usize = 8 * 1024;
+
+/// One way of a session.
+#[derive(Debug)]
+pub(super) struct Direction {
+    state: State,
+    way: Way,
+    pending: Pending,
+    moved: u64,
+}
+
+/// How far a direction has come. States only go forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Bytes may come.
+    Open,
+    /// The source has sent its FIN; what was read is still on its way.
+    Ending,
+    /// The source has failed; what was read is still on its way.
+    Failing,
+    /// The FIN was passed on.
+    Ended,
+    /// Nothing will move any more.
+    Dead,
+}
+
+/// How bytes move.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Copying, with so many large reads in a row.
+    Copy(u8),
+    /// Splicing, with so many small fills in a row.
+    Splice(u8),
+    /// Copying, for good.
+    CopyOnly,
+    /// Splicing, for as long as it is possible.
+    SpliceOnly,
+}
+
+/// What was read and not written yet.
+#[derive(Debug)]
+enum Pending {
+    Nothing,
+    Rest(Rest),
+    Piped(Pipe),
+}
+
+impl Direction {
+    pub(super) fn new(mode: RelayMode) -> Self {
+        Self {
+            state: State::Open,
+            way: match mode {
+                RelayMode::Auto => Way::Copy(0),
+                RelayMode::Copy => Way::CopyOnly,
+                RelayMode::Splice => Way::SpliceOnly,
+            },
+            pending: Pending::Nothing,
+            moved: 0,
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Bytes written to the sink.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Whether the source is read no more because its FIN was.
+    pub(super) fn has_read_fin(&self) -> bool {
+        matches!(self.state, State::Ending | State::Ended)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended | State::Dead)
+    }
+
+    /// Moves what can be moved now, up to a turn, and leaves the task to be woken for more.
+    /// `last` tells that the other direction has ended already.
+    pub(super) fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Socket,
+        sink: &mut Socket,
+        last: bool,
+        workspace: &mut Workspace,
+    ) {
+        let mut turn = 0;
+        while !self.is_over() {
+            if sink.failed().is_some() {
+                self.release(&mut workspace.pipes);
+                self.state = State::Dead;
+            } else if self.poll_drain(cx, sink, &mut workspace.pipes).is_pending() {
+                return;
+            } else {
+                match self.state {
+                    State::Open if turn >= self.turn() => return cx.waker().wake_by_ref(),
+                    State::Open => match self.poll_read(cx, source, sink, workspace) {
+                        Poll::Ready(moved) => turn += moved,
+                        Poll::Pending => return,
+                    },
+                    State::Ending => {
+                        // When both directions have ended, the close that follows sends the FIN;
+                        // if the sink fails here, it says so itself.
+                        if last || sink.shut_down_writes().is_ok() {
+                            self.state = State::Ended;
+                        }
+                    }
+                    State::Failing => self.state = State::Dead,
+                    State::Ended | State::Dead => return,
+                }
+            }
+        }
+    }
+
+    /// Lets go of whatever was not delivered.
+    pub(super) fn release(&mut self, pipes: &mut Pipes) {
+        if let Pending::Piped(pipe) = std::mem::replace(&mut self.pending, Pending::Nothing) {
+            pipes.give_back(pipe);
+        }
+    }
+
+    fn turn(&self) -> usize {
+        match self.way {
+            Way::Copy(_) | Way::CopyOnly => TURN,
+            Way::Splice(_) | Way::SpliceOnly => SPLICED_TURN,
+        }
+    }
+
+    /// Writes what is pending. Ready when nothing is, or the sink has failed.
+    fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut Socket,
+        pipes: &mut Pipes,
+    ) -> Poll<()> {
+        loop {
+            let drained = match &mut self.pending {
+                Pending::Nothing => return Poll::Ready(()),
+                Pending::Rest(rest) if rest.is_empty() => {
+                    self.pending = Pending::Nothing;
+                    return Poll::Ready(());
+                }
+                Pending::Piped(pipe) if pipe.held() == 0 => {
+                    self.release(pipes);
+                    return Poll::Ready(());
+                }
+                Pending::Rest(rest) => rest.poll_drain(cx, sink),
+                Pending::Piped(pipe) => pipe.poll_drain(cx, sink),
+            };
+            match std::task::ready!(drained) {
+                Ok(drained) => self.moved += drained as u64,
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Reads once, and writes if that can be done at once. Tells how many bytes came.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Socket,
+        sink: &mut Socket,
+        workspace: &mut Workspace,
+    ) -> Poll<usize> {
+        let spliced = matches!(self.way, Way::Splice(_) | Way::SpliceOnly);
+        if spliced
+            && !source.is_urgent()
+            && let Some(mut pipe) = workspace.pipes.take()
+        {
+            let filled = pipe.poll_fill(cx, source, SPLICED_TURN);
+            self.pending = Pending::Piped(pipe);
+            if let Poll::Ready(Ok(read @ 1..)) = filled {
+                self.way = self.way.after_fill(read);
+                return Poll::Ready(read);
+            }
+            self.release(&mut workspace.pipes);
+            // splice stops for good at an urgent mark, which only a read passes.
+            if filled.is_pending() && source.is_urgent() {
+                return Poll::Ready(0);
+            }
+            return filled.map(|filled| self.end(filled.is_ok()));
+        }
+        let buffer = &mut workspace.buffer;
+        match std::task::ready!(source.poll_recv(cx, buffer)) {
+            Ok(read @ 1..) => {
+                self.way = self.way.after_read(read);
+                let (written, rest) = copy::write(cx, sink, &buffer[..read]);
+                self.moved += written as u64;
+                if let Some(rest) = rest {
+                    self.pending = Pending::Rest(rest);
+                }
+                Poll::Ready(read)
+            }
+            end => Poll::Ready(self.end(end.is_ok())),
+        }
+    }
+
+    fn end(&mut self, well: bool) -> usize {
+        self.state = if well { State::Ending } else { State::Failing };
+        0
+    }
+}
+
+impl Way {
+    fn after_read(self, read: usize) -> Self {
+        match self {
+            Way::Copy(_) if read < LARGE => Way::Copy(0),
+            Way::Copy(large) if large + 1 < PROOF => Way::Copy(large + 1),
+            Way::Copy(_) => Way::Splice(0),
+            Way::Splice(_) | Way::CopyOnly | Way::SpliceOnly => self,
+        }
+    }
+
+    fn after_fill(self, filled: usize) -> Self {
+        match self {
+            Way::Splice(_) if filled >= SMALL => Way::Splice(0),
+            Way::Splice(small) if small + 1 < PROOF => Way::Splice(small + 1),
+            Way::Splice(_) => Way::Copy(0),
+            Way::Copy(_) | Way::CopyOnly | Way::SpliceOnly => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_row_of_large_reads_is_bulk() {
+        let mut way = Way::Copy(0);
+        for _ in 0..100 {
+            way = way.after_read(LARGE).after_read(LARGE).after_read(100);
+            assert!(matches!(way, Way::Copy(_)));
+        }
+        for _ in 0..PROOF {
+            way = way.after_read(LARGE);
+        }
+        assert!(matches!(way, Way::Splice(0)));
+    }
+
+    #[test]
+    fn a_row_of_small_fills_ends_bulk() {
+        let mut way = Way::Splice(0);
+        for _ in 0..PROOF {
+            way = way.after_fill(100);
+        }
+        assert!(matches!(way, Way::Copy(0)));
+    }
+
+    #[test]
+    fn a_chosen_way_stays() {
+        assert!(matches!(Way::CopyOnly.after_read(1 << 20), Way::CopyOnly));
+        assert!(matches!(Way::SpliceOnly.after_fill(1), Way::SpliceOnly));
+    }
+}

@@ -1,0 +1,168 @@
+//! One direction by splice(2): bytes go from socket to socket through a pipe and are never copied
+//! to user space. Worth it for bulk only; small messages never come here.
+//!
+//! A pipe is held only while bytes are in it. It is filled only when empty, which settles what
+//! splice's EAGAIN means: with an empty pipe it can only be the socket that is empty, while with
+//! bytes in it a full pipe would say the same, and edge-triggered readiness would be lost.
+//! SPLICE_F_MORE is never set: on a stream that stays open it holds the tail back for 200 ms.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+use crate::model::Cause;
+use crate::net::Socket;
+
+/// Sizes that are asked for, in turn. Unprivileged users share 16,384 pages (pipe(7)), so the
+/// first may be refused; below the last, copying is cheaper.
+const SIZES: [usize; 2] = [1024 * 1024, 256 * 1024];
+/// The most pipes that one worker holds; the descriptor reserve covers them.
+pub(crate) const MOST_PIPES: usize = 64;
+/// After a refusal, copying goes on for this long before the next try.
+const REST: Duration = Duration::from_secs(1);
+
+/// A pipe, and how many bytes are in it.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    size: usize,
+    held: usize,
+}
+
+impl Pipe {
+    fn open() -> io::Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let mut refusal = None;
+        for size in SIZES {
+            match fcntl_setpipe_size(&write, size) {
+                Ok(size) => {
+                    return Ok(Self {
+                        read,
+                        write,
+                        size,
+                        held: 0,
+                    });
+                }
+                Err(error) => refusal = Some(error),
+            }
+        }
+        Err(refusal.map_or_else(|| io::Error::from(io::ErrorKind::Unsupported), Into::into))
+    }
+
+    /// Bytes read from the source and not written to the sink yet.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Takes what the source has, up to `most` and the pipe's size. 0 is the source's FIN. Must be
+    /// empty.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Socket,
+        most: usize,
+    ) -> Poll<Result<usize, Cause>> {
+        debug_assert_eq!(self.held, 0, "EAGAIN would be ambiguous");
+        let filled = ready!(source.poll_splice_into(cx, &self.write, self.size.min(most)))?;
+        self.held = filled;
+        Poll::Ready(Ok(filled))
+    }
+
+    /// Gives the sink what it takes.
+    pub(super) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut Socket,
+    ) -> Poll<Result<usize, Cause>> {
+        let drained = ready!(sink.poll_splice_from(cx, &self.read, self.held))?;
+        self.held = self.held.saturating_sub(drained);
+        Poll::Ready(Ok(drained))
+    }
+}
+
+/// One worker's pipes.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    idle: Vec<Pipe>,
+    /// Those in the pool and those in use.
+    open: usize,
+    refused: Option<Instant>,
+}
+
+impl Pipes {
+    pub(super) fn new() -> Self {
+        Self {
+            idle: Vec::new(),
+            open: 0,
+            refused: None,
+        }
+    }
+
+    /// An empty pipe, unless the worker has its share or the kernel refuses one.
+    pub(super) fn take(&mut self) -> Option<Pipe> {
+        if let Some(pipe) = self.idle.pop() {
+            return Some(pipe);
+        }
+        if self.open >= MOST_PIPES || self.refused.is_some_and(|since| since.elapsed() < REST) {
+            return None;
+        }
+        match Pipe::open() {
+            Ok(pipe) => {
+                self.open += 1;
+                self.refused = None;
+                Some(pipe)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no pipe: copying instead");
+                self.refused = Some(Instant::now());
+                None
+            }
+        }
+    }
+
+    /// Takes a pipe back. One that still holds bytes is closed: they must never reach another
+    /// session.
+    pub(super) fn give_back(&mut self, pipe: Pipe) {
+        if pipe.held == 0 {
+            self.idle.push(pipe);
+        } else {
+            self.open -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_with_bytes_left_is_never_used_again() {
+        let mut pipes = Pipes::new();
+        let mut dirty = pipes.take().unwrap();
+        dirty.held = 1;
+        pipes.give_back(dirty);
+        assert!(pipes.idle.is_empty());
+        assert_eq!(pipes.open, 0);
+        let clean = pipes.take().unwrap();
+        pipes.give_back(clean);
+        assert_eq!((pipes.idle.len(), pipes.open), (1, 1));
+    }
+
+    #[test]
+    fn a_worker_has_no_more_than_its_share() {
+        let mut pipes = Pipes::new();
+        let mut held = Vec::new();
+        while let Some(pipe) = pipes.take() {
+            held.push(pipe);
+            assert!(held.len() <= MOST_PIPES);
+        }
+        for pipe in held {
+            pipes.give_back(pipe);
+        }
+        assert!(pipes.take().is_some());
+    }
+}

@@ -1,0 +1,350 @@
+//! A connected TCP socket that resets its peer unless it is told that everything went well.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::pipe::{SpliceFlags, splice};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::sys;
+use crate::model::Cause;
+
+/// Keepalive of both sides: the first probe after this silence, …
+pub(super) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// … then one every interval, …
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// … and this many without an answer end the connection.
+pub(super) const KEEPALIVE_PROBES: u32 = 6;
+
+/// Never SPLICE_F_MORE: see the relay's splice.
+const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
+
+/// A socket whose `Drop` sends RST. Only [`Socket::finish`] closes with a FIN: a FIN after a loss
+/// would tell the peer that all is well.
+///
+/// Any error latches: afterwards the kernel may answer a read with 0, and that would look like an
+/// end that never came.
+#[derive(Debug)]
+pub struct Socket {
+    io: AsyncFd<OwnedFd>,
+    failed: Option<Cause>,
+    finished: bool,
+    /// An urgent mark was seen: a short read may have stopped at it, with more behind.
+    urgent: bool,
+    /// Something was sent since the peer last acknowledged everything.
+    unacknowledged: bool,
+    sends: Sends,
+}
+
+/// An accepted socket that nobody serves yet: not registered with any runtime, so that it can still
+/// change workers. Resets its peer when dropped.
+#[derive(Debug)]
+pub struct Arrival(Option<OwnedFd>);
+
+impl Arrival {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self(Some(fd))
+    }
+
+    fn into_fd(mut self) -> OwnedFd {
+        self.0.take().expect("taken once")
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if let Some(fd) = &self.0 {
+            sys::reset_on_close(fd.as_fd());
+        }
+    }
+}
+
+/// Socket options that a session that ends early need not pay for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sends {
+    /// TCP_NODELAY is on already.
+    NoDelay,
+    /// Nothing was sent yet, so Nagle's algorithm delays nothing yet.
+    None,
+    /// One segment is out: the next send pays for TCP_NODELAY.
+    One,
+}
+
+impl Socket {
+    /// Takes over an accepted socket, which inherited its options from the listener.
+    ///
+    /// # Errors
+    /// When the runtime cannot register the socket; it is reset then.
+    pub fn accepted(arrival: Arrival) -> io::Result<Self> {
+        Self::register(arrival.into_fd(), Sends::NoDelay)
+    }
+
+    /// Takes over a socket that is connecting.
+    ///
+    /// # Errors
+    /// When the runtime cannot register the socket.
+    pub(super) fn connecting(fd: OwnedFd) -> io::Result<Self> {
+        Self::register(fd, Sends::None)
+    }
+
+    fn register(fd: OwnedFd, sends: Sends) -> io::Result<Self> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        match sys::register(fd, interest) {
+            Ok(io) => Ok(Self {
+                io,
+                failed: None,
+                finished: false,
+                urgent: false,
+                unacknowledged: false,
+                sends,
+            }),
+            Err((fd, error)) => {
+                sys::reset_on_close(fd.as_fd());
+                Err(error)
+            }
+        }
+    }
+
+    /// Why the socket is unusable, once it is.
+    pub fn failed(&self) -> Option<Cause> {
+        self.failed
+    }
+
+    /// Reads what is there, 0 at the peer's FIN.
+    pub(super) fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<Result<usize, Cause>> {
+        if let Some(cause) = self.failed {
+            // Whatever the peer sent before is here already, and the last of it is the end.
+            return Poll::Ready(
+                match rustix::net::recv(&self.io, buffer, RecvFlags::empty()) {
+                    Ok((read @ 1.., _)) => Ok(read),
+                    Ok((0, _)) | Err(_) => Err(cause),
+                },
+            );
+        }
+        let error: io::Error = loop {
+            let mut guard = match ready!(self.io.poll_read_ready(cx)) {
+                Ok(guard) => guard,
+                Err(error) => break error,
+            };
+            match rustix::net::recv(guard.get_inner(), &mut *buffer, RecvFlags::empty()) {
+                Ok((read, _)) => {
+                    // A short read has emptied the socket, and knowing so saves the read that would
+                    // say it; but it may also have stopped at an urgent mark with more behind.
+                    if 0 < read && read < buffer.len() && !self.urgent {
+                        self.urgent = self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
+                        if !self.urgent {
+                            guard.clear_ready();
+                        }
+                    }
+                    return Poll::Ready(Ok(read));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => break error.into(),
+            }
+        };
+        Poll::Ready(Err(self.fail(Cause::from_io(&error))))
+    }
+
+    /// Moves what is there into an empty pipe, 0 at the peer's FIN.
+    pub(super) fn poll_splice_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &OwnedFd,
+        most: usize,
+    ) -> Poll<Result<usize, Cause>> {
+        let error: io::Error = loop {
+            let mut guard = match ready!(self.io.poll_read_ready(cx)) {
+                Ok(guard) => guard,
+                Err(error) => break error,
+            };
+            match splice(guard.get_inner(), None, pipe, None, most, SPLICE) {
+                Ok(0) => return Poll::Ready(self.failed.map_or(Ok(0), Err)),
+                Ok(moved) => return Poll::Ready(Ok(moved)),
+                Err(Errno::AGAIN) if self.failed.is_some() => break Errno::CONNRESET.into(),
+                Err(Errno::AGAIN) => {
+                    self.urgent |= self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
+                    if self.urgent {
+                        return Poll::Pending;
+                    }
+                    guard.clear_ready();
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => break error.into(),
+            }
+        };
+        Poll::Ready(Err(self.fail(Cause::from_io(&error))))
+    }
+
+    /// Whether the peer has sent urgent data, at whose mark a splice would stop.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// Writes as much as fits from a pipe that holds `held` bytes.
+    pub(super) fn poll_splice_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &OwnedFd,
+        held: usize,
+    ) -> Poll<Result<usize, Cause>> {
+        self.poll_write(cx, |sink| splice(pipe, None, sink, None, held, SPLICE))
+    }
+
+    /// Writes as much as fits.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize, Cause>> {
+        self.poll_write(cx, |sink| {
+            rustix::net::send(sink, bytes, SendFlags::NOSIGNAL)
+        })
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&OwnedFd) -> Result<usize, Errno>,
+    ) -> Poll<Result<usize, Cause>> {
+        if let Some(cause) = self.failed {
+            return Poll::Ready(Err(cause));
+        }
+        self.before_write();
+        let error = loop {
+            match write(self.io.get_ref()) {
+                Ok(written) => {
+                    self.unacknowledged = true;
+                    return Poll::Ready(Ok(written));
+                }
+                Err(Errno::AGAIN) => return self.poll_error(cx).map(Err),
+                Err(Errno::INTR) => {}
+                Err(error) => break error,
+            }
+        };
+        Poll::Ready(Err(self.fail(Cause::from_io(&error.into()))))
+    }
+
+    fn before_write(&mut self) {
+        match self.sends {
+            Sends::NoDelay => {}
+            Sends::None => self.sends = Sends::One,
+            Sends::One => {
+                self.sends = Sends::NoDelay;
+                // Without the option the connection is slower, not wrong.
+                if let Err(error) = sockopt::set_tcp_nodelay(self.io.get_ref(), true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
+            }
+        }
+    }
+
+    /// Waits for the socket to fail. Never ready for mere writability, but every edge of it wakes
+    /// the task. For a socket whose FIN was read: such a socket must not be polled for reads, since
+    /// its read-closed state never clears and a loop over it would spin.
+    pub(super) fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        if let Some(cause) = self.failed {
+            return Poll::Ready(cause);
+        }
+        let cause = loop {
+            match ready!(self.io.poll_write_ready(cx)) {
+                Ok(guard) if guard.ready().is_write_closed() => {
+                    break self.take_error().unwrap_or(Cause::Reset);
+                }
+                Ok(mut guard) => guard.clear_ready(),
+                Err(error) => break Cause::from_io(&error),
+            }
+        };
+        Poll::Ready(self.fail(cause))
+    }
+
+    /// Waits until the connect has an outcome.
+    pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        let cause = match ready!(self.io.poll_write_ready(cx)) {
+            // Writable without an error or hang-up beside it is success; SO_ERROR would say the
+            // same for one more system call.
+            Ok(guard) if !guard.ready().is_write_closed() => return Poll::Ready(Ok(())),
+            Ok(_) => self.take_error().unwrap_or(Cause::Reset),
+            Err(error) => Cause::from_io(&error),
+        };
+        Poll::Ready(Err(self.fail(cause)))
+    }
+
+    /// Passes a FIN on: nothing more will be sent.
+    pub(super) fn shut_down_writes(&mut self) -> Result<(), Cause> {
+        match rustix::net::shutdown(self.io.get_ref(), Shutdown::Write) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fail(Cause::from_io(&error.into()))),
+        }
+    }
+
+    /// Closes with a FIN. For a session whose two directions have both ended well.
+    pub fn finish(mut self) {
+        self.finished = true;
+    }
+
+    /// Turns keepalive on, for a backend connection that lives long enough to need it.
+    pub(super) fn keep_alive(&self) {
+        // The connection works without; only a vanished host is noticed later.
+        if let Err(error) = sys::keep_alive(self.io.as_fd()) {
+            tracing::debug!(%error, "cannot set keepalive");
+        }
+    }
+
+    /// Whether the peer has acknowledged nothing for `limit` although data waits for it. A peer
+    /// with a closed window answers probes and counts as alive.
+    pub(super) fn is_unacknowledged(&mut self, limit: Duration) -> bool {
+        if !self.unacknowledged {
+            return false;
+        }
+        let Some(progress) = sys::acknowledgements(self.io.as_fd()) else {
+            return false;
+        };
+        self.unacknowledged = progress.outstanding;
+        progress.outstanding && progress.unanswered >= 2 && progress.last_heard >= limit
+    }
+
+    /// Whether a check of acknowledgements can tell anything.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        self.unacknowledged
+    }
+
+    /// Bytes that the peer has not acknowledged yet, the FIN not counted.
+    pub(super) fn queued(&self) -> usize {
+        sys::queued(self.io.as_fd())
+    }
+
+    fn fail(&mut self, cause: Cause) -> Cause {
+        *self.failed.get_or_insert(cause)
+    }
+
+    fn take_error(&self) -> Option<Cause> {
+        match sockopt::socket_error(self.io.get_ref()) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) | Err(error) => Some(Cause::from_io(&error.into())),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if !self.finished {
+            sys::reset_on_close(self.io.as_fd());
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The few system calls that no safe crate makes, and options that several files share.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdRegisterError};
+
+use super::socket::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
+
+/// Registers an owned socket with this thread's runtime.
+#[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+pub(super) fn register(
+    fd: OwnedFd,
+    interest: Interest,
+) -> Result<AsyncFd<OwnedFd>, (OwnedFd, io::Error)> {
+    // SAFETY: an OwnedFd names the same open descriptor until it is dropped, which AsyncFd does
+    // after it has deregistered it.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }
+        .map_err(AsyncFdRegisterError::into_parts)
+}
+
+/// Registers a listener that control holds on to as well.
+#[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+pub(super) fn register_shared(
+    fd: Arc<OwnedFd>,
+    interest: Interest,
+) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: as above; the descriptor lives as long as the last of its owners.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(|error| error.into_parts().1)
+}
+
+/// Makes the next close of `fd` send RST and drop what was not sent.
+pub(super) fn reset_on_close(fd: BorrowedFd<'_>) {
+    // Fails only on a socket that is not connected any more, which has nobody to lie to.
+    if let Err(error) = sockopt::set_socket_linger(fd, Some(Duration::ZERO)) {
+        tracing::debug!(%error, "cannot set zero linger");
+    }
+}
+
+/// Keepalive with the times of the house.
+pub(super) fn keep_alive(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    SockRef::from(&fd).set_tcp_keepalive(&keepalive)
+}
+
+/// What TCP knows about the peer's acknowledgements.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledgements {
+    /// Something sent, or waiting to be sent, is not acknowledged.
+    pub(super) outstanding: bool,
+    /// Retransmissions or window probes since the last acknowledgement.
+    pub(super) unanswered: u8,
+    /// Since the peer was last heard.
+    pub(super) last_heard: Duration,
+}
+
+/// Reads TCP_INFO; `None` on a socket that has no such thing.
+#[expect(unsafe_code, reason = "no safe crate reads TCP_INFO")]
+pub(super) fn acknowledgements(fd: BorrowedFd<'_>) -> Option<Acknowledgements> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the pointer and the length describe `info`, which outlives the call, and the kernel
+    // writes at most `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: all bits of a tcp_info are valid in every pattern, and it was zeroed to begin with.
+    let info = unsafe { info.assume_init() };
+    Some(Acknowledgements {
+        outstanding: info.tcpi_unacked > 0 || queued(fd) > 0,
+        unanswered: info.tcpi_retransmits.max(info.tcpi_probes),
+        last_heard: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+    })
+}
+
+/// Bytes in the send queue that are not acknowledged (SIOCOUTQ, tcp(7)); 0 when it cannot be told.
+#[expect(unsafe_code, reason = "no safe crate asks SIOCOUTQ")]
+pub(super) fn queued(fd: BorrowedFd<'_>) -> usize {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int through the pointer.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut queued) };
+    if result == 0 {
+        usize::try_from(queued).unwrap_or(0)
+    } else {
+        0
+    }
+}
+
+/// Raises the soft descriptor limit to the hard one and tells the limit now in force.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the descriptor limit");
+        return limit.current.unwrap_or(u64::MAX);
+    }
+    hard
+}
+
+/// Whether the peer of an accepted socket has gone already: it reset the connection, or sent a FIN
+/// without a byte before it.
+pub(super) fn is_gone(fd: impl AsFd) -> bool {
+    use rustix::io::Errno;
+    use rustix::net::{RecvFlags, recv};
+    let mut byte = [0_u8; 1];
+    match recv(fd, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((read, _)) => read == 0,
+        Err(Errno::AGAIN | Errno::INTR) => false,
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,151 @@
+//! The record of one session: opened when it starts, written exactly once when it is dropped, so
+//! that no way out of a session can forget its log line or its counters.
+
+use std::time::{Duration, Instant};
+
+use crate::config::SessionLog;
+use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
+use crate::pool::{Door, Lease};
+
+/// What is known of a session so far.
+#[derive(Debug)]
+pub struct Record {
+    worker: usize,
+    client: ClientAddr,
+    route: Door,
+    log: SessionLog,
+    started: Instant,
+    attempts: u32,
+    connected: Option<Duration>,
+    lease: Option<Lease>,
+    to_backend: u64,
+    to_client: u64,
+    ending: Option<Ending>,
+}
+
+impl Record {
+    /// A session of `client` that starts now on `worker`.
+    pub fn open(worker: usize, client: ClientAddr, route: Door, log: SessionLog) -> Self {
+        Self {
+            worker,
+            client,
+            route,
+            log,
+            started: Instant::now(),
+            attempts: 0,
+            connected: None,
+            lease: None,
+            to_backend: 0,
+            to_client: 0,
+            ending: None,
+        }
+    }
+
+    /// When the session started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// A backend is being tried; the one before, if any, is not counted any more.
+    pub fn attempt(&mut self, lease: Lease) {
+        self.attempts += 1;
+        self.lease = Some(lease);
+    }
+
+    /// The connect to the backend being tried failed.
+    pub fn connect_failed(&self, cause: Cause) {
+        if let Some(lease) = &self.lease {
+            let load = lease.backend().load();
+            load.tally(self.worker).connect_failed();
+            // Running out of ports or descriptors is no fault of the backend.
+            if cause != Cause::Exhausted {
+                load.penalise();
+            }
+        }
+    }
+
+    /// The backend being tried is connected.
+    pub fn connected(&mut self) {
+        self.connected = Some(self.started.elapsed());
+        if let Some(lease) = &self.lease {
+            lease.backend().load().tally(self.worker).connected();
+        }
+    }
+
+    /// Bytes that were moved.
+    pub fn moved(&mut self, to_backend: u64, to_client: u64) {
+        self.to_backend = to_backend;
+        self.to_client = to_client;
+        if let Some(lease) = &self.lease {
+            lease
+                .backend()
+                .load()
+                .tally(self.worker)
+                .moved(to_backend, to_client);
+        }
+    }
+
+    /// Closes the record; the line is written now.
+    pub fn close(mut self, ending: Ending) {
+        self.ending = Some(ending);
+        self.judge(ending);
+    }
+
+    /// A backend that takes sessions and hangs up without a byte is as broken as one that refuses
+    /// them; one that has answered is well.
+    fn judge(&self, ending: Ending) {
+        if let Some(lease) = &self.lease
+            && ending.phase == Phase::Relay
+        {
+            if self.to_client > 0 {
+                lease.backend().load().relent();
+            } else if ending.who == Who::Backend
+                && (ending.cause == Cause::Reset || self.to_backend == 0)
+            {
+                lease.backend().load().penalise();
+            }
+        }
+    }
+
+    fn is_wanted(&self, ending: Ending) -> bool {
+        match self.log {
+            SessionLog::All => true,
+            SessionLog::Failed => !ending.is_clean(),
+            SessionLog::Off => false,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // Only a panic drops a record that nobody closed.
+        let ending =
+            self.ending
+                .unwrap_or(Ending::new(Who::Ballast, Phase::Relay, Cause::Panicked));
+        if !self.is_wanted(ending) {
+            return;
+        }
+        let backend = self.lease.as_ref().map(Lease::backend);
+        tracing::info!(
+            client = %self.client,
+            listener = %self.route.listener(),
+            service = %self.route.service().name(),
+            backend = backend.map(|backend| tracing::field::display(backend.id().name())),
+            address = backend.map(|backend| tracing::field::display(backend.address())),
+            to_backend = self.to_backend,
+            to_client = self.to_client,
+            connect_ms = self.connected.map(milliseconds),
+            duration_ms = milliseconds(self.started.elapsed()),
+            attempts = self.attempts,
+            who = %ending.who,
+            phase = %ending.phase,
+            cause = %ending.cause,
+            "session"
+        );
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    // Microseconds are as fine as a log needs it.
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

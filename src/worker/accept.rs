@@ -1,0 +1,142 @@
+//! One worker's accept loop over one listener.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::{Command, Peers, serve};
+use crate::net::{Accepted, Listener};
+use crate::pool::{Door, Permits};
+use crate::session::{Client, Context};
+
+/// The most clients taken in a row before sessions get their turn.
+const BATCH: usize = 16;
+/// How long accepting rests when the process or the machine is out of something.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// A listener that is to close does so after this at the latest, whoever still waits for room.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Accepts clients and sees them served.
+pub(super) struct Acceptor {
+    pub(super) route: Door,
+    pub(super) peers: Peers,
+    pub(super) permits: &'static Permits,
+    pub(super) context: Rc<Context>,
+}
+
+/// Why a batch ended.
+enum Batch {
+    /// The queue is empty.
+    Empty,
+    /// There may be more.
+    Full,
+    /// Out of descriptors or memory.
+    Exhausted(io::Error),
+}
+
+impl Acceptor {
+    /// Accepts until the listener is to close, then until its queue is empty.
+    pub(super) async fn run(
+        self,
+        listener: Listener,
+        mut closing: oneshot::Receiver<TaskTrackerToken>,
+    ) {
+        let mut exhausted = false;
+        let done = loop {
+            let paused = tokio::select! {
+                biased;
+                token = &mut closing => break token,
+                paused = self.wait(&listener) => paused,
+            };
+            match self.batch(&listener, paused) {
+                Batch::Empty => exhausted = false,
+                Batch::Full => tokio::task::yield_now().await,
+                Batch::Exhausted(error) => {
+                    // Said once for each time it happens, not for each try.
+                    if !exhausted {
+                        tracing::warn!(listener = %self.route.listener(), %error, "accepting rests");
+                    }
+                    exhausted = true;
+                    sleep(BACK_OFF).await;
+                }
+            }
+        };
+        self.empty(&listener).await;
+        drop(listener);
+        drop(done);
+    }
+
+    /// Waits for a client and for room; tells whether room had to be waited for.
+    async fn wait(&self, listener: &Listener) -> bool {
+        if listener.ready().await.is_err() {
+            // The runtime is shutting down.
+            return std::future::pending().await;
+        }
+        if self.permits.has_room() {
+            return false;
+        }
+        drop(self.permits.acquire().await);
+        true
+    }
+
+    /// Takes clients while there are some and there is room for them.
+    fn batch(&self, listener: &Listener, paused: bool) -> Batch {
+        for _ in 0..BATCH {
+            // The permit comes first and goes back if nobody is there: an idle listener hoards none.
+            let Some(permit) = self.permits.try_acquire() else {
+                return Batch::Full;
+            };
+            match listener.accept(paused) {
+                Accepted::Client(socket, address) => {
+                    let (worker, seat) = self.peers.seat();
+                    let client = Client {
+                        socket,
+                        address,
+                        permit,
+                    };
+                    if worker == self.peers.own {
+                        serve(&self.context, self.route.clone(), client, seat);
+                    } else {
+                        self.hand_over(worker, client, seat);
+                    }
+                }
+                Accepted::Empty => return Batch::Empty,
+                Accepted::Gone => {}
+                Accepted::Exhausted(error) => return Batch::Exhausted(error),
+            }
+        }
+        Batch::Full
+    }
+
+    /// Gives a client to a less loaded worker, which it is counted towards already.
+    fn hand_over(&self, worker: usize, client: Client, seat: super::Seat) {
+        let route = self.route.route();
+        match self.peers.inboxes[worker].send(Command::Serve { route, client }) {
+            // The other worker takes the seat over.
+            Ok(()) => std::mem::forget(seat),
+            // Only a stop closes inboxes, and it ends this session too.
+            Err(_) => tracing::debug!(worker, "worker is gone"),
+        }
+    }
+
+    /// Serves those who are in the queue of a listener that lets nobody new in.
+    async fn empty(&self, listener: &Listener) {
+        let give_up = Instant::now() + LINGER;
+        while Instant::now() < give_up {
+            match self.batch(listener, true) {
+                Batch::Empty => return,
+                Batch::Full => {
+                    // Waiting for room, if there is none, is bounded like the rest.
+                    if let Ok(permit) = timeout_at(give_up, self.permits.acquire()).await {
+                        drop(permit);
+                    }
+                }
+                Batch::Exhausted(_) => sleep(BACK_OFF).await,
+            }
+        }
+    }
+}

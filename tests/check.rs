@@ -1,0 +1,236 @@
+//! `ballast check` from the outside: the real binary on real files.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+const GOOD: &str = r#"
+[[service]]
+name = "web"
+listen = ["0.0.0.0:80", "[::]:80"]
+strategy = "weighted"
+timeouts.idle = "10m"
+backend = [
+    { name = "app-1", address = "10.0.0.11:8080", weight = 3 },
+    { address = "10.0.0.12:8080", enabled = false },
+    { address = "10.0.0.13:8080" },
+    { address = "10.0.0.14:8080" },
+    { address = "db.internal:5432" },
+]
+"#;
+
+/// How the binary answered.
+struct Answer {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn ballast(arguments: &[&str], directory: &Path) -> Answer {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    Answer {
+        code: status.code(),
+        stdout: String::from_utf8(stdout).unwrap(),
+        stderr: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+fn check(content: impl AsRef<[u8]>) -> Answer {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("b.toml"), content).unwrap();
+    ballast(&["check", "-c", "b.toml"], directory.path())
+}
+
+/// Exits with 1, and says each of these on stderr and nothing on stdout.
+#[track_caller]
+fn refuses(content: impl AsRef<[u8]>, parts: &[&str]) {
+    let Answer {
+        code,
+        stdout,
+        stderr,
+    } = check(content);
+    for part in parts {
+        assert!(stderr.contains(part), "{part:?}\nnot in:\n{stderr}");
+    }
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert!(!stderr.contains('\u{1b}'), "colour without a terminal");
+}
+
+#[test]
+fn a_valid_file_gets_a_summary_and_exit_code_0() {
+    let answer = check(GOOD);
+    assert_eq!((answer.code, answer.stderr.as_str()), (Some(0), ""));
+    for part in [
+        "b.toml is valid: 1 service, 2 listeners, 5 backends\n",
+        "listen    0.0.0.0:80, [::]:80\n",
+        "strategy  weighted\n",
+        "backends  5, 1 disabled: app-1 (10.0.0.11:8080) ×3, 10.0.0.12:8080 disabled,",
+        ", … and 1 more\n",
+        "timeouts  idle 10m\n",
+        "health    probed every 2s, timeout 1s, up after 2, down after 3\n",
+    ] {
+        assert!(
+            answer.stdout.contains(part),
+            "{part:?}\nnot in:\n{}",
+            answer.stdout
+        );
+    }
+}
+
+#[test]
+fn the_reference_is_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let answer = ballast(&["check", "-c", "config/ballast.toml"], root);
+    assert_eq!((answer.code, answer.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_summary_of_many_services_fits_a_screen() {
+    let mut text = String::new();
+    for index in 1..=500 {
+        text += &format!(
+            "[[service]]\nname = \"s{index}\"\nlisten = \"1.1.1.1:{index}\"\nbackend = [{{ address = \"b:1\" }}]\n"
+        );
+    }
+    let answer = check(text);
+    assert_eq!(answer.code, Some(0));
+    assert!(answer.stdout.lines().count() <= 24, "{}", answer.stdout);
+    assert!(answer.stdout.contains("… and 480 more services"));
+}
+
+#[test]
+fn a_warning_is_shown_and_the_exit_code_stays_0() {
+    let answer = check(GOOD.replace("weighted", "round-robin"));
+    assert_eq!(answer.code, Some(0));
+    assert!(
+        answer.stdout.contains("5 backends, 1 warning\n"),
+        "{}",
+        answer.stdout
+    );
+    assert!(
+        answer
+            .stderr
+            .contains("warning: weights have no effect under \"round-robin\"")
+    );
+}
+
+#[test]
+fn several_mistakes_are_all_reported_with_line_column_and_caret() {
+    let text = GOOD
+        .replace("strategy", "stratgy")
+        .replace("\"10m\"", "\"10 minuets\"")
+        .replace("weight = 3", "weight = 0")
+        .replace("\"0.0.0.0:80\"", "\":80\"")
+        .replace("10.0.0.12:8080", "10.0.0.12");
+    refuses(
+        text,
+        &[
+            "error: \":80\" does not say on which address\n --> b.toml:4:11\n",
+            "write \"0.0.0.0:80\" for every IPv4 address",
+            "error: unknown key `stratgy` in [[service]]\n --> b.toml:5:1\n",
+            "5 | stratgy = \"weighted\"\n  | ^^^^^^^ allowed: name, listen,",
+            "did you mean `strategy`?",
+            "error: `idle` is \"10 minuets\", which is not a duration",
+            "error: `weight` is 0, which is out of range",
+            "^ allowed: 1 to 65535",
+            "error: \"10.0.0.12\" has no port",
+            "b.toml: 5 errors",
+        ],
+    );
+}
+
+#[test]
+fn every_kind_of_mistake_is_refused() {
+    for (from, to, part) in [
+        ("[[service]]", "[[servce]]", "did you mean `service`?"),
+        ("name = \"web\"", "name = \"w b\"", "contains ' '"),
+        ("name = \"web\"", "", "this service has no name"),
+        (
+            "name = \"web\"",
+            "name = \"web\"\nname = \"b\"",
+            "`name` is written twice",
+        ),
+        ("name = \"web\"", "name \"web\"", "not valid TOML"),
+        ("[::]:80", "0.0.0.0:80", "is listened on twice"),
+        ("[::]:80", "127.0.0.1:80", "conflicts with 0.0.0.0:80"),
+        ("[::]:80", "localhost:80", "names a host"),
+        ("[::]:80", ":::80", "without brackets"),
+        ("weighted", "wieghted", "did you mean \"weighted\"?"),
+        ("\"10m\"", "600", "write \"600s\" for seconds"),
+        ("\"10m\"", "10m", "write \"10m\" with quotes"),
+        ("weight = 3", "weight = \"3\"", "write 3 without quotes"),
+        (
+            "10.0.0.13",
+            "10.0.0.14",
+            "two backends of this service are named",
+        ),
+        (
+            "db.internal:5432",
+            "app-1\", name = \"app-1",
+            "\"app-1\" has no port",
+        ),
+        ("db.internal:5432", "d b:5432", "contains a space"),
+    ] {
+        refuses(GOOD.replacen(from, to, 1), &[part, "--> b.toml"]);
+    }
+}
+
+#[test]
+fn a_file_without_what_it_needs_is_refused() {
+    refuses("", &["error: the file is empty", "--> b.toml"]);
+    refuses("# only a comment\n", &["no service is configured"]);
+    refuses(
+        "[[service]]\nname = \"a\"\n",
+        &["service `a` has no listener", "service `a` has no backend"],
+    );
+}
+
+#[test]
+fn what_is_no_file_is_refused_without_hanging() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for (path, part) in [
+        ("missing.toml", "error: no such file"),
+        (".", "error: not a regular file but a directory"),
+        ("fifo", "error: not a regular file but a pipe or a device"),
+    ] {
+        let answer = ballast(&["check", "-c", path], directory.path());
+        assert_eq!(answer.code, Some(1));
+        assert!(answer.stderr.contains(part), "{}", answer.stderr);
+    }
+}
+
+#[test]
+fn garbage_and_absurd_nesting_are_refused_promptly() {
+    let start = Instant::now();
+    refuses(b"\x7fELF\x02\x01\x01\0\0\0", &["not a text file", "NUL"]);
+    refuses(b"# caf\xe9\n", &["byte 0xe9 is not UTF-8", "b.toml:1:6"]);
+    refuses("[".repeat(100_000), &["b.toml:1:"]);
+    refuses(format!("a = {}", "[".repeat(100_000)), &["b.toml:1:"]);
+    refuses(format!("a = {}", "{a=".repeat(100_000)), &["b.toml:1:"]);
+    refuses("x y z\n".repeat(20_000), &["… and ", " more\n"]);
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    let answer = ballast(&["chekc"], Path::new("/"));
+    assert_eq!(answer.code, Some(2));
+}

@@ -1,0 +1,120 @@
+//! At its limits Ballast waits and recovers; it neither spins nor forgets.
+
+use std::time::Duration;
+
+use crate::support::{
+    Backend, Config, Daemon, Held, Launch, Peer, Service, ask_name, connect, eventually, read_name,
+};
+
+/// Long enough to see a session that should not start.
+const PAUSE: Duration = Duration::from_millis(300);
+
+#[test]
+fn above_max_connections_accepting_pauses_and_resumes_with_each_end() {
+    let backend = Backend::named("only");
+    let daemon = Daemon::start(
+        &Config::of(Service::new("web").backend("only", backend.address()))
+            .runtime("max_connections", 4),
+    );
+    let address = daemon.address("web");
+    let mut held: Vec<_> = (0..4).map(|_| Held::open(address)).collect();
+    // The kernel completes these handshakes; their sessions wait.
+    let mut waiting: Vec<_> = (0..3).map(|_| connect(address).unwrap()).collect();
+    for client in &mut waiting {
+        assert!(client.is_silent(PAUSE), "a fifth session started");
+    }
+    for _ in 0..3 {
+        held.pop().expect("four are held").part();
+        let served = eventually("a waiting client is served", || {
+            waiting
+                .iter_mut()
+                .position(|client| !client.is_silent(Duration::ZERO))
+        });
+        let mut stream = waiting.swap_remove(served);
+        let name = read_name(&mut stream).unwrap();
+        held.insert(0, Held { stream, name });
+        for client in &mut waiting {
+            assert!(
+                client.is_silent(PAUSE / 3),
+                "one session ended, two started"
+            );
+        }
+    }
+    for session in &mut held {
+        session.still_works();
+    }
+    held.clear();
+    for _ in 0..20 {
+        ask_name(address).unwrap();
+    }
+}
+
+#[test]
+fn clients_that_left_while_accepting_paused_reach_no_backend() {
+    let backend = Backend::named("only");
+    let daemon = Daemon::start(
+        &Config::of(
+            Service::new("web")
+                .health("interval", "1h")
+                .backend("only", backend.address()),
+        )
+        .runtime("max_connections", 1),
+    );
+    let address = daemon.address("web");
+    let held = Held::open(address);
+    for _ in 0..10 {
+        let client = connect(address).unwrap();
+        client.reset();
+    }
+    held.part();
+    let before = backend.accepted();
+    ask_name(address).unwrap();
+    ask_name(address).unwrap();
+    // Each listener and worker may have one accept under way that was too early to know.
+    let wasted = backend.accepted() - before - 2;
+    assert!(
+        wasted <= 3,
+        "{wasted} of 10 vanished clients cost a connection"
+    );
+}
+
+#[test]
+fn out_of_descriptors_it_waits_without_spinning_and_recovers() {
+    let backend = Backend::named("only");
+    let daemon = Launch::new().after("ulimit -n 64").start(
+        &Config::of(Service::new("web").backend("only", backend.address()))
+            .runtime("max_connections", 1000),
+    );
+    let address = daemon.address("web");
+    assert_eq!(ask_name(address).unwrap(), "only");
+    let mark = daemon.log().mark();
+    let flood: Vec<_> = (0..200).map(|_| connect(address).unwrap()).collect();
+    let ticks = daemon.cpu_ticks_during(Duration::from_secs(2));
+    assert!(ticks < 40, "{ticks} of 200 ticks while it could do nothing");
+    let lines = daemon.log().all(mark, |_| true).len();
+    assert!(lines < 400, "{lines} lines about one shortage");
+    drop(flood);
+    eventually("it serves again", || ask_name(address).ok());
+    for _ in 0..20 {
+        assert_eq!(ask_name(address).unwrap(), "only");
+    }
+}
+
+#[test]
+fn thousands_of_sessions_at_once_all_work() {
+    let backends = [Backend::named("a"), Backend::named("b")];
+    let daemon = Daemon::start(&Config::of(
+        Service::new("web")
+            .strategy("least-connections")
+            .backend("a", backends[0].address())
+            .backend("b", backends[1].address()),
+    ));
+    let address = daemon.address("web");
+    let mut held: Vec<_> = (0..2000).map(|_| Held::open(address)).collect();
+    for session in &mut held {
+        session.still_works();
+    }
+    let on_a = held.iter().filter(|session| session.name == "a").count();
+    assert_eq!(on_a, 1000);
+    held.into_iter().for_each(Held::part);
+}

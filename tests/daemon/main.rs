@@ -1,0 +1,24 @@
+//! Whole-daemon tests: the real binary between real sockets. One file per promise; one binary,
+//! because linking a dozen costs more than running them.
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a failed unwrap is a failed test, and nothing outside can reach into a test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod endings;
+mod health;
+mod idle;
+mod interop;
+mod limits;
+mod listening;
+mod notify;
+mod records;
+mod relay;
+mod reload;
+mod retry;
+mod stop;
+mod strategies;

@@ -1,0 +1,226 @@
+//! Bytes arrive in order, unmodified and complete, whatever the pace of either side.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::support::{
+    Backend, Config, Daemon, End, Meeting, Pattern, Peer, Service, Storm, ask_name, echo_once,
+    steadily, with_receive_buffer,
+};
+
+const MIB: u64 = 1024 * 1024;
+
+fn behind(meeting: &Meeting) -> Daemon {
+    Daemon::start(&Config::of(
+        Service::new("web").backend("only", meeting.address()),
+    ))
+}
+
+/// A thread that sends `pattern` on a clone of `stream`, then ends that direction.
+fn send_and_half_close(stream: &TcpStream, pattern: &Pattern) -> thread::JoinHandle<()> {
+    let mut stream = stream.try_clone().expect("descriptors");
+    let pattern = pattern.clone();
+    thread::spawn(move || {
+        pattern.send(&mut stream).expect("the connection stands");
+        stream.half_close();
+    })
+}
+
+#[test]
+fn a_client_that_half_closes_still_gets_its_reply() {
+    let meeting = Meeting::new();
+    let daemon = behind(&meeting);
+    let (mut client, mut backend) = meeting.session(daemon.address("web"));
+    client.put(b"a question");
+    client.half_close();
+    backend.get(b"a question");
+    assert_eq!(backend.end(), End::Fin);
+    let reply = Pattern::new(1, 3 * MIB);
+    let sending = send_and_half_close(&backend, &reply);
+    assert_eq!(reply.expect_then_end(&mut client), End::Fin);
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_backend_that_half_closes_still_gets_the_rest() {
+    let meeting = Meeting::new();
+    let daemon = behind(&meeting);
+    let (mut client, mut backend) = meeting.session(daemon.address("web"));
+    backend.put(b"no more from me");
+    backend.half_close();
+    client.get(b"no more from me");
+    assert_eq!(client.end(), End::Fin);
+    let rest = Pattern::new(2, 3 * MIB);
+    let sending = send_and_half_close(&client, &rest);
+    assert_eq!(rest.expect_then_end(&mut backend), End::Fin);
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_fin_behind_buffered_data_comes_after_the_last_byte() {
+    let meeting = Meeting::new();
+    let daemon = behind(&meeting);
+    let narrow = with_receive_buffer(4096, daemon.address("web")).unwrap();
+    let (mut client, backend) = meeting.introduce(narrow);
+    let data = Pattern::new(3, 2 * MIB);
+    let sending = send_and_half_close(&backend, &data);
+    data.expect_in(&mut client, 1000);
+    assert_eq!(client.end(), End::Fin);
+    sending.join().unwrap();
+}
+
+#[test]
+fn stalled_readers_meet_bounded_memory_and_then_get_256_mib_each_way() {
+    let meeting = Meeting::new();
+    let daemon = behind(&meeting);
+    let (mut client, mut backend) = meeting.session(daemon.address("web"));
+    let before = daemon.resident_bytes();
+    let up = Pattern::new(4, 256 * MIB);
+    let down = Pattern::new(5, 256 * MIB);
+    let sending = [
+        send_and_half_close(&client, &up),
+        send_and_half_close(&backend, &down),
+    ];
+    // Nobody reads: both senders come to a stand, held back by nothing but full buffers.
+    let (sent_up, sent_down) = (up.progress(), down.progress());
+    let stand = steadily(Duration::from_secs(1), "both senders stand still", || {
+        (
+            sent_up.load(Ordering::Relaxed),
+            sent_down.load(Ordering::Relaxed),
+        )
+    });
+    assert!(stand.0 < 256 * MIB && stand.1 < 256 * MIB, "{stand:?}");
+    let grown = daemon.resident_bytes().saturating_sub(before);
+    assert!(grown < 64 * MIB, "{} MiB more for one session", grown / MIB);
+    let reading = thread::spawn(move || up.expect_then_end(&mut backend));
+    assert_eq!(down.expect_then_end(&mut client), End::Fin);
+    assert_eq!(reading.join().unwrap(), End::Fin);
+    for sender in sending {
+        sender.join().unwrap();
+    }
+    let grown = daemon.resident_bytes().saturating_sub(before);
+    assert!(grown < 64 * MIB, "{} MiB more for one session", grown / MIB);
+}
+
+/// Both ways at once, a byte at a time.
+fn one_byte_reads(client: TcpStream, backend: TcpStream, length: u64) {
+    let up = Pattern::new(6, length);
+    let down = Pattern::new(7, length);
+    let sending = [
+        send_and_half_close(&client, &up),
+        send_and_half_close(&backend, &down),
+    ];
+    let reading = [(client, down), (backend, up)].map(|(mut stream, pattern)| {
+        thread::spawn(move || {
+            pattern.expect_in(&mut stream, 1);
+            assert_eq!(stream.end(), End::Fin);
+        })
+    });
+    for thread in sending.into_iter().chain(reading) {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn one_byte_reads_get_every_byte() {
+    let meeting = Meeting::new();
+    let daemon = behind(&meeting);
+    let (client, backend) = meeting.session(daemon.address("web"));
+    one_byte_reads(client, backend, 300_000);
+}
+
+#[test]
+fn the_smallest_windows_let_every_byte_through() {
+    let meeting = Meeting::with_receive_buffer(1);
+    let daemon = behind(&meeting);
+    let tiny = with_receive_buffer(1, daemon.address("web")).unwrap();
+    let (client, backend) = meeting.introduce(tiny);
+    // The kernel itself moves no more than a few kilobytes a second through such windows.
+    one_byte_reads(client, backend, 6_000);
+}
+
+#[test]
+fn many_sessions_of_all_sizes_keep_their_bytes_apart() {
+    let backends = [Backend::named("a"), Backend::named("b")];
+    let daemon = Daemon::start(&Config::of(
+        Service::new("web")
+            .backend("a", backends[0].address())
+            .backend("b", backends[1].address()),
+    ));
+    let address = daemon.address("web");
+    let sizes = [0, 1, 100, 1460, 16_384, 65_535, 65_536, 65_537];
+    let storm = Storm::start(16, move |number| {
+        let size = sizes[usize::try_from(number % 8).expect("below 8")];
+        echo_once(address, number, size)
+    });
+    storm.pass(2000);
+    storm.finish().assert_flawless();
+}
+
+#[test]
+fn a_backend_that_speaks_first_is_heard() {
+    let backend = Backend::serve(|mut stream| {
+        // A probe may be gone by now.
+        drop(stream.write_all(b"220 mail.example.org ready\r\n"));
+    });
+    let daemon = Daemon::start(&Config::of(
+        Service::new("mail").backend("only", backend.address()),
+    ));
+    for _ in 0..20 {
+        let mut client = crate::support::connect(daemon.address("mail")).unwrap();
+        client.get(b"220 mail.example.org ready\r\n");
+        assert_eq!(client.end(), End::Fin);
+    }
+}
+
+#[test]
+fn bytes_behind_an_urgent_one_arrive() {
+    let meeting = Meeting::new();
+    let daemon = behind(&meeting);
+    let (mut client, mut backend) = meeting.session(daemon.address("web"));
+    client.put(b"before ");
+    SockRef::from(&client).send_out_of_band(b"!").unwrap();
+    client.put(b" after");
+    backend.get(b"before ! after");
+    backend.put(b"and back ");
+    SockRef::from(&backend).send_out_of_band(b"?").unwrap();
+    backend.put(b" after");
+    client.get(b"and back ? after");
+}
+
+#[test]
+fn ipv6_clients_reach_ipv4_and_ipv6_backends() {
+    let six = Backend::named_at(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0), "six");
+    let four = Backend::named("four");
+    let daemon = Daemon::start(&Config::of(
+        Service::new("web")
+            .listen("[::1]:0")
+            .strategy("round-robin")
+            .backend("six", six.address())
+            .backend("four", four.address()),
+    ));
+    let mut names = [(); 2].map(|()| ask_name(daemon.address("web")).unwrap());
+    names.sort();
+    assert_eq!(names, ["four", "six"]);
+}
+
+#[test]
+fn one_service_serves_on_all_its_listeners() {
+    let only = Backend::named("only");
+    let daemon = Daemon::start(&Config::of(
+        Service::new("web")
+            .also_listen(crate::support::fresh_listen())
+            .also_listen("[::1]:0")
+            .backend("only", only.address()),
+    ));
+    let addresses = daemon.addresses_since(0, "web");
+    assert_eq!(addresses.len(), 3);
+    for address in addresses {
+        assert_eq!(ask_name(address).unwrap(), "only");
+    }
+}

@@ -1,0 +1,243 @@
+//! Holds the plan of the house: imports go one way, the pure rooms name nothing impure, and every
+//! file says what it is for. It reads the sources as text, so that it needs no tool and sees every
+//! target; `#[cfg(test)]` modules at the end of a file are not part of the plan.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room may import those before it, and itself. Rooms that do not exist yet are in it too.
+const ORDER: &[&str] = &[
+    "model",
+    "strategy",
+    "health",
+    "proxy_protocol",
+    "config",
+    "pool",
+    "telemetry",
+    "net",
+    "session",
+    "worker",
+    "control",
+    "admin",
+    "cli",
+];
+
+/// Rooms that decide and do nothing else: everything they need to know comes in as an argument.
+const PURE: &[&str] = &["model", "strategy", "health", "proxy_protocol", "config"];
+
+/// What reaches for the world: the runtime, sockets, clocks, chance, the log, files.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "socket2",
+    "rustix",
+    "Instant::now",
+    "SystemTime",
+    "fastrand",
+    "tracing",
+    "std::fs",
+    "std::env",
+    "std::thread",
+];
+
+/// `config` reads its file, and does nothing else.
+const EXCEPTIONS: &[(&str, &str)] = &[("config", "std::fs")];
+
+struct Source {
+    path: PathBuf,
+    text: String,
+    room: String,
+    /// How many modules below the crate the file is.
+    depth: usize,
+}
+
+impl Source {
+    /// The code outside comments and tests.
+    fn code(&self) -> String {
+        let text = self
+            .text
+            .split("#[cfg(test)]\nmod ")
+            .next()
+            .unwrap_or_default();
+        text.lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .map(|line| line.split(" // ").next().unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut open = vec![root.clone()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let inside: Vec<_> = path
+                    .strip_prefix(&root)
+                    .unwrap()
+                    .with_extension("")
+                    .components()
+                    .map(|part| part.as_os_str().to_str().unwrap().to_owned())
+                    .collect();
+                let is_module_root = inside.last().is_some_and(|name| name == "mod");
+                found.push(Source {
+                    text: fs::read_to_string(&path).unwrap(),
+                    depth: inside.len() - usize::from(is_module_root),
+                    room: inside[0].clone(),
+                    path,
+                });
+            }
+        }
+    }
+    assert!(found.len() > 10, "the sources are where they were");
+    found
+}
+
+/// The rooms that a source names, by `crate::room` or by enough `super`s.
+fn imports(source: &Source) -> BTreeSet<String> {
+    let code = source.code();
+    let outside = "super::".repeat(source.depth);
+    let mut rooms = BTreeSet::new();
+    for prefix in ["crate::", outside.as_str()] {
+        for (at, _) in code.match_indices(prefix) {
+            let before = code[..at].chars().next_back();
+            let part_of_longer = before
+                .is_some_and(|character| character.is_alphanumeric() || "_:$".contains(character));
+            if part_of_longer {
+                continue;
+            }
+            let rest = &code[at + prefix.len()..];
+            if let Some(group) = rest.strip_prefix('{') {
+                rooms.extend(heads(group));
+            } else {
+                rooms.insert(identifier(rest));
+            }
+        }
+    }
+    rooms
+}
+
+/// The first names of each item of a braced import, up to its closing brace.
+fn heads(group: &str) -> Vec<String> {
+    let mut heads = Vec::new();
+    let mut depth = 0_usize;
+    let mut item = String::new();
+    for character in group.chars() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => heads.push(identifier(std::mem::take(&mut item).trim())),
+            _ if depth == 0 => item.push(character),
+            _ => {}
+        }
+    }
+    heads.push(identifier(item.trim()));
+    heads.retain(|head| !head.is_empty());
+    heads
+}
+
+fn identifier(text: &str) -> String {
+    text.chars()
+        .take_while(|character| character.is_alphanumeric() || *character == '_')
+        .collect()
+}
+
+fn rank(room: &str) -> Option<usize> {
+    ORDER.iter().position(|known| *known == room)
+}
+
+#[test]
+fn imports_go_one_way() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let Some(own) = rank(&source.room) else {
+            assert!(
+                ["lib", "main"].contains(&source.room.as_str()),
+                "{} is in no room of the plan",
+                source.path.display()
+            );
+            continue;
+        };
+        for room in imports(&source) {
+            let Some(other) = rank(&room) else { continue };
+            // The admin interface talks to control through a channel; it never calls it.
+            let to_control = source.room == "admin"
+                && !["pool", "telemetry", "model", "admin"].contains(&room.as_str());
+            if other > own || to_control {
+                wrong.push(format!("{} imports {room}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn pure_rooms_name_nothing_impure() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if !PURE.contains(&source.room.as_str()) {
+            continue;
+        }
+        let code = source.code();
+        for word in IMPURE {
+            let excepted = EXCEPTIONS.contains(&(source.room.as_str(), word));
+            if !excepted && code.contains(word) {
+                wrong.push(format!("{} names {word}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_file_opens_by_saying_what_it_is_for() {
+    let silent: Vec<_> = sources()
+        .into_iter()
+        .filter(|source| !source.text.starts_with("//! "))
+        .map(|source| source.path)
+        .collect();
+    assert!(silent.is_empty(), "{silent:#?}");
+}
+
+#[test]
+fn the_reader_of_imports_sees_every_form() {
+    let source = |text: &str, depth| Source {
+        path: PathBuf::new(),
+        text: text.to_owned(),
+        room: "pool".to_owned(),
+        depth,
+    };
+    let seen = |text, depth| {
+        imports(&source(text, depth))
+            .into_iter()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(seen("use crate::model::Backend;", 1), ["model"]);
+    assert_eq!(
+        seen("use crate::{config::{self, X}, net, session::run};", 1),
+        ["config", "net", "session"]
+    );
+    assert_eq!(seen("fn f() -> crate::worker::Id { }", 1), ["worker"]);
+    assert_eq!(seen("use super::control;", 1), ["control"]);
+    assert_eq!(seen("use super::super::control;", 2), ["control"]);
+    assert_eq!(seen("use super::lease;", 2), Vec::<String>::new());
+    assert_eq!(
+        seen("// crate::cli\n/// [`crate::cli`]", 1),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        seen("#[cfg(test)]\nmod tests { use crate::cli; }", 1),
+        Vec::<String>::new()
+    );
+}

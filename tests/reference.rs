@@ -1,0 +1,123 @@
+//! Holds `config/ballast.toml` complete and true: each key it shows is accepted and shown with its real
+//! default, and each key that is accepted is shown.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::collections::BTreeSet;
+
+use ballast::config::keys::{Preset, SECTIONS, Section};
+use ballast::config::{Config, compile};
+
+const REFERENCE: &str = include_str!("../config/ballast.toml");
+
+fn config(text: &str) -> Config {
+    let loaded = compile(text, "config/ballast.toml").unwrap_or_else(|wrong| panic!("{wrong}"));
+    loaded.config
+}
+
+/// A line of the reference that is code, commented out or not.
+struct Shown<'a> {
+    section: &'static Section,
+    key: &'a str,
+    value: &'a str,
+    commented: bool,
+}
+
+/// `name = …`, as opposed to a sentence.
+fn assignment(line: &str) -> Option<(&str, &str)> {
+    let (key, value) = line.split_once(" = ")?;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    (!key.is_empty() && key.chars().all(plain)).then_some((key, value))
+}
+
+fn header(line: &str) -> Option<&'static Section> {
+    let known = |section: &&&Section| !section.header.is_empty() && section.header == line;
+    SECTIONS.iter().find(known).copied()
+}
+
+/// The line as it would be if it were not commented out, when it is code.
+fn code(line: &str) -> &str {
+    let inside = line.strip_prefix("# ").unwrap_or(line);
+    match assignment(inside).is_some() || header(inside).is_some() {
+        true => inside,
+        false => line,
+    }
+}
+
+fn shown() -> Vec<Shown<'static>> {
+    let mut section = SECTIONS[0];
+    let mut all = Vec::new();
+    for line in REFERENCE.lines() {
+        let inside = code(line);
+        section = header(inside).unwrap_or(section);
+        if let Some((key, value)) = assignment(inside) {
+            all.push(Shown {
+                section,
+                key,
+                value,
+                commented: inside != line,
+            });
+        }
+    }
+    all
+}
+
+#[test]
+fn it_is_a_working_file_without_a_warning() {
+    let loaded = compile(REFERENCE, "config/ballast.toml").unwrap();
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+}
+
+#[test]
+fn every_key_that_is_accepted_is_shown() {
+    let shown: BTreeSet<(&str, &str)> =
+        shown().iter().map(|it| (it.section.path, it.key)).collect();
+    for section in SECTIONS {
+        for key in section
+            .keys
+            .iter()
+            .filter(|key| key.preset != Preset::Section)
+        {
+            let name = (section.path, key.name);
+            assert!(shown.contains(&name), "{name:?} is not shown");
+        }
+        let header = |line: &str| code(line) == section.header;
+        assert!(REFERENCE.lines().any(header) || section.header.is_empty());
+    }
+}
+
+#[test]
+fn every_key_that_is_shown_is_accepted_and_every_default_is_in_the_table() {
+    for Shown {
+        section,
+        key,
+        value,
+        commented,
+    } in shown()
+    {
+        let known = section.keys.iter().find(|known| known.name == key);
+        let known = known.unwrap_or_else(|| panic!("{} has no key {key}", section.path));
+        match known.preset {
+            Preset::Is(preset) => {
+                assert!(commented, "{key} is at its default and not commented out");
+                assert_eq!(value, preset, "{} {key}", section.path);
+            }
+            Preset::Off => assert!(commented, "{key} is off by default"),
+            Preset::Required | Preset::Derived(_) | Preset::Section => {}
+        }
+    }
+}
+
+#[test]
+fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default() {
+    let mut bare = String::new();
+    for line in REFERENCE.lines() {
+        bare += code(line);
+        bare.push('\n');
+    }
+    let mut all = config(&bare);
+    let some = config(REFERENCE);
+    assert_ne!(all, some);
+    assert_eq!(all.runtime.workers.take().unwrap().get(), 2);
+    assert_eq!(all.runtime.max_connections.take().unwrap().get(), 9000);
+    assert_eq!(all, some);
+}

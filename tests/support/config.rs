@@ -1,0 +1,204 @@
+//! Configuration files, written the way an operator would.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use super::address::fresh_listen;
+
+/// A whole file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    runtime: Table,
+    log: Table,
+    services: Vec<Service>,
+}
+
+type Table = Vec<(String, toml::Value)>;
+
+impl Config {
+    /// A file that logs JSON, on which the harness depends.
+    pub fn new() -> Self {
+        Self {
+            runtime: Table::new(),
+            log: Table::new(),
+            services: Vec::new(),
+        }
+        .runtime("workers", 2)
+        .log("format", "json")
+    }
+
+    /// A file with one service.
+    pub fn of(service: Service) -> Self {
+        Self::new().service(service)
+    }
+
+    /// Sets a key of `[runtime]`.
+    pub fn runtime(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.runtime, key, value);
+        self
+    }
+
+    /// Sets a key of `[log]`.
+    pub fn log(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.log, key, value);
+        self
+    }
+
+    /// Has every session leave its line.
+    pub fn log_every_session(self) -> Self {
+        self.log("sessions", "all")
+    }
+
+    /// Adds a service.
+    pub fn service(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// The file.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        table(&mut out, "[runtime]", &self.runtime);
+        table(&mut out, "[log]", &self.log);
+        for service in &self.services {
+            service.write(&mut out);
+        }
+        out
+    }
+}
+
+/// One `[[service]]`.
+#[derive(Clone, Debug)]
+pub struct Service {
+    keys: Table,
+    timeouts: Table,
+    health: Table,
+    listen: Vec<String>,
+    backends: Vec<Table>,
+}
+
+impl Service {
+    /// A service with one listener at an address of its own.
+    pub fn new(name: &str) -> Self {
+        let mut keys = Table::new();
+        set(&mut keys, "name", name);
+        Self {
+            keys,
+            timeouts: Table::new(),
+            health: Table::new(),
+            listen: vec![fresh_listen()],
+            backends: Vec::new(),
+        }
+    }
+
+    /// Listens here and nowhere else.
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        self.listen = vec![address.to_string()];
+        self
+    }
+
+    /// Listens here too.
+    pub fn also_listen(mut self, address: impl ToString) -> Self {
+        self.listen.push(address.to_string());
+        self
+    }
+
+    /// Sets `strategy`.
+    pub fn strategy(self, name: &str) -> Self {
+        self.key("strategy", name)
+    }
+
+    /// Sets any key of the service itself.
+    pub fn key(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.keys, key, value);
+        self
+    }
+
+    /// Sets a key of `[service.timeouts]`.
+    pub fn timeout(mut self, key: &str, value: &str) -> Self {
+        set(&mut self.timeouts, key, value);
+        self
+    }
+
+    /// Sets a key of `[service.health]`.
+    pub fn health(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.health, key, value);
+        self
+    }
+
+    /// Probes so often that a test need not wait for a transition.
+    pub fn quick_health(self) -> Self {
+        self.health("interval", "100ms")
+            .health("timeout", "1s")
+            .health("rise", 2)
+            .health("fall", 2)
+    }
+
+    /// Takes `fall` so high that a backend whose first verdict was good stays in rotation for the
+    /// rest of the test, whatever happens to it.
+    pub fn blind_health(self) -> Self {
+        self.health("interval", "500ms")
+            .health("timeout", "400ms")
+            .health("fall", 1000)
+    }
+
+    /// Adds a backend.
+    pub fn backend(self, name: &str, address: SocketAddr) -> Self {
+        self.add(name, address, None)
+    }
+
+    /// Adds a backend with a weight.
+    pub fn weighted(self, name: &str, address: SocketAddr, weight: i64) -> Self {
+        self.add(name, address, Some(weight))
+    }
+
+    /// Takes all backends out.
+    pub fn without_backends(mut self) -> Self {
+        self.backends.clear();
+        self
+    }
+
+    fn add(mut self, name: &str, address: SocketAddr, weight: Option<i64>) -> Self {
+        let mut backend = Table::new();
+        set(&mut backend, "name", name);
+        set(&mut backend, "address", address.to_string());
+        if let Some(weight) = weight {
+            set(&mut backend, "weight", weight);
+        }
+        self.backends.push(backend);
+        self
+    }
+
+    fn write(&self, out: &mut String) {
+        let mut keys = self.keys.clone();
+        set(&mut keys, "listen", self.listen.clone());
+        table(out, "[[service]]", &keys);
+        for (header, entries) in [
+            ("[service.timeouts]", &self.timeouts),
+            ("[service.health]", &self.health),
+        ] {
+            if !entries.is_empty() {
+                table(out, header, entries);
+            }
+        }
+        for backend in &self.backends {
+            table(out, "[[service.backend]]", backend);
+        }
+    }
+}
+
+fn set(table: &mut Table, key: &str, value: impl Into<toml::Value>) {
+    let value = value.into();
+    match table.iter_mut().find(|(known, _)| known == key) {
+        Some((_, old)) => *old = value,
+        None => table.push((key.to_owned(), value)),
+    }
+}
+
+fn table(out: &mut String, header: &str, entries: &Table) {
+    writeln!(out, "{header}").expect("writing to a string");
+    for (key, value) in entries {
+        writeln!(out, "{key} = {value}").expect("writing to a string");
+    }
+    out.push('\n');
+}

@@ -1,0 +1,39 @@
+//! What whole-daemon tests are made of. The daemon under test is the real binary, reached only the
+//! way an operator and a client reach it: its file, its signals, its log, its sockets, `/proc`.
+//!
+//! Everything runs on threads and blocking sockets, so that no test shares a runtime, and with it a
+//! bug, with the daemon. Every wait has the same generous deadline ([`patience`]); no test sleeps to
+//! let something happen. Every server has an address of 127.0.0.0/8 to itself ([`address`]).
+//!
+//! Start with [`daemon`], then [`backend`] and [`peer`].
+
+mod address;
+mod backend;
+mod config;
+mod daemon;
+mod log;
+mod patience;
+mod pattern;
+mod peer;
+mod proc;
+mod process_backend;
+mod programs;
+mod servers;
+mod storm;
+pub mod words;
+
+pub use address::{fresh_ip, fresh_listen};
+pub use backend::{Backend, BlackHole, Meeting};
+pub use config::{Config, Service};
+pub use daemon::{Daemon, Launch, Signal};
+pub use patience::{DEADLINE, eventually, steadily};
+pub use pattern::Pattern;
+pub use peer::{
+    End, Held, Peer, ask_name, connect, connect_from, echo_once, is_refused, name_and_part,
+    read_name, wait_for_error, with_receive_buffer,
+};
+pub use proc::raise_descriptor_limit;
+pub use process_backend::ProcessBackend;
+pub use programs::{installed, postgres_program};
+pub use servers::{Server, run};
+pub use storm::Storm;

@@ -1,0 +1,124 @@
+//! Byte streams that show a lost, repeated, swapped or changed byte, at its offset.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::peer::End;
+
+/// A prime, so that no buffer size of the daemon divides it and a shift by one buffer shows.
+const PERIOD: usize = 1_048_573;
+
+/// How much is written or read at once unless a test says otherwise.
+const CHUNK: usize = 256 * 1024;
+
+/// A stream of `length` bytes; streams of different seeds differ from the first bytes on.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    start: usize,
+    length: u64,
+    progress: Arc<AtomicU64>,
+}
+
+impl Pattern {
+    /// The stream of `seed`, `length` bytes long.
+    pub fn new(seed: u64, length: u64) -> Self {
+        let start = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) % PERIOD as u64;
+        Self {
+            start: usize::try_from(start).expect("below the period"),
+            length,
+            progress: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// Bytes that the last or running `send` or `expect` has moved.
+    pub fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Writes the whole stream.
+    pub fn send(&self, stream: &mut TcpStream) -> io::Result<()> {
+        let mut offset = 0;
+        while offset < self.length {
+            let piece = self.piece(offset, CHUNK);
+            let written = stream.write(piece)?;
+            offset += written as u64;
+            self.progress.store(offset, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Reads exactly the whole stream, and panics at the first byte that is wrong or missing.
+    pub fn expect(&self, stream: &mut TcpStream) {
+        self.expect_in(stream, CHUNK);
+    }
+
+    /// Like [`Pattern::expect`], at most `at_once` bytes a read.
+    pub fn expect_in(&self, stream: &mut TcpStream, at_once: usize) {
+        let mut buffer = vec![0; at_once];
+        let mut offset = 0;
+        while offset < self.length {
+            let most = at_once.min(usize::try_from(self.length - offset).unwrap_or(usize::MAX));
+            match stream.read(&mut buffer[..most]) {
+                Ok(0) => panic!("FIN after {offset} of {} bytes", self.length),
+                Ok(read) => {
+                    self.check(offset, &buffer[..read]);
+                    offset += read as u64;
+                    self.progress.store(offset, Ordering::Relaxed);
+                }
+                Err(error) => panic!("{error} after {offset} of {} bytes", self.length),
+            }
+        }
+    }
+
+    /// Reads the whole stream and then how it ended.
+    pub fn expect_then_end(&self, stream: &mut TcpStream) -> End {
+        self.expect(stream);
+        let (extra, end) = End::read(stream);
+        assert_eq!(extra, 0, "bytes after the last one");
+        end
+    }
+
+    fn check(&self, offset: u64, got: &[u8]) {
+        let mut done = 0;
+        while done < got.len() {
+            let want = self.piece(offset + done as u64, got.len() - done);
+            let have = &got[done..done + want.len()];
+            if want != have {
+                let at = want
+                    .iter()
+                    .zip(have)
+                    .position(|(want, have)| want != have)
+                    .unwrap_or(0);
+                panic!("byte {} is wrong", offset + (done + at) as u64);
+            }
+            done += want.len();
+        }
+    }
+
+    /// The bytes at `offset`, up to the wrap, the end, or `most`.
+    fn piece(&self, offset: u64, most: usize) -> &'static [u8] {
+        let block = block();
+        let at = usize::try_from((self.start as u64 + offset) % PERIOD as u64)
+            .expect("below the period");
+        let left = usize::try_from(self.length - offset).unwrap_or(usize::MAX);
+        &block[at..block.len().min(at + most.min(left))]
+    }
+}
+
+/// One period of xorshift64*, shared by every stream.
+fn block() -> &'static [u8] {
+    static BLOCK: OnceLock<Vec<u8>> = OnceLock::new();
+    BLOCK.get_or_init(|| {
+        let mut state = 0x2545_F491_4F6C_DD1D_u64;
+        (0..PERIOD)
+            .map(|_| {
+                state ^= state >> 12;
+                state ^= state << 25;
+                state ^= state >> 27;
+                state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_be_bytes()[0]
+            })
+            .collect()
+    })
+}

@@ -1,0 +1,59 @@
+//! What the kernel knows about a process.
+
+use std::fs;
+use std::sync::Once;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Open descriptors of a process.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("the process runs")
+        .count()
+}
+
+/// Resident memory of a process.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("a live process has resident memory");
+    let kilobytes: u64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("VmRSS is a number of kB");
+    kilobytes * 1024
+}
+
+/// CPU time of all threads of a process, in clock ticks (10 ms).
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    // The second field is the name in parentheses, which may itself hold spaces.
+    let (_, rest) = stat.rsplit_once(')').expect("stat names the program");
+    let mut fields = rest.split_whitespace().skip(11);
+    let mut next = || -> u64 {
+        fields
+            .next()
+            .and_then(|field| field.parse().ok())
+            .expect("utime and stime are numbers")
+    };
+    next() + next()
+}
+
+/// Lets this process open as many descriptors as the machine allows; daemons inherit it.
+pub fn raise_descriptor_limit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                maximum: limit.maximum,
+            },
+        )
+        .expect("the soft limit may rise to the hard limit");
+    });
+}

@@ -1,0 +1,216 @@
+//! Real servers to put behind Ballast, each in a directory and at an address of its own.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::address::fresh_ip;
+use super::patience::eventually;
+use super::programs::postgres_program;
+
+/// A running server.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    stop: Signal,
+    directory: TempDir,
+}
+
+impl Server {
+    /// `redis-server`, without persistence.
+    pub fn redis() -> Self {
+        let ip = fresh_ip();
+        let port = 6379;
+        Self::start(ip, port, Signal::KILL, |directory| {
+            let mut command = Command::new("redis-server");
+            command
+                .args(["--bind", &ip.to_string(), "--port", &port.to_string()])
+                .args(["--save", "", "--appendonly", "no", "--dir"])
+                .arg(directory);
+            command
+        })
+    }
+
+    /// nginx with one small page.
+    pub fn nginx() -> Self {
+        let ip = fresh_ip();
+        let port = 8080;
+        Self::start(ip, port, Signal::TERM, |directory| {
+            let file = directory.join("nginx.conf");
+            // Root's workers would run as a user who cannot see this directory.
+            let user = if is_root() { "user root;" } else { "" };
+            let text = format!(
+                "daemon off; {user} worker_processes 1; pid nginx.pid; error_log stderr crit;
+                 events {{ worker_connections 4096; }}
+                 http {{
+                     access_log off; keepalive_requests 1000000;
+                     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+                     uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+                     server {{ listen {ip}:{port}; location / {{ return 200 'a page\\n'; }} }}
+                 }}"
+            );
+            fs::write(&file, text).expect("the directory takes a file");
+            let mut command = Command::new("nginx");
+            command
+                .args(["-e", "stderr", "-p"])
+                .arg(directory)
+                .arg("-c")
+                .arg(file);
+            command
+        })
+    }
+
+    /// PostgreSQL with a fresh cluster that trusts everyone.
+    pub fn postgres() -> Self {
+        let ip = fresh_ip();
+        let port = 5432;
+        let server = Self::start(ip, port, Signal::INT, |directory| {
+            let data = directory.join("data");
+            fs::create_dir(&data).expect("a new directory");
+            hand_over(&data);
+            run(unprivileged(&postgres_program("initdb"))
+                .args(["--auth=trust", "--no-sync", "--username=postgres", "-D"])
+                .arg(&data));
+            let mut command = unprivileged(&postgres_program("postgres"));
+            command
+                .arg("-D")
+                .arg(&data)
+                .args(["-h", &ip.to_string(), "-p", &port.to_string()])
+                .args(["-c", "fsync=off", "-c", "max_connections=200"])
+                .args(["-c", "unix_socket_directories="]);
+            command
+        });
+        // It listens before it serves.
+        eventually("PostgreSQL is ready", || {
+            let ready = Command::new(postgres_program("pg_isready"))
+                .args(["--quiet", "-h", &ip.to_string(), "-p", &port.to_string()])
+                .status()
+                .expect("pg_isready is where pgbench is");
+            ready.success().then_some(())
+        });
+        server
+    }
+
+    /// aiosmtpd, a mail server that speaks first and drops what it gets.
+    pub fn smtp() -> Self {
+        let ip = fresh_ip();
+        let port = 2525;
+        Self::start(ip, port, Signal::KILL, |_| {
+            let mut command = Command::new("/usr/bin/python3");
+            command
+                .args(["-m", "aiosmtpd", "--nosetuid", "--class"])
+                .args(["aiosmtpd.handlers.Sink", "--listen"])
+                .arg(format!("{ip}:{port}"));
+            command
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Kills it. Whatever connects from the returned moment on finds nobody.
+    pub fn kill(&mut self) -> Instant {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is our child");
+        Instant::now()
+    }
+
+    fn start(ip: Ipv4Addr, port: u16, stop: Signal, command: impl Fn(&Path) -> Command) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        // A server with a user of its own must reach what lies in here.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
+            .expect("our directory");
+        let output = fs::File::create(directory.path().join("output")).expect("a new file");
+        let child = command(directory.path())
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("descriptors"))
+            .stderr(output)
+            .spawn()
+            .expect("the server starts");
+        let address = SocketAddr::new(ip.into(), port);
+        let mut server = Self {
+            child,
+            address,
+            stop,
+            directory,
+        };
+        eventually("the server listens", || {
+            if let Some(status) = server.child.try_wait().expect("it is our child") {
+                let said = fs::read_to_string(server.directory.path().join("output"));
+                panic!("the server ended with {status}: {said:?}");
+            }
+            TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()
+        });
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            // It may be gone by now, which is as good.
+            kill_process(Pid::from_child(&self.child), self.stop).ok();
+            self.child.wait().ok();
+        }
+    }
+}
+
+/// Runs a command to its end, which must be a success; what it said.
+pub fn run(command: &mut Command) -> String {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = both(&output);
+    if !output.status.success() {
+        // The message of a panic is cut by nobody, but a long one hides the rest of the report.
+        std::io::stderr()
+            .write_all(said.as_bytes())
+            .expect("stderr");
+        panic!("{command:?}: {}", output.status);
+    }
+    said
+}
+
+fn both(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A command as a user that PostgreSQL accepts: it refuses to run as root.
+fn unprivileged(program: &Path) -> Command {
+    if is_root() {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
+            .arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+fn hand_over(directory: &Path) {
+    if is_root() {
+        // nobody and nogroup, by their fixed numbers.
+        chown(directory, Some(65534), Some(65534)).expect("root may");
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).expect("our directory");
+}

@@ -1,0 +1,37 @@
+//! What the daemon says on stderr, in one place: the tests' only knowledge of its wording.
+
+/// `message` of the line that names a bound address (`service`, `listener`).
+pub const LISTENING: &str = "listening";
+/// `message` of the line after the last listener.
+pub const READY: &str = "ready";
+/// `message` of an accepted reload (`plan`).
+pub const RELOADED: &str = "reloaded";
+/// `message` of a rejected reload (`problems`).
+pub const REJECTED: &str = "reload rejected";
+/// `message` of a transition to up (`service`, `backend`, `after`, `eligible`).
+pub const BACKEND_UP: &str = "backend up";
+/// `message` of a transition to down (`service`, `backend`, `why`, `after`, `eligible`).
+pub const BACKEND_DOWN: &str = "backend down";
+/// `message` of a session's line.
+pub const SESSION: &str = "session";
+/// `message` when a stop begins.
+pub const STOPPING: &str = "stopping";
+/// `message` when it is over (`closed`).
+pub const STOPPED: &str = "stopped";
+
+/// `why` of a refused connect.
+pub const REFUSED: &str = "refused";
+/// `why` of a connect without an answer.
+pub const TIMED_OUT: &str = "timed out";
+/// `cause` of a session that went well.
+pub const FINISHED: &str = "finished";
+/// `cause` of a reset.
+pub const RESET: &str = "reset";
+/// `cause` of the idle timeout.
+pub const IDLE: &str = "idle timeout";
+/// `cause` of the half-closed timeout.
+pub const HALF_CLOSED: &str = "half-closed timeout";
+/// `cause` when nobody may serve.
+pub const NO_BACKEND: &str = "no eligible backend";
+/// `cause` of a drain deadline or a second signal.
+pub const STOPPED_CAUSE: &str = "stopped";
