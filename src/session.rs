@@ -119,7 +119,7 @@ async fn establish(
                 return Ok((socket, terms));
             }
             Err(Connecting::Failed(cause)) => {
-                record.connect_failed();
+                record.connect_failed(cause);
                 skip.insert(index);
                 ending = Ending::new(Who::Backend, Phase::Connect, cause);
                 tracing::debug!(backend = %backend.id(), address = %backend.address(), %cause, "connect failed");

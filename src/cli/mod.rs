@@ -8,6 +8,7 @@ mod run;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -17,7 +18,7 @@ pub fn main() -> ExitCode {
         Ok(Arguments { command }) => match command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(file) => check::run(&file.config),
-            Command::Demo { listen } => demo::run(listen),
+            Command::Demo { listen, pace } => demo::run(listen, pace),
         },
         Err(unusable) => {
             // With stdout or stderr closed there is nobody left to tell.
@@ -83,6 +84,9 @@ enum Command {
         /// Where the balancer listens; port 0 takes any free port
         #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = socket_address)]
         listen: SocketAddr,
+        /// How often a server dies; tests are in a hurry
+        #[arg(long, hide = true, default_value = "10s", value_parser = humantime::parse_duration)]
+        pace: Duration,
     },
 }
 

@@ -31,3 +31,73 @@ pub fn roster(members: &[Member]) -> Vec<Candidate> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str) -> Member {
+        Member {
+            id: BackendId::new("web", name),
+            weight: 3,
+            enabled: true,
+            resolved: true,
+            state: State::Up,
+        }
+    }
+
+    fn names(members: &[Member]) -> Vec<String> {
+        roster(members)
+            .iter()
+            .map(|candidate| candidate.id.name().to_string())
+            .collect()
+    }
+
+    #[test]
+    fn who_is_up_or_unknown_serves_in_the_order_of_the_file() {
+        let unknown = Member {
+            state: State::Unknown,
+            ..member("b")
+        };
+        assert_eq!(names(&[member("c"), unknown, member("a")]), ["c", "b", "a"]);
+    }
+
+    #[test]
+    fn who_is_down_disabled_or_without_an_address_does_not() {
+        let down = Member {
+            state: State::Down,
+            ..member("down")
+        };
+        let disabled = Member {
+            enabled: false,
+            ..member("disabled")
+        };
+        let nameless = Member {
+            resolved: false,
+            ..member("nameless")
+        };
+        assert_eq!(names(&[down, disabled, member("a"), nameless]), ["a"]);
+    }
+
+    #[test]
+    fn nobody_eligible_is_an_empty_roster() {
+        let down = Member {
+            state: State::Down,
+            ..member("a")
+        };
+        assert_eq!(roster(&[down]), []);
+    }
+
+    #[test]
+    fn weights_come_along_and_are_never_zero() {
+        let feather = Member {
+            weight: 0,
+            ..member("b")
+        };
+        let weights: Vec<u32> = roster(&[member("a"), feather])
+            .iter()
+            .map(|candidate| candidate.weight)
+            .collect();
+        assert_eq!(weights, [3, 1]);
+    }
+}

@@ -104,7 +104,7 @@ impl Health {
             self.against = 0;
             return None;
         }
-        self.against += 1;
+        self.against = self.against.saturating_add(1);
         if self.against < needed {
             return None;
         }
@@ -120,5 +120,181 @@ impl Health {
             against: 0,
         };
         Some(transition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DEAD: Verdict = Verdict::Dead(Cause::Refused);
+
+    fn policy(rise: u32, fall: u32) -> Policy {
+        Policy {
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise,
+            fall,
+        }
+    }
+
+    fn verdict(alive: bool) -> Verdict {
+        if alive { Verdict::Alive } else { DEAD }
+    }
+
+    /// A backend whose first verdict was `alive`.
+    fn settled(alive: bool, policy: &Policy) -> Health {
+        let start = Instant::now();
+        let mut health = Health::new(start);
+        health.observe(verdict(alive), policy, start);
+        health
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_first_verdict() {
+        assert_eq!(Health::new(Instant::now()).state(), State::Unknown);
+    }
+
+    #[test]
+    fn the_first_verdict_decides_at_once() {
+        let start = Instant::now();
+        let now = start + Duration::from_millis(300);
+        for (alive, to, cause) in [
+            (true, State::Up, None),
+            (false, State::Down, Some(Cause::Refused)),
+        ] {
+            let mut health = Health::new(start);
+            let transition = health.observe(verdict(alive), &policy(5, 5), now);
+            let expected = Transition {
+                from: State::Unknown,
+                to,
+                after: Duration::from_millis(300),
+                cause,
+            };
+            assert_eq!(transition, Some(expected));
+            assert_eq!((health.state(), health.since()), (to, now));
+        }
+    }
+
+    #[test]
+    fn exactly_fall_failures_in_a_row_take_it_down() {
+        let policy = policy(2, 3);
+        let mut health = settled(true, &policy);
+        let now = health.since() + Duration::from_secs(6);
+        assert_eq!(health.observe(DEAD, &policy, now), None);
+        assert_eq!(health.observe(DEAD, &policy, now), None);
+        assert_eq!(health.against(), 2);
+        let last = Verdict::Dead(Cause::TimedOut);
+        let transition = health.observe(last, &policy, now).unwrap();
+        assert_eq!((transition.from, transition.to), (State::Up, State::Down));
+        assert_eq!(transition.after, Duration::from_secs(6));
+        assert_eq!(
+            transition.cause,
+            Some(Cause::TimedOut),
+            "the last one tells why"
+        );
+        assert_eq!(health.against(), 0);
+    }
+
+    #[test]
+    fn exactly_rise_successes_in_a_row_bring_it_up() {
+        let policy = policy(3, 1);
+        let mut health = settled(false, &policy);
+        let now = health.since();
+        assert_eq!(health.observe(Verdict::Alive, &policy, now), None);
+        assert_eq!(health.observe(Verdict::Alive, &policy, now), None);
+        let transition = health.observe(Verdict::Alive, &policy, now).unwrap();
+        assert_eq!((transition.from, transition.to), (State::Down, State::Up));
+        assert_eq!(transition.cause, None);
+    }
+
+    #[test]
+    fn one_good_verdict_wipes_the_failures_before_it() {
+        let policy = policy(2, 3);
+        let mut health = settled(true, &policy);
+        let now = health.since();
+        for alive in [false, false, true, false, false] {
+            assert_eq!(health.observe(verdict(alive), &policy, now), None);
+        }
+        assert_eq!((health.state(), health.against()), (State::Up, 2));
+    }
+
+    #[test]
+    fn a_threshold_lowered_by_a_reload_counts_what_was_seen() {
+        let mut health = settled(true, &policy(2, 5));
+        let now = health.since();
+        for _ in 0..4 {
+            health.observe(DEAD, &policy(2, 5), now);
+        }
+        assert!(health.observe(DEAD, &policy(2, 2), now).is_some());
+    }
+
+    #[test]
+    fn a_clock_that_seems_to_go_back_is_no_time_at_all() {
+        let policy = policy(1, 1);
+        let mut health = settled(true, &policy);
+        let earlier = health.since().checked_sub(Duration::from_secs(1)).unwrap();
+        let transition = health.observe(DEAD, &policy, earlier).unwrap();
+        assert_eq!(transition.after, Duration::ZERO);
+    }
+
+    /// The rule in one sentence: a backend is in the state of the last run of equal verdicts that
+    /// was long enough, or the first verdict.
+    fn model(verdicts: &[bool], rise: u32, fall: u32) -> bool {
+        let mut up = verdicts[0];
+        for run in verdicts.chunk_by(|a, b| a == b) {
+            let needed = if run[0] { rise } else { fall };
+            if run.len() >= needed as usize {
+                up = run[0];
+            }
+        }
+        up
+    }
+
+    proptest! {
+        #[test]
+        fn the_state_is_that_of_the_last_run_long_enough(
+            verdicts in prop::collection::vec(any::<bool>(), 1..60),
+            rise in 1_u32..6,
+            fall in 1_u32..6,
+        ) {
+            let policy = policy(rise, fall);
+            let start = Instant::now();
+            let mut health = Health::new(start);
+            for (index, &alive) in verdicts.iter().enumerate() {
+                let now = start + Duration::from_secs(index as u64);
+                let before = health.clone();
+                let transition = health.observe(verdict(alive), &policy, now);
+                let up = model(&verdicts[..=index], rise, fall);
+                prop_assert_eq!(health.state(), if up { State::Up } else { State::Down });
+                prop_assert_eq!(transition.is_some(), before.state() != health.state());
+                if let Some(transition) = transition {
+                    prop_assert_eq!(transition.from, before.state());
+                    prop_assert_eq!(transition.to, health.state());
+                    prop_assert_eq!(transition.after, now - before.since());
+                    prop_assert_eq!(transition.cause.is_some(), !alive);
+                    prop_assert_eq!(health.since(), now);
+                } else {
+                    prop_assert_eq!(health.since(), before.since());
+                }
+            }
+        }
+
+        #[test]
+        fn alternating_verdicts_never_flip_it(
+            first in any::<bool>(),
+            rise in 2_u32..9,
+            fall in 2_u32..9,
+        ) {
+            let policy = policy(rise, fall);
+            let mut health = settled(first, &policy);
+            let mut alive = first;
+            for _ in 0..100 {
+                alive = !alive;
+                prop_assert_eq!(health.observe(verdict(alive), &policy, health.since()), None);
+            }
+        }
     }
 }

@@ -7,6 +7,8 @@
 //! from `draw.rs`, so that a lost backend's share never falls to its neighbour.
 
 mod contender;
+#[cfg(test)]
+mod contract;
 mod draw;
 mod least_connections;
 mod maglev;

@@ -54,3 +54,37 @@ impl Strategy for Random {
         Some(lighter.index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::testing::{Pool, assert_shares, at_sequence};
+
+    #[test]
+    fn an_idle_service_is_served_by_weight() {
+        let pool = Pool::new(&ENTRY, &[1, 2, 3, 10]);
+        let counts = pool.count((0..100_000).map(at_sequence));
+        assert_shares(&counts, &[1.0, 2.0, 3.0, 10.0], 0.04);
+    }
+
+    #[test]
+    fn the_busiest_of_all_is_never_picked() {
+        let pool = Pool::new(&ENTRY, &[1; 8]);
+        pool.backends.enter(3, 1);
+        let counts = pool.count((0..50_000).map(at_sequence));
+        // Only if eight draws in a row meet nobody else.
+        assert!(counts[3] <= 1, "{counts:?}");
+    }
+
+    #[test]
+    fn sessions_that_stay_are_spread_by_weight() {
+        let pool = Pool::new(&ENTRY, &[1, 2, 3, 4]);
+        let mut counts = [0; 4];
+        for flow in (0..10_000).map(at_sequence) {
+            let picked = pool.pick(&flow).unwrap();
+            pool.backends.enter(picked, 1);
+            counts[picked] += 1;
+        }
+        assert_shares(&counts, &[1.0, 2.0, 3.0, 4.0], 0.02);
+    }
+}

@@ -3,6 +3,7 @@
 //! [`logging`] is how any line reaches stderr without ever keeping a worker waiting; [`Record`] is
 //! the one line of a session.
 
+pub(crate) mod lines;
 pub mod logging;
 mod record;
 

@@ -53,10 +53,14 @@ impl Record {
     }
 
     /// The connect to the backend being tried failed.
-    pub fn connect_failed(&self) {
+    pub fn connect_failed(&self, cause: Cause) {
         if let Some(lease) = &self.lease {
-            lease.backend().load().tally(self.worker).connect_failed();
-            lease.backend().load().penalise();
+            let load = lease.backend().load();
+            load.tally(self.worker).connect_failed();
+            // Running out of ports or descriptors is no fault of the backend.
+            if cause != Cause::Exhausted {
+                load.penalise();
+            }
         }
     }
 
@@ -87,15 +91,17 @@ impl Record {
         self.judge(ending);
     }
 
-    /// A backend that takes sessions and resets them without a byte is as broken as one that
-    /// refuses them; one that has answered is well.
+    /// A backend that takes sessions and hangs up without a byte is as broken as one that refuses
+    /// them; one that has answered is well.
     fn judge(&self, ending: Ending) {
         if let Some(lease) = &self.lease
             && ending.phase == Phase::Relay
         {
             if self.to_client > 0 {
                 lease.backend().load().relent();
-            } else if ending.who == Who::Backend && ending.cause == Cause::Reset {
+            } else if ending.who == Who::Backend
+                && (ending.cause == Cause::Reset || self.to_backend == 0)
+            {
                 lease.backend().load().penalise();
             }
         }

@@ -1,13 +1,12 @@
 //! Log lines: from `tracing` events to stderr, without ever making a worker wait.
 //!
 //! An event is formatted on the thread that raised it, put into a bounded queue, and written by a
-//! thread of its own ([`queue`]). A terminal or a pipe that stalls costs lines, never bytes of a
+//! thread of its own ([`lines`](super::lines)). A terminal or a pipe that stalls costs lines, never bytes of a
 //! session; what it cost is counted and told. How a line looks is [`format`]'s business. This
 //! module must not know what the lines are about.
 
 mod format;
 mod panic;
-mod queue;
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -22,9 +21,9 @@ use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use super::lines::LineQueue;
 use crate::config::{LogFormat, LogLevel};
 use format::{Milliseconds, Prioritised, Text};
-use queue::LineQueue;
 
 pub use panic::install_panic_hook;
 

@@ -1,4 +1,5 @@
-//! The bounded queue between those who log and the one thread that writes.
+//! Lines to stderr or stdout without waiting: a bounded queue between those who have something to
+//! say and the one thread that writes.
 //!
 //! Written here rather than taken from `tracing-appender`, because that one prints to stdout when
 //! stderr stalls at the exit (a panic if stdout is closed), does not count the lines that a broken
@@ -16,14 +17,14 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// The producers' end; clones share one queue.
 #[derive(Clone, Debug)]
-pub(super) struct LineQueue {
+pub(crate) struct LineQueue {
     sender: SyncSender<Item>,
     lost: Arc<AtomicU64>,
 }
 
 impl LineQueue {
     /// Starts the thread that writes to `sink`. It ends with the process, or with the last clone.
-    pub(super) fn start(sink: impl Write + Send + 'static) -> Self {
+    pub(crate) fn start(sink: impl Write + Send + 'static) -> Self {
         let (sender, receiver) = sync_channel(MOST_LINES);
         let lost = Arc::new(AtomicU64::new(0));
         let writer = Drain {
@@ -43,12 +44,12 @@ impl LineQueue {
     }
 
     /// Lines that were not written: no room in the queue, or the sink failed.
-    pub(super) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
     /// Waits until what was queued before the call is written, at most `patience`.
-    pub(super) fn flush(&self, patience: Duration) {
+    pub(crate) fn flush(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let (done, written) = sync_channel(1);
         let mut item = Item::Mark(done);
@@ -67,7 +68,7 @@ impl LineQueue {
 
     /// Counts lines as lost, without a sink that loses them.
     #[cfg(test)]
-    pub(super) fn lose(&self, lines: u64) {
+    pub(crate) fn lose(&self, lines: u64) {
         self.lost.fetch_add(lines, Ordering::Relaxed);
     }
 }

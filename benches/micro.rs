@@ -1,0 +1,142 @@
+//! Micro benches: what one decision costs, and what a table costs to build, for every registered
+//! strategy. `cargo bench --bench micro -- pick` runs one group.
+//!
+//! A pick is measured with a new cursor, source and entropy each time, over backends that hold a
+//! few sessions, so that neither a branch predictor nor a tie decides the figure.
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
+use ballast::strategy::{Candidate, Entry, Flow, Parameters, REGISTRY, Skip, Strategy};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+
+const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(20);
+    targets = pick, pick_around_the_dead, build
+}
+criterion_main!(benches);
+
+/// The ordinary pick: everybody is up, nothing was tried.
+fn pick(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pick");
+    for entry in REGISTRY {
+        for size in SIZES {
+            let (backends, _) = backends(size);
+            let strategy = build_over(entry, &candidates(&backends));
+            group.bench_function(BenchmarkId::new(entry.name, size), |bencher| {
+                let mut flows = Flows(0);
+                bencher.iter(|| strategy.pick(&flows.next(), &backends, black_box(&Skip::none())));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// The pick between a health transition and the new table: half of the backends are down.
+fn pick_around_the_dead(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pick, half of the backends down");
+    for entry in REGISTRY {
+        for size in [10, 10_000] {
+            let (backends, flags) = backends(size);
+            flags.iter().step_by(2).for_each(|flag| flag.set(true));
+            let strategy = build_over(entry, &candidates(&backends));
+            group.bench_function(BenchmarkId::new(entry.name, size), |bencher| {
+                let mut flows = Flows(0);
+                bencher.iter(|| strategy.pick(&flows.next(), &backends, black_box(&Skip::none())));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A table from its candidates; at 10,000 this bounds how fast a reload can be.
+fn build(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("build");
+    for entry in REGISTRY {
+        for size in SIZES {
+            let (backends, _) = backends(size);
+            let candidates = candidates(&backends);
+            group.bench_function(BenchmarkId::new(entry.name, size), |bencher| {
+                bencher.iter(|| build_over(entry, black_box(&candidates)));
+            });
+        }
+    }
+    // The dearest case of the dearest table: no two backends of one weight.
+    let (backends, _) = backends(10_000);
+    let mut distinct = candidates(&backends);
+    for (candidate, index) in distinct.iter_mut().zip(0..) {
+        candidate.weight = 1 + index * 7_919 % 65_535;
+    }
+    for entry in REGISTRY.iter().filter(|entry| entry.weighted) {
+        let id = BenchmarkId::new(entry.name, "10000 of distinct weights");
+        group.bench_function(id, |bencher| {
+            bencher.iter(|| build_over(entry, black_box(&distinct)));
+        });
+    }
+    group.finish();
+}
+
+fn build_over(entry: &Entry, candidates: &[Candidate]) -> Box<dyn Strategy> {
+    let parameters = Parameters {
+        configured: candidates.len(),
+        ipv6_prefix: 64,
+    };
+    entry.build(candidates, &parameters)
+}
+
+fn candidates(backends: &[Arc<Backend>]) -> Vec<Candidate> {
+    backends
+        .iter()
+        .map(|backend| Candidate {
+            id: backend.id().clone(),
+            weight: backend.weight(),
+        })
+        .collect()
+}
+
+/// Backends of weights 1 to 10 that hold 0 to 7 sessions, with their down flags.
+fn backends(count: usize) -> (Vec<Arc<Backend>>, Vec<Arc<DownFlag>>) {
+    let mut random = fastrand::Rng::with_seed(7);
+    (0..count)
+        .map(|index| {
+            let load = Arc::new(Load::new(2));
+            (0..random.u32(0..8)).for_each(|_| load.enter());
+            let down = Arc::new(DownFlag::default());
+            let backend = Backend::new(
+                BackendId::new("web", format!("app-{index}")),
+                SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
+                random.u32(1..=10),
+                load,
+                Arc::clone(&down),
+            );
+            (Arc::new(backend), down)
+        })
+        .unzip()
+}
+
+/// One flow after the other: a counter for the cursor, Weyl sequences for the rest.
+struct Flows(u64);
+
+impl Flows {
+    fn next(&mut self) -> Flow {
+        self.0 += 1;
+        let spread = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Flow {
+            source: ClientAddr::new(SocketAddr::from((
+                Ipv4Addr::from_bits((spread >> 32) as u32),
+                40_000,
+            ))),
+            sequence: self.0,
+            entropy: spread,
+        }
+    }
+}
