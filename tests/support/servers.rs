@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::address::fresh_ip;
 use super::patience::eventually;
+use super::proc::dies_with_its_test;
 use super::programs::postgres_program;
 
 /// A running server.
@@ -131,7 +132,7 @@ impl Server {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
             .expect("our directory");
         let output = fs::File::create(directory.path().join("output")).expect("a new file");
-        let child = command(directory.path())
+        let child = dies_with_its_test(&mut command(directory.path()))
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("descriptors"))
@@ -171,7 +172,7 @@ pub fn run(command: &mut Command) -> String {
     const LONGEST: Duration = Duration::from_secs(120);
     // Both streams into one file: no pipe that fills up while nobody reads.
     let mut output = tempfile::tempfile().expect("a temporary file");
-    let mut child = command
+    let mut child = dies_with_its_test(command)
         .stdin(Stdio::null())
         .stdout(output.try_clone().expect("descriptors"))
         .stderr(output.try_clone().expect("descriptors"))
@@ -182,7 +183,6 @@ pub fn run(command: &mut Command) -> String {
         match child.try_wait().expect("it is our child") {
             Some(status) => break Some(status),
             None if started.elapsed() > LONGEST => {
-                if std::env::var("HANG").is_ok() { println!("HUNG {}", child.id()); thread::sleep(Duration::from_secs(3600)); }
                 child.kill().expect("it runs");
                 child.wait().expect("it is our child");
                 break None;
@@ -212,6 +212,8 @@ fn unprivileged(program: &Path) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
+            // A change of user clears it.
+            .args(["--pdeathsig=KILL"])
             .arg(program);
         command
     } else {
