@@ -21,6 +21,7 @@ mod wire;
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -35,7 +36,19 @@ use peers::Missing;
 use report::Results;
 use scenarios::Scenario;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match act() {
+        Ok(()) => ExitCode::SUCCESS,
+        // The chain of causes says what is wrong; a backtrace through the runtime would bury it.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What this process is for: one of the bench's own roles, or the bench.
+fn act() -> Result<()> {
     raise_descriptor_limit();
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let text = |index: usize| arguments.get(index).and_then(|argument| argument.to_str());
