@@ -293,6 +293,7 @@ impl Worker {
                     self.context.registry.end_all(cause);
                 }
                 Command::Beat(number) => {
+                    self.context.workspace.borrow_mut().trim();
                     self.peers.own().beat.store(number, Ordering::Relaxed);
                 }
                 Command::Stop => return,

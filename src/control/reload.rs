@@ -249,6 +249,7 @@ impl Running {
                     route,
                     closes: None,
                 };
+                tracing::info!(service = %serving.service.name(), listener = %listening.bound.address(), "listening");
                 self.listeners.insert(key, listening);
             }
         }

@@ -232,7 +232,6 @@ impl Supervisor {
         let built = unpanic(build(blueprints).await);
         self.apply(staged, built);
         for (service, listener) in self.running.bound() {
-            tracing::info!(%service, %listener, "listening");
             self.tell(|| Event::Listening {
                 service,
                 address: listener,

@@ -36,6 +36,8 @@ pub struct Socket {
     finished: bool,
     /// An urgent mark was seen: a short read may have stopped at it, with more behind.
     urgent: bool,
+    /// Urgent bytes are read like others; without, the kernel leaves them out of the stream.
+    inline: bool,
     /// Something was sent since the peer last acknowledged everything.
     unacknowledged: bool,
     sends: Sends,
@@ -71,7 +73,7 @@ enum Sends {
     NoDelay,
     /// Nothing was sent yet, so Nagle's algorithm delays nothing yet.
     None,
-    /// One segment is out: the next send pays for TCP_NODELAY.
+    /// One segment is out: the next send pays for the options.
     One,
 }
 
@@ -93,6 +95,7 @@ impl Socket {
     }
 
     fn register(fd: OwnedFd, sends: Sends) -> io::Result<Self> {
+        let inline = sends == Sends::NoDelay;
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         match sys::register(fd, interest) {
             Ok(io) => Ok(Self {
@@ -100,6 +103,7 @@ impl Socket {
                 failed: None,
                 finished: false,
                 urgent: false,
+                inline,
                 unacknowledged: false,
                 sends,
             }),
@@ -135,12 +139,18 @@ impl Socket {
                 Ok(guard) => guard,
                 Err(error) => break error,
             };
+            if !self.inline && has_urgent(&self.io) {
+                self.inline = read_urgent_inline(&self.io);
+            }
             match rustix::net::recv(guard.get_inner(), &mut *buffer, RecvFlags::empty()) {
                 Ok((read, _)) => {
-                    // A short read has emptied the socket, and knowing so saves the read that would
-                    // say it; but it may also have stopped at an urgent mark with more behind.
-                    if 0 < read && read < buffer.len() && !self.urgent {
-                        self.urgent = self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
+                    if read == buffer.len() {
+                        // The next read will not wait for an event that could tell of a mark.
+                        self.inline = self.inline || read_urgent_inline(&self.io);
+                    } else if read > 0 && !self.urgent {
+                        // A short read has emptied the socket, and knowing so saves the read that
+                        // would say it; but it may also have stopped at a mark with more behind.
+                        self.urgent = has_urgent(&self.io);
                         if !self.urgent {
                             guard.clear_ready();
                         }
@@ -172,7 +182,7 @@ impl Socket {
                 Ok(moved) => return Poll::Ready(Ok(moved)),
                 Err(Errno::AGAIN) if self.failed.is_some() => break Errno::CONNRESET.into(),
                 Err(Errno::AGAIN) => {
-                    self.urgent |= self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
+                    self.urgent |= has_urgent(&self.io);
                     if self.urgent {
                         return Poll::Pending;
                     }
@@ -240,6 +250,8 @@ impl Socket {
             Sends::None => self.sends = Sends::One,
             Sends::One => {
                 self.sends = Sends::NoDelay;
+                // A server may now send a lone urgent byte, which no event would tell of.
+                self.inline = self.inline || read_urgent_inline(&self.io);
                 // Without the option the connection is slower, not wrong.
                 if let Err(error) = sockopt::set_tcp_nodelay(self.io.get_ref(), true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -333,6 +345,19 @@ impl Socket {
             Ok(Err(error)) | Err(error) => Some(Cause::from_io(&error.into())),
         }
     }
+}
+
+/// Whether an event has told of an urgent mark.
+fn has_urgent(io: &AsyncFd<OwnedFd>) -> bool {
+    io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+}
+
+/// Has urgent bytes read in their place. Accepted sockets inherit it; a backend's pays for it when
+/// it matters.
+fn read_urgent_inline(io: &AsyncFd<OwnedFd>) -> bool {
+    sockopt::set_socket_oobinline(io.get_ref(), true)
+        .inspect_err(|error| tracing::debug!(%error, "cannot set SO_OOBINLINE"))
+        .is_ok()
 }
 
 impl AsFd for Socket {

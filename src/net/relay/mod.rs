@@ -45,6 +45,11 @@ impl Workspace {
             pipes: Pipes::new(),
         })
     }
+
+    /// Lets go of what was not needed since the last call; a worker calls it about once a second.
+    pub fn trim(&mut self) {
+        self.pipes.trim();
+    }
 }
 
 /// How a session is relayed, and how long silence may last.

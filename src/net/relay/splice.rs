@@ -88,6 +88,8 @@ impl Pipe {
 #[derive(Debug)]
 pub(super) struct Pipes {
     idle: Vec<Pipe>,
+    /// Pipes that were never needed since the last look.
+    spare: usize,
     /// Those in the pool and those in use.
     open: usize,
     refused: Option<Instant>,
@@ -97,6 +99,7 @@ impl Pipes {
     pub(super) fn new() -> Self {
         Self {
             idle: Vec::new(),
+            spare: 0,
             open: 0,
             refused: None,
         }
@@ -105,6 +108,7 @@ impl Pipes {
     /// An empty pipe, unless the worker has its share or the kernel refuses one.
     pub(super) fn take(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.idle.pop() {
+            self.spare = self.spare.min(self.idle.len());
             return Some(pipe);
         }
         if self.open >= MOST_PIPES || self.refused.is_some_and(|since| since.elapsed() < REST) {
@@ -122,6 +126,13 @@ impl Pipes {
                 None
             }
         }
+    }
+
+    /// Closes the pipes that were not needed since the last call.
+    pub(super) fn trim(&mut self) {
+        self.open -= self.spare;
+        self.idle.truncate(self.idle.len() - self.spare);
+        self.spare = self.idle.len();
     }
 
     /// Takes a pipe back. One that still holds bytes is closed: they must never reach another
@@ -150,6 +161,20 @@ mod tests {
         let clean = pipes.take().unwrap();
         pipes.give_back(clean);
         assert_eq!((pipes.idle.len(), pipes.open), (1, 1));
+    }
+
+    #[test]
+    fn pipes_that_are_not_needed_are_closed() {
+        let mut pipes = Pipes::new();
+        let held: Vec<_> = (0..3).filter_map(|_| pipes.take()).collect();
+        held.into_iter().for_each(|pipe| pipes.give_back(pipe));
+        pipes.trim();
+        let needed = pipes.take().unwrap();
+        pipes.give_back(needed);
+        pipes.trim();
+        assert_eq!((pipes.idle.len(), pipes.open), (1, 1));
+        pipes.trim();
+        assert_eq!((pipes.idle.len(), pipes.open), (0, 0));
     }
 
     #[test]
