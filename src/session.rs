@@ -13,9 +13,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
-use crate::net::relay::{Terms, Workspace, relay};
+use crate::net::relay::{Relay, Terms, Workspace};
 use crate::net::{Arrival, Connecting, Registry, Socket, Ticket, connect};
-use crate::pool::{Door, Lease, Permit, Route};
+use crate::pool::{Door, Lease, Permit};
 use crate::strategy::Skip;
 use crate::telemetry::Record;
 
@@ -41,64 +41,42 @@ pub struct Client {
     pub permit: Permit,
 }
 
-/// Serves one client until both sides are done.
-pub async fn serve(context: Rc<Context>, route: Door, client: Client) {
-    let _permit = client.permit;
+/// Serves one client until both sides are done, and lets go of `seat` then.
+///
+/// Thousands of these sit idle, so whatever is big is kept once and by reference, and what only
+/// connecting needs lives in a box until then.
+pub async fn serve<Seat>(context: Rc<Context>, route: Door, client: Client, seat: Seat) {
+    let _seat = seat;
     let ticket = context.registry.enter();
-    let log = route.service().snapshot().session_log;
-    let mut record = Record::open(context.worker, client.address, route.clone(), log);
-    let ending = match Socket::accepted(client.socket) {
-        Ok(socket) => {
-            run(
-                &context,
-                &route,
-                client.address,
-                socket,
-                &ticket,
-                &mut record,
-            )
-            .await
+    let mut record = Record::open(context.worker, client.address, route, client.permit);
+    let mut established = Box::pin(establish(client.socket, &ticket, &mut record)).await;
+    let ending = match &mut established {
+        Ok(relay) => {
+            let report = relay.run(&ticket, &context.workspace).await;
+            record.moved(report.to_backend, report.to_client);
+            let phase = if report.cause == Cause::Stopped {
+                Phase::Drain
+            } else {
+                Phase::Relay
+            };
+            Ending::new(report.who, phase, report.cause)
         }
-        Err(error) => Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error)),
+        Err(ending) => *ending,
     };
     record.close(ending);
 }
 
-async fn run(
-    context: &Context,
-    route: &Route,
-    address: ClientAddr,
-    client: Socket,
-    ticket: &Ticket,
-    record: &mut Record,
-) -> Ending {
-    let (backend, terms) = match establish(route, address, ticket, record).await {
-        Ok(established) => established,
-        // The client's socket is dropped here, and so reset.
-        Err(ending) => return ending,
-    };
-    let report = relay(client, backend, ticket, &context.workspace, terms).await;
-    record.moved(report.to_backend, report.to_client);
-    let phase = if report.cause == Cause::Stopped {
-        Phase::Drain
-    } else {
-        Phase::Relay
-    };
-    Ending::new(report.who, phase, report.cause)
-}
-
-/// Picks and connects, until a backend takes the session or none is left to try. The snapshot is
-/// let go before the relay starts, so that old tables do not live as long as the longest session.
-async fn establish(
-    route: &Route,
-    address: ClientAddr,
-    ticket: &Ticket,
-    record: &mut Record,
-) -> Result<(Socket, Terms), Ending> {
+/// Picks and connects, until a backend takes the session or none is left to try; then the client's
+/// socket is dropped, and so reset. The snapshot is let go before the relay starts, so that old
+/// tables do not live as long as the longest session.
+async fn establish(client: Arrival, ticket: &Ticket, record: &mut Record) -> Result<Relay, Ending> {
+    let client = Socket::accepted(client)
+        .map_err(|error| Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error)))?;
+    let route = record.route().clone();
     let service = route.service();
     let snapshot = service.snapshot();
     let timeouts = snapshot.timeouts;
-    let flow = service.flow(address, fastrand::u64(..));
+    let flow = service.flow(record.client(), fastrand::u64(..));
     let give_up = record.started() + timeouts.connect_total;
     let mut skip = Skip::none();
     let mut ending = Ending::new(Who::Ballast, Phase::Accept, Cause::NoBackend);
@@ -109,14 +87,14 @@ async fn establish(
         record.attempt(Lease::acquire(backend));
         let deadline = give_up.min(Instant::now() + timeouts.connect);
         match connect(backend.address(), ticket, deadline).await {
-            Ok(socket) => {
+            Ok(backend) => {
                 record.connected();
                 let terms = Terms {
                     idle: timeouts.idle,
                     half_closed: timeouts.half_closed,
                     mode: snapshot.relay,
                 };
-                return Ok((socket, terms));
+                return Ok(Relay::new(client, backend, terms));
             }
             Err(Connecting::Failed(cause)) => {
                 record.connect_failed(cause);

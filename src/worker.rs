@@ -303,9 +303,21 @@ impl Worker {
 }
 
 fn serve(context: &Rc<Context>, route: Door, client: Client, seat: Seat) {
-    let session = session::serve(Rc::clone(context), route, client);
-    tokio::task::spawn_local(async move {
-        let _seat = seat;
-        session.await;
-    });
+    tokio::task::spawn_local(session::serve(Rc::clone(context), route, client, seat));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<F: Future>(_: &dyn Fn(Rc<Context>, Door, Client, Seat) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_session_is_small() {
+        // Thousands of them sit idle, and this is most of what each one costs.
+        let size = future_size(&session::serve::<Seat>);
+        assert!(size <= 640, "{size} bytes");
+    }
 }

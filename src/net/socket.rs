@@ -24,7 +24,7 @@ pub(super) const KEEPALIVE_PROBES: u32 = 6;
 /// Never SPLICE_F_MORE: see the relay's splice.
 const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
-/// A socket whose `Drop` sends RST. Only [`Socket::finish`] closes with a FIN: a FIN after a loss
+/// A socket whose `Drop` sends RST. Only after [`Socket::finish`] it is a FIN: a FIN after a loss
 /// would tell the peer that all is well.
 ///
 /// Any error latches: afterwards the kernel may answer a read with 0, and that would look like an
@@ -299,8 +299,9 @@ impl Socket {
         }
     }
 
-    /// Closes with a FIN. For a session whose two directions have both ended well.
-    pub fn finish(mut self) {
+    /// Has the close that follows send a FIN. For a session whose two directions have both ended
+    /// well.
+    pub fn finish(&mut self) {
         self.finished = true;
     }
 

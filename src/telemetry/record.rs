@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::SessionLog;
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
-use crate::pool::{Door, Lease};
+use crate::pool::{Door, Lease, Permit};
 
 /// What is known of a session so far.
 #[derive(Debug)]
 pub struct Record {
-    worker: usize,
+    worker: u32,
     client: ClientAddr,
     route: Door,
     log: SessionLog,
@@ -21,16 +21,17 @@ pub struct Record {
     to_backend: u64,
     to_client: u64,
     ending: Option<Ending>,
+    _permit: Permit,
 }
 
 impl Record {
-    /// A session of `client` that starts now on `worker`.
-    pub fn open(worker: usize, client: ClientAddr, route: Door, log: SessionLog) -> Self {
+    /// A session of `client` that starts now on `worker` and holds `permit` until its end.
+    pub fn open(worker: usize, client: ClientAddr, route: Door, permit: Permit) -> Self {
         Self {
-            worker,
+            worker: worker as u32,
             client,
+            log: route.service().snapshot().session_log,
             route,
-            log,
             started: Instant::now(),
             attempts: 0,
             connected: None,
@@ -38,7 +39,18 @@ impl Record {
             to_backend: 0,
             to_client: 0,
             ending: None,
+            _permit: permit,
         }
+    }
+
+    /// Who connected.
+    pub fn client(&self) -> ClientAddr {
+        self.client
+    }
+
+    /// What it came through.
+    pub fn route(&self) -> &Door {
+        &self.route
     }
 
     /// When the session started.
@@ -56,7 +68,7 @@ impl Record {
     pub fn connect_failed(&self, cause: Cause) {
         if let Some(lease) = &self.lease {
             let load = lease.backend().load();
-            load.tally(self.worker).connect_failed();
+            load.tally(self.worker as usize).connect_failed();
             // Running out of ports or descriptors is no fault of the backend.
             if cause != Cause::Exhausted {
                 load.penalise();
@@ -68,7 +80,11 @@ impl Record {
     pub fn connected(&mut self) {
         self.connected = Some(self.started.elapsed());
         if let Some(lease) = &self.lease {
-            lease.backend().load().tally(self.worker).connected();
+            lease
+                .backend()
+                .load()
+                .tally(self.worker as usize)
+                .connected();
         }
     }
 
@@ -80,7 +96,7 @@ impl Record {
             lease
                 .backend()
                 .load()
-                .tally(self.worker)
+                .tally(self.worker as usize)
                 .moved(to_backend, to_client);
         }
     }

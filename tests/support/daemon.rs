@@ -16,7 +16,9 @@ use tempfile::TempDir;
 use super::config::Config;
 use super::log::{Line, Log};
 use super::patience::eventually;
-use super::proc::{cpu_ticks, descriptors, raise_descriptor_limit, resident_bytes};
+use super::proc::{
+    cpu_ticks, descriptors, dies_with_its_test, raise_descriptor_limit, resident_bytes,
+};
 use super::words;
 
 /// What a daemon is started with.
@@ -72,7 +74,7 @@ impl Launch {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("ballast.toml");
         fs::write(&file, text).expect("the directory takes a file");
-        let mut child = Command::new("sh")
+        let mut child = dies_with_its_test(&mut Command::new("sh"))
             .arg("-c")
             .arg(format!("{}exec \"$0\" run -c \"$1\"", self.prelude))
             .arg(env!("CARGO_BIN_EXE_ballast"))

@@ -1,9 +1,14 @@
 //! What the kernel knows about a process.
 
 use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Once;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 
 /// Open descriptors of a process.
 pub fn descriptors(pid: u32) -> usize {
@@ -40,6 +45,18 @@ pub fn cpu_ticks(pid: u32) -> u64 {
             .expect("utime and stime are numbers")
     };
     next() + next()
+}
+
+/// Has the kernel kill the process with the thread that starts it, however that one ends: a test
+/// run that is killed leaves no servers behind.
+#[expect(unsafe_code, reason = "nothing else runs between fork and exec")]
+pub fn dies_with_its_test(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure makes one system call, which allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| {
+            set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)
+        })
+    }
 }
 
 /// Lets this process open as many descriptors as the machine allows; daemons inherit it.

@@ -2,7 +2,7 @@
 //! a dying server does. The process is this test binary, started again.
 
 use std::env;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::address::fresh_ip;
 use super::backend::Backend;
+use super::proc::dies_with_its_test;
 
 const NAME: &str = "BALLAST_TESTS_BACKEND_NAME";
 const ADDRESS: &str = "BALLAST_TESTS_BACKEND_ADDRESS";
@@ -42,11 +43,12 @@ impl ProcessBackend {
     pub fn start(&mut self) {
         let body = concat!(module_path!(), "::backend_process");
         let (_, body) = body.split_once("::").expect("a path below the crate");
-        let mut child = Command::new(env::current_exe().expect("this binary has a path"))
+        let binary = env::current_exe().expect("this binary has a path");
+        let mut child = dies_with_its_test(&mut Command::new(binary))
             .args(["--exact", body, "--ignored", "--nocapture"])
             .env(NAME, &self.name)
             .env(ADDRESS, self.address.to_string())
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .expect("this binary starts");
@@ -87,10 +89,7 @@ fn backend_process() {
     // The test harness may have left its own words on the line.
     println!("\nbackend at {}", backend.address());
     io::stdout().flush().expect("the parent listens");
-    // The parent holds the other end: when it dies, however it dies, this process leaves too.
-    let mut rest = Vec::new();
-    thread::spawn(move || drop(io::stdin().read_to_end(&mut rest)))
-        .join()
-        .expect("reading ends");
-    std::process::exit(0);
+    loop {
+        thread::park();
+    }
 }

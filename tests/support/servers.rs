@@ -1,11 +1,12 @@
 //! Real servers to put behind Ballast, each in a directory and at an address of its own.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 use super::address::fresh_ip;
 use super::patience::eventually;
+use super::proc::dies_with_its_test;
 use super::programs::postgres_program;
 
 /// A running server.
@@ -130,7 +132,7 @@ impl Server {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
             .expect("our directory");
         let output = fs::File::create(directory.path().join("output")).expect("a new file");
-        let child = command(directory.path())
+        let child = dies_with_its_test(&mut command(directory.path()))
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("descriptors"))
@@ -165,29 +167,39 @@ impl Drop for Server {
     }
 }
 
-/// Runs a command to its end, which must be a success; what it said.
+/// Runs a command to its end, which must be a success and come in time; what it said.
 pub fn run(command: &mut Command) -> String {
-    let output = command
+    const LONGEST: Duration = Duration::from_secs(120);
+    // Both streams into one file: no pipe that fills up while nobody reads.
+    let mut output = tempfile::tempfile().expect("a temporary file");
+    let mut child = dies_with_its_test(command)
         .stdin(Stdio::null())
-        .output()
+        .stdout(output.try_clone().expect("descriptors"))
+        .stderr(output.try_clone().expect("descriptors"))
+        .spawn()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = both(&output);
-    if !output.status.success() {
-        // The message of a panic is cut by nobody, but a long one hides the rest of the report.
-        std::io::stderr()
-            .write_all(said.as_bytes())
-            .expect("stderr");
-        panic!("{command:?}: {}", output.status);
+    let started = Instant::now();
+    let status = loop {
+        match child.try_wait().expect("it is our child") {
+            Some(status) => break Some(status),
+            None if started.elapsed() > LONGEST => {
+                child.kill().expect("it runs");
+                child.wait().expect("it is our child");
+                break None;
+            }
+            None => thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let mut said = String::new();
+    output
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| output.read_to_string(&mut said))
+        .expect("what it said is text");
+    match status {
+        Some(status) if status.success() => said,
+        Some(status) => panic!("{command:?}: {status}\n{said}"),
+        None => panic!("{command:?} did not end within {LONGEST:?}\n{said}"),
     }
-    said
-}
-
-fn both(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
 }
 
 fn is_root() -> bool {
@@ -200,6 +212,8 @@ fn unprivileged(program: &Path) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
+            // A change of user clears it.
+            .args(["--pdeathsig=KILL"])
             .arg(program);
         command
     } else {

@@ -76,58 +76,9 @@ pub struct Report {
     pub cause: Cause,
 }
 
-/// Relays until both directions have ended, one side has failed, a limit has passed or the session
-/// is told to end. Both sockets are closed with a FIN if all went well, else reset.
-pub async fn relay(
-    client: Socket,
-    backend: Socket,
-    ticket: &Ticket,
-    workspace: &RefCell<Workspace>,
-    terms: Terms,
-) -> Report {
-    let mut relay = Relay {
-        client,
-        backend,
-        to_backend: Direction::new(terms.mode),
-        to_client: Direction::new(terms.mode),
-        terms,
-        active: Instant::now(),
-        kept_alive: false,
-        first_to_end: None,
-    };
-    ticket.schedule(relay.next_check(relay.active));
-    let (who, cause) = poll_fn(|cx| relay.poll(cx, ticket, workspace)).await;
-    let Relay {
-        mut client,
-        mut backend,
-        mut to_backend,
-        mut to_client,
-        ..
-    } = relay;
-    {
-        let pipes = &mut workspace.borrow_mut().pipes;
-        to_backend.release(pipes);
-        to_client.release(pipes);
-    }
-    match (who, cause) {
-        (_, Cause::Finished) => {
-            client.finish();
-            backend.finish();
-        }
-        (Who::Client, _) => deliver(&mut backend, ticket).await,
-        (Who::Backend, _) => deliver(&mut client, ticket).await,
-        (Who::Ballast, _) => {}
-    }
-    Report {
-        to_backend: to_backend.moved(),
-        to_client: to_client.moved(),
-        who,
-        cause,
-    }
-}
-
+/// Two connected sockets, and what has to be known to move bytes between them.
 #[derive(Debug)]
-struct Relay {
+pub struct Relay {
     client: Socket,
     backend: Socket,
     to_backend: Direction,
@@ -141,6 +92,51 @@ struct Relay {
 }
 
 impl Relay {
+    /// A relay between `client` and `backend`, nothing moved yet.
+    pub fn new(client: Socket, backend: Socket, terms: Terms) -> Self {
+        Self {
+            client,
+            backend,
+            to_backend: Direction::new(terms.mode),
+            to_client: Direction::new(terms.mode),
+            terms,
+            active: Instant::now(),
+            kept_alive: false,
+            first_to_end: None,
+        }
+    }
+
+    /// Relays until both directions have ended, one side has failed, a limit has passed or the
+    /// session is told to end. When the relay is dropped then, both sockets are closed
+    /// with a FIN if all went well, else with a reset.
+    pub async fn run(&mut self, ticket: &Ticket, workspace: &RefCell<Workspace>) -> Report {
+        ticket.schedule(self.next_check(self.active));
+        let (who, cause) = poll_fn(|cx| self.poll(cx, ticket, workspace)).await;
+        let report = Report {
+            to_backend: self.to_backend.moved(),
+            to_client: self.to_client.moved(),
+            who,
+            cause,
+        };
+        {
+            let pipes = &mut workspace.borrow_mut().pipes;
+            self.to_backend.release(pipes);
+            self.to_client.release(pipes);
+        }
+        if cause == Cause::Finished {
+            self.client.finish();
+            self.backend.finish();
+        } else if who != Who::Ballast {
+            let survivor = match who {
+                Who::Client => &mut self.backend,
+                Who::Backend | Who::Ballast => &mut self.client,
+            };
+            // Rare, so not part of what every session weighs.
+            Box::pin(deliver(survivor, ticket)).await;
+        }
+        report
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
