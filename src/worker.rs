@@ -181,7 +181,7 @@ impl Peers {
             } else {
                 one
             };
-            let own = sessions(self.own) + 1;
+            let own = sessions(self.own);
             let drift = (own / 8).max(2);
             if own >= sessions(other) + drift {
                 chosen = other;
