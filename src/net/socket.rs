@@ -2,7 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -350,7 +351,16 @@ impl Socket {
 
 /// Whether an event has told of an urgent mark.
 fn has_urgent(io: &AsyncFd<OwnedFd>) -> bool {
-    io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+    // This is one atomic load, but for the runtime a FIN has priority too …
+    if io.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
+        return false;
+    }
+    // … so look closer, without waiting.
+    let mut cx = Context::from_waker(Waker::noop());
+    match pin!(io.ready(Interest::PRIORITY)).poll(&mut cx) {
+        Poll::Ready(Ok(guard)) => guard.ready().is_priority(),
+        Poll::Ready(Err(_)) | Poll::Pending => false,
+    }
 }
 
 /// Has urgent bytes read in their place. Accepted sockets inherit it; a backend's pays for it when
