@@ -4,14 +4,22 @@
 //! A pick is measured with a new cursor, source and entropy each time, over backends that hold a
 //! few sessions, so that neither a branch predictor nor a tie decides the figure.
 
+use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ballast::config::{ListenConfig, RelayMode, compile};
 use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
+use ballast::net::relay::{Relay, Terms, Workspace};
+use ballast::net::{Accepted, BoundListener, Listener, Registry, Socket, connect};
 use ballast::strategy::{Candidate, Entry, Flow, Parameters, REGISTRY, Skip, Strategy};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 
@@ -21,7 +29,7 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .sample_size(20);
-    targets = pick, pick_around_the_dead, build
+    targets = pick, pick_around_the_dead, build, relay_turn, compile_configuration
 }
 criterion_main!(benches);
 
@@ -101,6 +109,100 @@ fn candidates(backends: &[Arc<Backend>]) -> Vec<Candidate> {
             weight: backend.weight(),
         })
         .collect()
+}
+
+/// One message on its way from one socket to another, by itself and through the relay: the
+/// difference is one turn. All on one thread, the kernel's work included.
+fn relay_turn(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("one message, one way");
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .expect("a runtime");
+    for size in [64, 16 * 1024, 64 * 1024] {
+        for relayed in [false, true] {
+            let name = if relayed { "relayed" } else { "direct" };
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                bencher.iter_custom(|times| runtime.block_on(messages(times, size, relayed)));
+            });
+        }
+    }
+    group.finish();
+}
+
+async fn messages(times: u64, size: usize, relayed: bool) -> Duration {
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let address = server.local_addr().expect("an address");
+    let mut from = if relayed {
+        through_a_relay(address).await
+    } else {
+        TcpStream::connect(address).await.expect("a connection")
+    };
+    from.set_nodelay(true).expect("TCP_NODELAY");
+    let (mut to, _) = server.accept().await.expect("a client");
+    let mut buffer = vec![0; size];
+    let started = Instant::now();
+    for _ in 0..times {
+        from.write_all(&buffer).await.expect("sent");
+        to.read_exact(&mut buffer).await.expect("received");
+    }
+    started.elapsed()
+}
+
+/// The client's end of a session whose backend is at `address`.
+async fn through_a_relay(address: SocketAddr) -> TcpStream {
+    let listen = ListenConfig {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        dual_stack: false,
+    };
+    let bound = BoundListener::bind(&listen, 1, &[]).expect("bound");
+    bound.listen(16).expect("listening");
+    let listener = Listener::register(bound.of_worker(0)).expect("registered");
+    let client = TcpStream::connect(bound.address())
+        .await
+        .expect("a connection");
+    listener.ready().await.expect("a client");
+    let Accepted::Client(arrival, _) = listener.accept(false) else {
+        panic!("no client");
+    };
+    let accepted = Socket::accepted(arrival).expect("registered");
+    tokio::task::spawn_local(async move {
+        let ticket = Registry::new().enter();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let backend = connect(address, &ticket, deadline)
+            .await
+            .expect("a backend");
+        let terms = Terms {
+            idle: Duration::from_secs(3600),
+            half_closed: Duration::from_secs(300),
+            mode: RelayMode::Auto,
+        };
+        let workspace: RefCell<Workspace> = Workspace::new();
+        Relay::new(accepted, backend, terms)
+            .run(&ticket, &workspace)
+            .await;
+    });
+    client
+}
+
+/// A whole file: parsed, checked, compiled.
+fn compile_configuration(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("compile a configuration");
+    for size in SIZES {
+        let mut file = String::from("[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:80\"\n");
+        for index in 0..size {
+            let (high, low) = (index / 256, index % 256);
+            writeln!(
+                file,
+                "[[service.backend]]\nname = \"app-{index}\"\naddress = \"10.0.{high}.{low}:8080\""
+            )
+            .expect("a string takes it");
+        }
+        group.bench_function(BenchmarkId::new("backends", size), |bencher| {
+            bencher.iter(|| compile(black_box(&file), "bench"));
+        });
+    }
+    group.finish();
 }
 
 /// Backends of weights 1 to 10 that hold 0 to 7 sessions, with their down flags.
