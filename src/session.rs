@@ -99,8 +99,19 @@ async fn establish(client: Arrival, ticket: &Ticket, record: &mut Record) -> Res
             Err(Connecting::Failed(cause)) => {
                 record.connect_failed(cause);
                 skip.insert(index);
-                ending = Ending::new(Who::Backend, Phase::Connect, cause);
-                tracing::debug!(backend = %backend.id(), address = %backend.address(), %cause, "connect failed");
+                let who = if cause == Cause::Exhausted {
+                    Who::Ballast
+                } else {
+                    Who::Backend
+                };
+                ending = Ending::new(who, Phase::Connect, cause);
+                tracing::debug!(
+                    service = %service.name(),
+                    backend = %backend.id().name(),
+                    address = %backend.address(),
+                    %cause,
+                    "connect failed"
+                );
             }
             Err(Connecting::Ended(cause)) => {
                 return Err(Ending::new(Who::Ballast, Phase::Connect, cause));

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -24,9 +25,16 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use self::accept::Acceptor;
 use crate::model::Cause;
 use crate::net::relay::Workspace;
-use crate::net::{Key, Listener, Registry, Unregistered};
+use crate::net::{Key, Listener, Registry, Unregistered, reset_everything};
 use crate::pool::{Door, Permits, Route};
 use crate::session::{self, Client, Context};
+
+/// How long the writer of the log is given before an abort.
+const LAST_LINE: Duration = Duration::from_millis(100);
+/// How long workers may take to stop, …
+const STOPPING: Duration = Duration::from_secs(5);
+/// … and how often that is looked at.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What a worker is asked to do. The inbox needs no bound of its own: clients in it hold permits,
 /// and control sends a handful of the rest.
@@ -142,14 +150,17 @@ impl Workers {
         }
     }
 
-    /// Stops the threads; sessions that are left are reset.
+    /// Stops the threads; sessions that are left are reset. A thread that does not end in time is
+    /// stuck, and ends the process.
     pub fn stop(self) {
         self.tell(|_| Command::Stop);
-        for thread in self.threads {
-            // A worker that panicked has aborted the process.
-            if thread.join().is_err() {
-                tracing::error!("a worker ended badly");
+        let started = Instant::now();
+        while !self.threads.iter().all(JoinHandle::is_finished) {
+            if started.elapsed() > STOPPING {
+                tracing::error!("a worker does not stop");
+                die();
             }
+            thread::sleep(LOOK);
         }
     }
 }
@@ -220,10 +231,27 @@ fn live(peers: Peers, permits: &'static Permits, inbox: UnboundedReceiver<Comman
 }
 
 fn abort(worker: usize, why: &str) -> ! {
-    tracing::error!(worker, why, "worker died: aborting");
+    tracing::error!(worker, why, "worker died");
+    die();
+}
+
+/// Ends the process at once: every session with RST, and with a core dump where those are wanted.
+pub fn die() -> ! {
+    reset_everything();
     // The log has a thread of its own; the last line deserves a moment.
-    thread::sleep(std::time::Duration::from_millis(100));
+    thread::sleep(LAST_LINE);
     std::process::abort();
+}
+
+/// Runs a task that the worker cannot do without. The runtime keeps a panic to the task, so it is
+/// passed on from here.
+fn spawn_essential(worker: usize, task: impl Future<Output = ()> + 'static) {
+    let task = tokio::task::spawn_local(task);
+    tokio::task::spawn_local(async move {
+        if task.await.is_err_and(|error| error.is_panic()) {
+            abort(worker, "one of its tasks panicked");
+        }
+    });
 }
 
 struct Worker {
@@ -258,7 +286,7 @@ impl Worker {
         };
         match Listener::register(socket) {
             Ok(listener) => {
-                tokio::task::spawn_local(acceptor.run(listener, closing));
+                spawn_essential(self.peers.own, acceptor.run(listener, closing));
                 self.accepting.insert(key, close);
             }
             // Serving with fewer workers than the kernel spreads clients over would lose some.
@@ -271,7 +299,7 @@ impl Worker {
 
     async fn run(mut self, mut inbox: UnboundedReceiver<Command>) {
         let registry = self.context.registry.clone();
-        tokio::task::spawn_local(async move { registry.drive().await });
+        spawn_essential(self.peers.own, async move { registry.drive().await });
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Listen { key, route, socket } => self.listen(key, route, socket),

@@ -50,6 +50,8 @@ pub enum Event {
 pub enum Order {
     /// Read the configuration again (SIGHUP).
     Reload,
+    /// Tell every backend's state and counters in the log (SIGUSR1).
+    Report,
     /// Stop accepting, drain, end; given again, end at once (SIGTERM, SIGINT).
     Stop,
 }

@@ -9,7 +9,9 @@ const OWN: usize = 64;
 /// Descriptors that each worker's runtime holds.
 const PER_WORKER: usize = 8;
 /// The most probes in flight at a time, however many backends there are.
-pub(super) const MOST_PROBES: usize = 1024;
+const MOST_PROBES: usize = 1024;
+/// Fewer sessions than this are hardly what anybody wants.
+const FEW: usize = 64;
 /// Ends of a pipe.
 const PER_PIPE: usize = 2;
 /// Sockets of a session.
@@ -24,30 +26,45 @@ pub(super) struct Limits {
     pub(super) probes: usize,
 }
 
+/// How many probes may be in flight, whatever the configuration: a reload may bring any number of
+/// backends.
+fn probes(descriptors: usize) -> usize {
+    MOST_PROBES.min(descriptors / 8).max(1)
+}
+
 /// `max_connections` as configured, or what the descriptor limit leaves room for; never more than
 /// that. Raises the soft limit to the hard one.
 pub(super) fn limits(config: &Config, workers: usize) -> Limits {
     let descriptors = usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX);
-    let (limits, possible) = within(descriptors, config, workers);
-    if let Some(wanted) = config.runtime.max_connections
-        && wanted.get() as usize > possible
-    {
-        tracing::warn!(
-            configured = wanted,
-            max_connections = possible,
-            descriptors,
-            "max_connections lowered to what the descriptor limit allows (LimitNOFILE)"
-        );
-    }
-    limits
+    within(descriptors, config, workers)
 }
 
-fn within(descriptors: usize, config: &Config, workers: usize) -> (Limits, usize) {
+impl Limits {
+    /// Tells if the descriptor limit is a nuisance.
+    pub(super) fn warn(&self, config: &Config) {
+        if self.max_connections < FEW && config.runtime.max_connections.is_none() {
+            tracing::warn!(
+                max_connections = self.max_connections,
+                "the descriptor limit leaves room for few sessions (LimitNOFILE)"
+            );
+        }
+        if let Some(configured) = config.runtime.max_connections
+            && configured.get() as usize > self.max_connections
+        {
+            tracing::warn!(
+                configured,
+                max_connections = self.max_connections,
+                "max_connections lowered to what the descriptor limit allows (LimitNOFILE)"
+            );
+        }
+    }
+}
+
+fn within(descriptors: usize, config: &Config, workers: usize) -> Limits {
     let listeners: usize = config.services.iter().map(|it| it.listen.len()).sum();
-    let backends: usize = config.services.iter().map(|it| it.backends.len()).sum();
     // Probes of dead backends hold a descriptor until they time out, but they leave most of a
     // small limit to sessions.
-    let probes = backends.clamp(1, MOST_PROBES).min((descriptors / 8).max(1));
+    let probes = probes(descriptors);
     let pipes = MOST_PIPES.min(descriptors / 64);
     // A reload holds the old and the new listeners at once.
     let per_worker = PER_WORKER + 2 * listeners + PER_PIPE * pipes;
@@ -57,9 +74,8 @@ fn within(descriptors: usize, config: &Config, workers: usize) -> (Limits, usize
         .runtime
         .max_connections
         .map_or(possible, |wanted| wanted.get() as usize);
-    let limits = Limits {
+    Limits {
         max_connections: wanted.min(possible),
         probes,
-    };
-    (limits, possible)
+    }
 }

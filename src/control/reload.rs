@@ -12,17 +12,22 @@ use tokio_util::task::TaskTracker;
 
 use super::prepare::{Name, Prepared};
 use super::probe::Prober;
-use super::services::{Blueprint, Built, Loads, Members, Services, Serving, members};
+use super::services::{Blueprint, Built, Loads, Members, Services, Serving, User, members};
 use super::targets::{TargetId, Targets};
 use crate::config::{Config, ListenConfig};
 use crate::model::{BackendId, Load};
-use crate::net::{BindError, BoundListener, Key};
+use crate::net::{BindError, BoundListener, Claim, Key};
 use crate::pool::{Route, Service};
 use crate::worker::{Command, Workers};
 
 /// A retired listener is closed this long after it refused its last handshake: what could be under
 /// way then has had its retransmission.
 pub(super) const QUIET: Duration = Duration::from_secs(1);
+
+/// The configuration that the daemon was started with.
+const FIRST: u64 = 1;
+/// Workers may hold a closed listener's socket for this long, while they empty its queue.
+const EMPTYING: Duration = Duration::from_secs(6);
 
 /// Everything that a reload may change.
 #[derive(Debug)]
@@ -31,8 +36,10 @@ pub(super) struct Running {
     pub(super) services: Services,
     pub(super) targets: Targets,
     /// Who is behind each target.
-    pub(super) users: HashMap<TargetId, Vec<BackendId>>,
+    pub(super) users: HashMap<TargetId, Vec<User>>,
     listeners: HashMap<Key, Listening>,
+    /// Listeners that were closed, and when.
+    emptying: Vec<(Claim, Instant)>,
     addresses: HashMap<Name, SocketAddr>,
     loads: Loads,
     /// Counts configurations.
@@ -53,7 +60,9 @@ pub(super) struct Staged {
     prepared: Prepared,
     bound: HashMap<Key, BoundListener>,
     members: HashMap<Arc<str>, Members>,
-    users: HashMap<TargetId, Vec<BackendId>>,
+    users: HashMap<TargetId, Vec<User>>,
+    /// Targets that replace another one of the same backend.
+    heirs: Vec<(TargetId, TargetId)>,
 }
 
 impl Staged {
@@ -77,6 +86,7 @@ impl Running {
             targets: Targets::default(),
             users: HashMap::new(),
             listeners: HashMap::new(),
+            emptying: Vec::new(),
             addresses: HashMap::new(),
             loads: Loads::new(workers),
             epoch: 0,
@@ -89,17 +99,14 @@ impl Running {
     /// Every address that cannot be listened on; those that could are let go again.
     pub(super) fn stage(
         &mut self,
-        mut prepared: Prepared,
+        prepared: Prepared,
         workers: usize,
     ) -> Result<(Staged, Vec<Blueprint>), Vec<BindError>> {
         let config = &prepared.loaded.config;
         let bound = self.bind(config, workers)?;
-        // A name that does not resolve now keeps the address it had.
-        for (name, address) in &self.addresses {
-            prepared.addresses.entry(name.clone()).or_insert(*address);
-        }
         let members = members(config, &prepared.addresses, &mut self.loads);
         let mut users: HashMap<_, Vec<_>> = HashMap::new();
+        let mut heirs = Vec::new();
         for (service, its) in &members {
             let known: HashMap<_, _> = self
                 .services
@@ -107,12 +114,13 @@ impl Running {
                 .get(service)
                 .map(|serving| serving.members.targets().collect())
                 .unwrap_or_default();
-            for (backend, target) in its.targets() {
-                self.targets.add(target, known.get(backend).copied());
-                users
-                    .entry(target.clone())
-                    .or_default()
-                    .push(backend.clone());
+            for (user, target) in its.users() {
+                self.targets.add(target);
+                if let Some(&from) = known.get(&user.id).filter(|from| **from != target) {
+                    self.targets.inherit(target, from);
+                    heirs.push((target.clone(), from.clone()));
+                }
+                users.entry(target.clone()).or_default().push(user);
             }
         }
         let blueprints = members
@@ -124,6 +132,7 @@ impl Running {
             bound,
             members,
             users,
+            heirs,
         };
         Ok((staged, blueprints))
     }
@@ -133,10 +142,9 @@ impl Running {
         config: &Config,
         workers: usize,
     ) -> Result<HashMap<Key, BoundListener>, Vec<BindError>> {
-        let ours: Vec<_> = self
-            .listeners
-            .values()
-            .map(|it| it.bound.address())
+        let open = self.listeners.values().map(|it| it.bound.claim());
+        let ours: Vec<_> = open
+            .chain(self.emptying.iter().map(|(claim, _)| *claim))
             .collect();
         let mut bound = HashMap::new();
         let mut failed = Vec::new();
@@ -182,7 +190,11 @@ impl Running {
             bound,
             members,
             users,
+            heirs,
         } = staged;
+        for (heir, from) in &heirs {
+            self.targets.inherit(heir, from);
+        }
         self.epoch += 1;
         let mut snapshots: HashMap<_, _> = built
             .into_iter()
@@ -208,6 +220,7 @@ impl Running {
             };
             let serving = Serving {
                 service,
+                eligible: now.len(),
                 members,
                 revision: 0,
                 building: false,
@@ -215,7 +228,7 @@ impl Running {
             services.insert(name, serving);
         }
         self.services = Services(services);
-        self.config = prepared.loaded.config;
+        self.config = self.in_force(prepared.loaded.config);
         self.addresses = prepared.addresses;
         self.users = users;
         let wanted = &self.users;
@@ -224,6 +237,32 @@ impl Running {
         self.switch_listeners(bound, workers);
         self.loads.prune();
         stale
+    }
+
+    /// The configuration as far as it takes effect: what needs a restart stays what it is, so that
+    /// the next plan compares with what runs.
+    fn in_force(&self, mut config: Config) -> Config {
+        if self.epoch > FIRST {
+            config.runtime.workers = self.config.runtime.workers;
+            config.log.format = self.config.log.format;
+        }
+        let mut keys = listeners(&config)
+            .into_iter()
+            .map(|(key, ..)| key)
+            .collect::<Vec<_>>()
+            .into_iter();
+        let listens = config.services.iter_mut().flat_map(|it| &mut it.listen);
+        for listen in listens {
+            if let Some(listening) = keys.next().and_then(|key| self.listeners.get(&key)) {
+                listen.dual_stack = listening.bound.dual_stack();
+            }
+        }
+        config
+    }
+
+    /// Addresses that names have, or had last.
+    pub(super) fn addresses(&self) -> &HashMap<Name, SocketAddr> {
+        &self.addresses
     }
 
     fn switch_listeners(&mut self, mut bound: HashMap<Key, BoundListener>, workers: &Workers) {
@@ -263,9 +302,12 @@ impl Running {
     /// Closes listeners that were retired long enough ago, or at once.
     pub(super) fn close_retired(&mut self, workers: &Workers, at_once: bool, closed: &TaskTracker) {
         let now = Instant::now();
+        self.emptying
+            .retain(|(_, since)| now.duration_since(*since) < EMPTYING);
         self.listeners.retain(|key, listening| {
             let due = listening.closes.is_some_and(|at| at_once || at <= now);
             if due {
+                self.emptying.push((listening.bound.claim(), now));
                 workers.tell(|_| Command::Close {
                     key: *key,
                     done: closed.token(),
@@ -314,6 +356,7 @@ impl Listening {
         if self.closes.is_some() {
             return;
         }
+        tracing::info!(service = %self.route.service().name(), listener = %self.bound.address(), "listener closes");
         // Without the filter a handshake that completes in the last instant is lost.
         if let Err(error) = self.bound.refuse_handshakes() {
             tracing::warn!(listener = %self.bound.address(), %error, "listener closes without a filter");

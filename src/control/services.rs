@@ -55,6 +55,13 @@ struct Member {
     load: Arc<Load>,
 }
 
+/// A backend behind a target.
+#[derive(Clone, Debug)]
+pub(super) struct User {
+    pub(super) id: BackendId,
+    pub(super) enabled: bool,
+}
+
 /// The backends of one service.
 #[derive(Debug)]
 pub(super) struct Members {
@@ -109,6 +116,17 @@ impl Members {
     pub(super) fn unresolved(&self) -> impl Iterator<Item = &BackendId> {
         let unresolved = self.all.iter().filter(|member| member.target.is_none());
         unresolved.map(|member| &member.id)
+    }
+
+    /// Each backend with whether the operator lets it serve, and what it is checked by.
+    pub(super) fn users(&self) -> impl Iterator<Item = (User, &TargetId)> {
+        self.all.iter().filter_map(|member| {
+            let user = User {
+                id: member.id.clone(),
+                enabled: member.enabled,
+            };
+            Some((user, member.target.as_ref()?))
+        })
     }
 
     /// Backends in the file.
@@ -207,7 +225,6 @@ impl Blueprint {
             epoch,
             revision,
             snapshot: Snapshot {
-                generation: revision,
                 backends,
                 strategy,
                 timeouts: config.timeouts,
@@ -226,6 +243,8 @@ pub(super) struct Serving {
     pub(super) service: Arc<Service>,
     /// Its backends.
     pub(super) members: Members,
+    /// How many of them may serve now: the length of the roster, kept up to date.
+    pub(super) eligible: usize,
     /// Counts the changes of health; what is built for an older one is built again.
     pub(super) revision: u64,
     /// A build is under way. There is one at a time: a flap storm costs one more, not one each.
@@ -238,10 +257,10 @@ pub(super) struct Services(pub(super) HashMap<Arc<str>, Serving>);
 
 impl Services {
     /// Services, backends that may serve, and backends in the file.
-    pub(super) fn count(&self, targets: &Targets) -> (usize, usize, usize) {
+    pub(super) fn count(&self) -> (usize, usize, usize) {
         let (mut eligible, mut configured) = (0, 0);
         for serving in self.0.values() {
-            eligible += serving.members.roster(targets).len();
+            eligible += serving.eligible;
             configured += serving.members.configured();
         }
         (self.0.len(), eligible, configured)

@@ -49,7 +49,7 @@ pub(super) async fn stop(
             () = sleep(LOOK) => {}
             order = orders.recv() => match order {
                 Some(Order::Stop) => at_once = true,
-                Some(Order::Reload) => tracing::warn!("reload ignored: stopping"),
+                Some(Order::Reload | Order::Report) => tracing::warn!("ignored: stopping"),
                 // Nobody can give a second order any more.
                 None => sleep(LOOK).await,
             },

@@ -3,32 +3,36 @@
 //! It waits for orders, verdicts, finished builds and the tick, and acts on each at once: whatever
 //! may take time (reading, resolving, laying out tables) runs beside it and comes back as a message.
 
+mod reloading;
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{Semaphore, broadcast, mpsc};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::TaskTracker;
 
+use self::reloading::{Reload, build};
 use super::limits::limits;
 use super::notify::Notify;
-use super::prepare::{Prepared, prepare, resolve};
+use super::prepare::{Prepared, resolve};
 use super::probe::Prober;
-use super::reload::{Running, Staged};
-use super::services::{Blueprint, Built};
+use super::reload::Running;
+use super::services::{Built, User};
 use super::stop::stop;
-use super::targets::TargetId;
+use super::targets::{Target, TargetId};
 use super::{Event, Order};
-use crate::config::{Config, Loaded, Plan, Rejected};
-use crate::health::{Transition, Verdict};
-use crate::model::BackendId;
+use crate::config::{Config, Loaded};
+use crate::health::{State, Transition, Verdict};
+use crate::model::Cause;
 use crate::net::BindError;
 use crate::pool::Permits;
 use crate::telemetry::logging::Logging;
-use crate::worker::{Command, Workers};
+use crate::worker::{Command, Workers, die};
 
 /// How often the status is told, workers are asked to beat and retired listeners are closed.
 const TICK: Duration = Duration::from_secs(1);
@@ -109,22 +113,33 @@ pub async fn run(
         closed: TaskTracker::new(),
         beat: 0,
         status: String::new(),
+        full: false,
         workers,
     };
-    control.start(loaded).await?;
+    tokio::select! {
+        started = control.start(loaded) => started?,
+        () = told_to_stop(&mut orders) => {
+            control.workers.stop();
+            return Ok(Stopped { closed: 0 });
+        }
+    }
+    // Whatever goes wrong here, sessions must not end with a FIN.
+    let _guard = DieWithIt;
     let mut tick = interval(control.tick_period());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            // Verdicts come last: there may be thousands of them, and each of the others is rare.
             biased;
             order = orders.recv() => match order {
                 Some(Order::Reload) => control.begin_reload(),
+                Some(Order::Report) => control.report_everything(),
                 Some(Order::Stop) | None => break,
             },
-            Some((target, verdict)) = verdict_queue.recv() => control.observe(&target, verdict),
+            _ = tick.tick() => control.tick(),
             Some(built) = build_queue.recv() => control.built(built),
             step = control.reload.next() => control.continue_reload(step),
-            _ = tick.tick() => control.tick(),
+            Some((target, verdict)) = verdict_queue.recv() => control.observe(&target, verdict),
         }
     }
     let closed = stop(
@@ -139,6 +154,21 @@ pub async fn run(
     Ok(Stopped { closed })
 }
 
+async fn told_to_stop(orders: &mut mpsc::Receiver<Order>) {
+    while !matches!(orders.recv().await, Some(Order::Stop) | None) {}
+}
+
+/// Ends the process with RST for every session if control panics: the kernel would say FIN.
+struct DieWithIt;
+
+impl Drop for DieWithIt {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            die();
+        }
+    }
+}
+
 fn workers_of(config: &Config) -> usize {
     match config.runtime.workers {
         Some(workers) => workers.get() as usize,
@@ -151,7 +181,7 @@ struct Supervisor {
     workers: Workers,
     permits: &'static Permits,
     prober: Prober,
-    builds: mpsc::UnboundedSender<Built>,
+    builds: mpsc::UnboundedSender<Result<Built, Arc<str>>>,
     notify: Notify,
     options: Options,
     reload: Reload,
@@ -161,6 +191,8 @@ struct Supervisor {
     closed: TaskTracker,
     beat: u64,
     status: String,
+    /// `max_connections` was reached when last looked at.
+    full: bool,
 }
 
 /// How many reloads took effect, and how many did not.
@@ -168,69 +200,25 @@ struct Supervisor {
 struct Reloads {
     applied: u64,
     rejected: u64,
-}
-
-/// What a reload is doing beside the loop.
-enum Reload {
-    None,
-    Preparing(Instant, JoinHandle<Result<Prepared, Rejected>>),
-    Building(Instant, Box<Staged>, JoinHandle<Vec<Built>>),
-}
-
-/// What it has done.
-enum Step {
-    Prepared(Instant, Result<Prepared, Rejected>),
-    Built(Instant, Box<Staged>, Vec<Built>),
-}
-
-impl Reload {
-    /// The next step, once it is done. Cancel safe.
-    async fn next(&mut self) -> Step {
-        let joined = match self {
-            Reload::None => return std::future::pending().await,
-            Reload::Preparing(_, task) => Joined::Prepared(unpanic(task.await)),
-            Reload::Building(_, _, task) => Joined::Built(unpanic(task.await)),
-        };
-        match (std::mem::replace(self, Reload::None), joined) {
-            (Reload::Building(started, staged, _), Joined::Built(built)) => {
-                Step::Built(started, staged, built)
-            }
-            (Reload::Preparing(started, _), Joined::Prepared(prepared)) => {
-                Step::Prepared(started, prepared)
-            }
-            // The stage cannot change between the two matches.
-            (Reload::None | Reload::Preparing(..) | Reload::Building(..), _) => {
-                std::future::pending().await
-            }
-        }
-    }
-}
-
-enum Joined {
-    Prepared(Result<Prepared, Rejected>),
-    Built(Vec<Built>),
-}
-
-fn unpanic<T>(joined: Result<T, tokio::task::JoinError>) -> T {
-    match joined {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    /// What is in the file is not what runs.
+    last_rejected: bool,
 }
 
 impl Supervisor {
     async fn start(&mut self, loaded: Loaded) -> Result<(), StartError> {
         for warning in loaded.warnings.lines() {
-            tracing::warn!(%warning, "configuration");
+            tracing::warn!("{warning}");
         }
-        let addresses = resolve(&loaded.config).await;
+        let addresses = resolve(&loaded.config, &HashMap::new()).await;
         let prepared = Prepared { loaded, addresses };
         let (staged, blueprints) = self
             .running
             .stage(prepared, self.workers.count())
             .map_err(StartError::Bind)?;
-        let built = unpanic(build(blueprints).await);
-        self.apply(staged, built);
+        match build(blueprints).await {
+            Ok(built) => self.apply(staged, built),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
         for (service, listener) in self.running.bound() {
             self.tell(|| Event::Listening {
                 service,
@@ -249,101 +237,11 @@ impl Supervisor {
         Ok(())
     }
 
-    fn begin_reload(&mut self) {
-        let Some(path) = &self.options.path else {
-            tracing::warn!("reload ignored: this daemon has no configuration file");
-            return;
-        };
-        if !matches!(self.reload, Reload::None) {
-            self.again = true;
-            return;
-        }
-        self.notify.reloading();
-        let task = tokio::spawn(prepare(Arc::clone(path)));
-        self.reload = Reload::Preparing(Instant::now(), task);
-    }
-
-    fn continue_reload(&mut self, step: Step) {
-        match step {
-            Step::Prepared(_, Err(rejected)) => self.reject(&rejected.lines()),
-            Step::Prepared(started, Ok(prepared)) => {
-                let warnings = prepared.loaded.warnings.lines();
-                match self.running.stage(prepared, self.workers.count()) {
-                    Err(errors) => {
-                        let problems: Vec<_> = errors.iter().map(BindError::to_string).collect();
-                        self.reject(&problems);
-                    }
-                    Ok((staged, blueprints)) => {
-                        for warning in warnings {
-                            tracing::warn!(%warning, "configuration");
-                        }
-                        self.reload =
-                            Reload::Building(started, Box::new(staged), build(blueprints));
-                    }
-                }
-            }
-            Step::Built(started, staged, built) => {
-                let plan = Plan::between(&self.running.config, staged.config());
-                self.apply(*staged, built);
-                self.reloads.applied += 1;
-                tracing::info!(
-                    %plan,
-                    took_ms = started.elapsed().as_millis(),
-                    reloads = self.reloads.applied,
-                    "reloaded"
-                );
-                for what in &plan.needs_restart {
-                    tracing::warn!(%what, "takes effect after a restart only");
-                }
-                self.end_reload();
-            }
-        }
-    }
-
-    fn reject(&mut self, problems: &[String]) {
-        self.reloads.rejected += 1;
-        tracing::error!(
-            problems = problems.join("; "),
-            rejected = self.reloads.rejected,
-            "reload rejected: the running configuration stays"
-        );
-        self.end_reload();
-    }
-
-    fn end_reload(&mut self) {
-        self.notify.ready();
-        self.tell_status();
-        if std::mem::take(&mut self.again) {
-            self.begin_reload();
-        }
-    }
-
-    fn apply(&mut self, staged: Staged, built: Vec<Built>) {
-        for backend in staged.unresolved() {
-            tracing::warn!(
-                service = %backend.service(),
-                backend = %backend.name(),
-                "name does not resolve: the backend is down"
-            );
-        }
-        let stale = self
-            .running
-            .apply(staged, built, &self.workers, &self.prober);
-        let limits = limits(&self.running.config, self.workers.count());
-        self.permits.set_limit(limits.max_connections);
-        if let Some(logging) = &self.options.logging {
-            logging.set_level(self.running.config.log.level);
-        }
-        for service in stale {
-            self.rebuild(&service);
-        }
-    }
-
     fn observe(&mut self, id: &TargetId, verdict: Verdict) {
         let transition = self.running.targets.observe(id, verdict);
         let users = self.running.users.get(id).cloned().unwrap_or_default();
         if verdict == Verdict::Alive {
-            for load in users.iter().filter_map(|user| self.running.load(user)) {
+            for load in users.iter().filter_map(|user| self.running.load(&user.id)) {
                 match transition {
                     Some(_) => load.forgive(),
                     None => load.relent(),
@@ -352,38 +250,54 @@ impl Supervisor {
         }
         match (transition, verdict) {
             (Some(transition), _) => {
-                for backend in &users {
-                    if let Some(serving) = self.running.services.0.get_mut(backend.service()) {
-                        serving.revision += 1;
-                    }
-                    self.report(backend, id, transition);
-                    self.rebuild(backend.service());
-                }
-                self.tell_status();
-            }
-            (None, Verdict::Dead(cause)) => {
-                let target = self.running.targets.get(id);
-                if let Some(streak) = target.map(|it| it.against()).filter(|&streak| streak > 0) {
-                    for backend in users {
-                        tracing::debug!(service = %backend.service(), backend = %backend.name(), %cause, streak, "heartbeat missed");
-                        self.tell(|| Event::Missed {
-                            backend,
-                            cause,
-                            streak,
-                        });
-                    }
+                for user in &users {
+                    self.report(user, id, transition);
+                    self.rebuild(user.id.service());
                 }
             }
+            (None, Verdict::Dead(cause)) => self.report_missed(users, id, cause),
             (None, Verdict::Alive) => {}
         }
     }
 
-    fn report(&self, backend: &BackendId, id: &TargetId, transition: Transition) {
-        let Some(serving) = self.running.services.0.get(backend.service()) else {
+    fn report_missed(&self, users: Vec<User>, id: &TargetId, cause: Cause) {
+        let streak = self.running.targets.get(id).map_or(0, Target::against);
+        if streak == 0 {
+            // It is down already.
+            return;
+        }
+        for User { id: backend, .. } in users {
+            tracing::debug!(
+                service = %backend.service(),
+                backend = %backend.name(),
+                address = %id.address,
+                why = %cause,
+                streak,
+                "heartbeat missed"
+            );
+            self.tell(|| Event::Missed {
+                backend,
+                cause,
+                streak,
+            });
+        }
+    }
+
+    fn report(&mut self, user: &User, id: &TargetId, transition: Transition) {
+        let backend = &user.id;
+        let Some(serving) = self.running.services.0.get_mut(backend.service()) else {
             return;
         };
-        let eligible = serving.members.roster(&self.running.targets).len();
-        let configured = serving.members.configured();
+        serving.revision += 1;
+        let before = serving.eligible;
+        // Unknown counts as eligible, so only leaving or entering Down changes the number.
+        match (transition.from, transition.to) {
+            _ if !user.enabled => {}
+            (State::Down, _) => serving.eligible += 1,
+            (_, State::Down) => serving.eligible -= 1,
+            (State::Unknown | State::Up, State::Unknown | State::Up) => {}
+        }
+        let (eligible, configured) = (serving.eligible, serving.members.configured());
         let (service, name, address) = (backend.service(), backend.name(), id.address);
         let after = humantime::format_duration(Duration::from_millis(
             u64::try_from(transition.after.as_millis()).unwrap_or(u64::MAX),
@@ -397,8 +311,8 @@ impl Supervisor {
                 tracing::info!(%service, backend = %name, %address, %after, eligible = %of, "backend up");
             }
         }
-        if eligible == 0 {
-            tracing::error!(%service, "no backend may serve: clients are refused");
+        if eligible == 0 && before > 0 {
+            tracing::error!(%service, "no backend may serve: clients are reset");
         }
         self.tell(|| Event::Transition {
             backend: backend.clone(),
@@ -408,6 +322,39 @@ impl Supervisor {
             eligible,
             configured,
         });
+    }
+
+    /// Every backend with its state and its counters, in the log.
+    fn report_everything(&self) {
+        tracing::info!(
+            sessions = self.workers.sessions(),
+            max_connections = self.permits.limit(),
+            reloads = self.reloads.applied,
+            rejected = self.reloads.rejected,
+            "report"
+        );
+        for serving in self.running.services.0.values() {
+            for (user, target) in serving.members.users() {
+                let Some(load) = self.running.load(&user.id) else {
+                    continue;
+                };
+                let sum = load.sum();
+                let state = self.running.targets.get(target).map(Target::state);
+                tracing::info!(
+                    service = %user.id.service(),
+                    backend = %user.id.name(),
+                    address = %target.address,
+                    state = ?state.unwrap_or(State::Unknown),
+                    enabled = user.enabled,
+                    sessions = load.in_flight(),
+                    served = sum.sessions,
+                    connect_failures = sum.connect_failures,
+                    to_backend = sum.to_backend,
+                    to_client = sum.to_client,
+                    "backend"
+                );
+            }
+        }
     }
 
     /// Has a snapshot built for `service` as it is now, unless one is being built: then it is
@@ -424,13 +371,25 @@ impl Supervisor {
                 .members
                 .blueprint(&self.running.targets, self.running.epoch, serving.revision);
         let builds = self.builds.clone();
+        let service = Arc::clone(service);
         tokio::task::spawn_blocking(move || {
+            let built = std::panic::catch_unwind(AssertUnwindSafe(|| blueprint.build()));
             // Control is gone only when everything ends.
-            let _ = builds.send(blueprint.build());
+            let _ = builds.send(built.map_err(|_| service));
         });
     }
 
-    fn built(&mut self, built: Built) {
+    fn built(&mut self, built: Result<Built, Arc<str>>) {
+        let built = match built {
+            Ok(built) => built,
+            Err(service) => {
+                // The panic is logged, and the down flags hold; the next transition tries again.
+                if let Some(serving) = self.running.services.0.get_mut(&service) {
+                    serving.building = false;
+                }
+                return;
+            }
+        };
         if built.epoch != self.running.epoch {
             // Of a configuration that is not in force any more.
             return;
@@ -447,15 +406,15 @@ impl Supervisor {
     }
 
     fn tick(&mut self) {
-        self.running
-            .close_retired(&self.workers, false, &self.closed);
+        // A reload that is being built counts on the listeners that were open when it was laid out.
+        if !matches!(self.reload, Reload::Building(..)) {
+            self.running
+                .close_retired(&self.workers, false, &self.closed);
+        }
         let behind = self.beat.saturating_sub(self.workers.slowest_beat());
         if behind > MISSED_BEATS {
-            tracing::error!(seconds = behind, "a worker is stuck: aborting");
-            if let Some(logging) = &self.options.logging {
-                logging.flush();
-            }
-            std::process::abort();
+            tracing::error!(beats_missed = behind, "a worker is stuck");
+            die();
         }
         self.beat += 1;
         let beat = self.beat;
@@ -465,6 +424,18 @@ impl Supervisor {
         }
         if let Some(logging) = &self.options.logging {
             logging.report_dropped();
+        }
+        let full = !self.permits.has_room();
+        if full != std::mem::replace(&mut self.full, full) {
+            let max_connections = self.permits.limit();
+            if full {
+                tracing::warn!(
+                    max_connections,
+                    "accepting pauses: as many sessions as may be"
+                );
+            } else {
+                tracing::info!(max_connections, "accepting goes on");
+            }
         }
         self.tell_status();
     }
@@ -478,17 +449,19 @@ impl Supervisor {
 
     /// One line for `systemctl status`, when it has changed.
     fn tell_status(&mut self) {
-        let (services, eligible, configured) = self.running.services.count(&self.running.targets);
+        let (services, eligible, configured) = self.running.services.count();
+        let plural = |count| if count == 1 { "" } else { "s" };
+        let sessions = self.workers.sessions();
         let mut status = format!(
-            "{services} service{}, {eligible}/{configured} backends up, {} sessions",
-            if services == 1 { "" } else { "s" },
-            self.workers.sessions()
+            "{services} service{}, {eligible}/{configured} backends up, {sessions} session{}",
+            plural(services),
+            plural(sessions)
         );
-        if self.reloads.rejected > 0 {
-            status += &format!(
-                ", {} rejected since the start",
-                reloads(self.reloads.rejected)
-            );
+        if self.full {
+            status += " (full)";
+        }
+        if self.reloads.last_rejected {
+            status += ", the last reload was rejected: see the log";
         }
         if status != self.status {
             self.notify.status(&status);
@@ -502,14 +475,6 @@ impl Supervisor {
             let _ = events.send(event());
         }
     }
-}
-
-fn build(blueprints: Vec<Blueprint>) -> JoinHandle<Vec<Built>> {
-    tokio::task::spawn_blocking(|| blueprints.into_iter().map(Blueprint::build).collect())
-}
-
-fn reloads(count: u64) -> String {
-    format!("{count} reload{}", if count == 1 { "" } else { "s" })
 }
 
 fn join(errors: &[BindError]) -> String {

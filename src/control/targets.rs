@@ -62,24 +62,29 @@ impl Targets {
         self.0.get(id)
     }
 
-    /// Adds a target unless it is known. A changed check does not unlearn what the one before found
-    /// out about the same address.
-    pub(super) fn add(&mut self, id: &TargetId, known_as: Option<&TargetId>) {
-        if self.0.contains_key(id) {
-            return;
+    /// Adds a target unless it is known.
+    pub(super) fn add(&mut self, id: &TargetId) {
+        if !self.0.contains_key(id) {
+            let target = Target {
+                health: Health::new(Instant::now()),
+                down: Arc::default(),
+                probe: None,
+            };
+            self.0.insert(id.clone(), target);
         }
-        let health = known_as
-            .filter(|known| known.address == id.address)
-            .and_then(|known| self.0.get(known))
-            .map_or_else(|| Health::new(Instant::now()), |it| it.health.clone());
-        let down = Arc::new(DownFlag::default());
-        down.set(health.state() == State::Down);
-        let target = Target {
-            health,
-            down,
-            probe: None,
+    }
+
+    /// Lets a target that is not probed yet know what was found out about the same address: a
+    /// changed check does not unlearn it.
+    pub(super) fn inherit(&mut self, id: &TargetId, from: &TargetId) {
+        let health = match self.0.get(from) {
+            Some(from_target) if from.address == id.address => from_target.health.clone(),
+            _ => return,
         };
-        self.0.insert(id.clone(), target);
+        if let Some(target) = self.0.get_mut(id).filter(|it| it.probe.is_none()) {
+            target.down.set(health.state() == State::Down);
+            target.health = health;
+        }
     }
 
     /// Forgets, and stops probing, what is not `wanted`.

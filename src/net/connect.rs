@@ -72,10 +72,9 @@ fn start(address: SocketAddr) -> io::Result<Socket> {
 /// would be served its own bytes. Elsewhere the question costs nothing.
 fn may_connect_to_itself(address: SocketAddr) -> bool {
     static EPHEMERAL: OnceLock<RangeInclusive<u16>> = OnceLock::new();
-    address.ip().is_loopback()
-        && EPHEMERAL
-            .get_or_init(ephemeral_ports)
-            .contains(&address.port())
+    EPHEMERAL
+        .get_or_init(ephemeral_ports)
+        .contains(&address.port())
 }
 
 fn ephemeral_ports() -> RangeInclusive<u16> {

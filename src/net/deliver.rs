@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Socket, Ticket};
 
 /// A peer that takes nothing for this long is not waited for any longer.
-const STALLED: Duration = Duration::from_secs(90);
+pub(super) const STALLED: Duration = Duration::from_secs(90);
 /// The first look at the queue is after this, …
 const SHORTEST: Duration = Duration::from_millis(1);
 /// … and the pause grows to this: the kernel has no event for "everything is acknowledged".
@@ -16,20 +16,20 @@ const LONGEST: Duration = Duration::from_millis(100);
 
 /// Waits until `socket`'s peer has acknowledged all that was sent to it, has failed or stalled, or
 /// the session is to end. Dropping the socket afterwards resets the peer.
-pub async fn deliver(socket: &mut Socket, ticket: &Ticket) {
+pub(super) async fn deliver(socket: &mut Socket, ticket: &Ticket) {
     let mut left = socket.queued();
     let mut progress = Instant::now();
     let mut pause = SHORTEST;
     while left > 0 && socket.failed().is_none() && progress.elapsed() < STALLED {
         let mut sleep = std::pin::pin!(tokio::time::sleep(pause));
-        let ended = poll_fn(|cx| {
-            if ticket.poll_end(cx).is_ready() {
+        let over = poll_fn(|cx| {
+            if ticket.poll_end(cx).is_ready() || socket.poll_error(cx).is_ready() {
                 return Poll::Ready(true);
             }
             sleep.as_mut().poll(cx).map(|()| false)
         })
         .await;
-        if ended {
+        if over {
             return;
         }
         let now_left = socket.queued();

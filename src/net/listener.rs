@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,23 @@ pub struct BoundListener {
     limited: Arc<AtomicBool>,
 }
 
+/// The addresses that a listener keeps others from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    address: SocketAddr,
+    dual_stack: bool,
+}
+
+impl Claim {
+    fn overlaps(&self, other: &Self) -> bool {
+        let (one, two) = (self.address, other.address);
+        let families = one.is_ipv4() == two.is_ipv4() || self.dual_stack || other.dual_stack;
+        let addresses =
+            one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified();
+        one.port() == two.port() && one.port() != 0 && families && addresses
+    }
+}
+
 /// An address that cannot be listened on.
 #[derive(Debug, Error)]
 #[error("cannot listen on {address}: {}", Reason(.source))]
@@ -73,18 +90,18 @@ impl BoundListener {
     ///
     /// # Errors
     /// When the kernel refuses, an address that somebody else has included; nothing stays bound.
-    pub fn bind(
-        listen: &ListenConfig,
-        workers: usize,
-        ours: &[SocketAddr],
-    ) -> Result<Self, BindError> {
+    pub fn bind(listen: &ListenConfig, workers: usize, ours: &[Claim]) -> Result<Self, BindError> {
         let error = |source| BindError {
             address: listen.address,
             source,
         };
         // With SO_REUSEPORT a second bind by the same user succeeds silently and steals
         // connections, so the first socket goes without, and the port's being free is proven.
-        let overlaps = ours.iter().any(|own| overlap(own, &listen.address));
+        let wanted = Claim {
+            address: listen.address,
+            dual_stack: listen.dual_stack,
+        };
+        let overlaps = ours.iter().any(|own| own.overlaps(&wanted));
         let first = open(listen, listen.address, overlaps).map_err(error)?;
         first.set_reuse_port(true).map_err(error)?;
         let address = first
@@ -115,6 +132,14 @@ impl BoundListener {
     /// Whether an IPv6 wildcard takes IPv4 clients too.
     pub fn dual_stack(&self) -> bool {
         self.dual_stack
+    }
+
+    /// What nobody else can listen on while this is open.
+    pub fn claim(&self) -> Claim {
+        Claim {
+            address: self.address,
+            dual_stack: self.dual_stack,
+        }
     }
 
     /// What a worker needs to listen.
@@ -217,13 +242,6 @@ fn open(listen: &ListenConfig, address: SocketAddr, reuse_port: bool) -> io::Res
     Ok(socket)
 }
 
-fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
-    let wildcard = |ip: IpAddr| ip.is_unspecified();
-    one.port() == other.port()
-        && one.port() != 0
-        && (one.ip() == other.ip() || wildcard(one.ip()) || wildcard(other.ip()))
-}
-
 /// One worker's end of a listener, before its runtime knows of it.
 #[derive(Debug)]
 pub struct Unregistered {
@@ -288,7 +306,7 @@ impl Listener {
         });
         match outcome {
             Ok((fd, from)) => {
-                let gone = check && sys::is_gone(&fd);
+                let gone = check && sys::is_gone(fd.as_fd());
                 if self.limited.load(Ordering::Relaxed)
                     && let Err(error) = sys::require_hops(fd.as_fd(), self.ipv6, 0)
                 {
@@ -357,7 +375,7 @@ mod tests {
         let bound = listening(&on("127.0.0.1:0"), 2);
         let wildcard = on(&format!("0.0.0.0:{}", bound.address().port()));
         assert!(BoundListener::bind(&wildcard, 2, &[]).is_err());
-        let both = BoundListener::bind(&wildcard, 2, &[bound.address()]).unwrap();
+        let both = BoundListener::bind(&wildcard, 2, &[bound.claim()]).unwrap();
         both.listen(16).unwrap();
     }
 

@@ -10,8 +10,8 @@ mod socket;
 mod sys;
 
 pub use connect::{Connecting, connect};
-pub use deliver::deliver;
-pub use listener::{Accepted, BindError, BoundListener, Key, Listener, Unregistered};
+use deliver::{STALLED, deliver};
+pub use listener::{Accepted, BindError, BoundListener, Claim, Key, Listener, Unregistered};
 pub use registry::{Event, Registry, Ticket};
 pub use socket::{Arrival, Socket};
-pub use sys::raise_descriptor_limit;
+pub use sys::{raise_descriptor_limit, reset_everything};

@@ -17,7 +17,8 @@ use slab::Slab;
 use crate::model::Cause;
 
 /// How late a deadline may be seen, plus the runtime's millisecond.
-const TICK: Duration = Duration::from_millis(20);
+const TICK_MILLIS: u64 = 20;
+const TICK: Duration = Duration::from_millis(TICK_MILLIS);
 /// Deadlines beyond this many ticks (about 20 s) are looked at on the way.
 const SLOTS: usize = 1024;
 /// The end of a list.
@@ -49,6 +50,8 @@ struct Wheel {
     /// The driver, and the tick it sleeps towards.
     driver: Option<Waker>,
     sleeps_until: u64,
+    /// Every session was told to end; those that come now are told at once.
+    ended: Option<Cause>,
 }
 
 #[derive(Debug)]
@@ -72,14 +75,17 @@ impl Registry {
             processed: 0,
             driver: None,
             sleeps_until: u64::MAX,
+            ended: None,
         })))
     }
 
     /// Takes a session in until its ticket is dropped.
     pub fn enter(&self) -> Ticket {
-        let key = self.0.borrow_mut().entries.insert(Entry {
+        let mut wheel = self.0.borrow_mut();
+        let event = wheel.ended.map(Event::End);
+        let key = wheel.entries.insert(Entry {
             waker: None,
-            event: None,
+            event,
             deadline: 0,
             slot: NONE,
             previous: NONE,
@@ -101,13 +107,13 @@ impl Registry {
         self.len() == 0
     }
 
-    /// Tells every session to end, and how many that were.
-    pub fn end_all(&self, cause: Cause) -> usize {
+    /// Tells every session to end, those that are still to come included.
+    pub fn end_all(&self, cause: Cause) {
         let mut wheel = self.0.borrow_mut();
+        wheel.ended = Some(cause);
         for (_, entry) in &mut wheel.entries {
             entry.notify(Event::End(cause));
         }
-        wheel.entries.len()
     }
 
     /// Turns the wheel, for ever. Sleeps until the next occupied slot, and for good while there is
@@ -122,9 +128,10 @@ impl Registry {
                 let next = wheel.next_occupied();
                 if next != wheel.sleeps_until {
                     wheel.sleeps_until = next;
-                    let at = match u32::try_from(next) {
-                        Ok(ticks) => wheel.origin + TICK * ticks,
-                        Err(_) => Instant::now() + far,
+                    let at = if next == u64::MAX {
+                        Instant::now() + far
+                    } else {
+                        wheel.origin + Duration::from_millis(TICK_MILLIS * next)
                     };
                     sleep.as_mut().reset(at.into());
                 }
@@ -404,7 +411,7 @@ mod tests {
     fn an_end_outlives_every_later_event() {
         let registry = Registry::new();
         let ticket = registry.enter();
-        assert_eq!(registry.end_all(Cause::Stopped), 1);
+        registry.end_all(Cause::Stopped);
         schedule(&ticket, Duration::ZERO);
         advance(&registry, Duration::from_secs(1));
         for _ in 0..2 {
@@ -413,6 +420,10 @@ mod tests {
                 Poll::Ready(Event::End(Cause::Stopped))
             );
         }
+        assert!(
+            registry.enter().poll(&mut cx()).is_ready(),
+            "a late one too"
+        );
     }
 
     #[test]

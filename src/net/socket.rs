@@ -166,7 +166,8 @@ impl Socket {
         Poll::Ready(Err(self.fail(Cause::from_io(&error))))
     }
 
-    /// Moves what is there into an empty pipe, 0 at the peer's FIN.
+    /// Moves what is there into an empty pipe. 0 is the peer's FIN, or an urgent mark with a FIN
+    /// somewhere behind it: only a read can tell.
     pub(super) fn poll_splice_into(
         &mut self,
         cx: &mut Context<'_>,
@@ -179,7 +180,11 @@ impl Socket {
                 Err(error) => break error,
             };
             match splice(guard.get_inner(), None, pipe, None, most, SPLICE) {
-                Ok(0) => return Poll::Ready(self.failed.map_or(Ok(0), Err)),
+                Ok(0) => {
+                    // The read that follows must not skip an urgent byte.
+                    self.inline = self.inline || read_urgent_inline(&self.io);
+                    return Poll::Ready(self.failed.map_or(Ok(0), Err));
+                }
                 Ok(moved) => return Poll::Ready(Ok(moved)),
                 Err(Errno::AGAIN) if self.failed.is_some() => break Errno::CONNRESET.into(),
                 Err(Errno::AGAIN) => {
@@ -289,7 +294,13 @@ impl Socket {
             Ok(_) => self.take_error().unwrap_or(Cause::Reset),
             Err(error) => Cause::from_io(&error),
         };
-        Poll::Ready(Err(self.fail(cause)))
+        self.fail(cause);
+        // Only an established connection is reset rather than refused. If the backend has said
+        // something before that, the client is to hear it.
+        if cause == Cause::Reset && sys::has_bytes(self.io.as_fd()) {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(Err(cause))
     }
 
     /// Passes a FIN on: nothing more will be sent.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::sockopt;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
@@ -41,6 +42,24 @@ pub(super) fn reset_on_close(fd: BorrowedFd<'_>) {
     // Fails only on a socket that is not connected any more, which has nobody to lie to.
     if let Err(error) = sockopt::set_socket_linger(fd, Some(Duration::ZERO)) {
         tracing::debug!(%error, "cannot set zero linger");
+    }
+}
+
+/// Makes every socket of the process reset its peer when the process ends: for the moment before an
+/// abort, after which the kernel would say FIN for sessions that were cut short.
+#[expect(unsafe_code, reason = "descriptors are known by number only")]
+pub fn reset_everything() {
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let numbers = descriptors
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .collect::<Vec<_>>();
+    for number in numbers {
+        // SAFETY: the process is about to end, and the call neither closes nor reads; a number that
+        // was closed meanwhile, or is no socket, is an error that does not matter.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        let _ = sockopt::set_socket_linger(descriptor, Some(Duration::ZERO));
     }
 }
 
@@ -155,15 +174,18 @@ pub fn raise_descriptor_limit() -> u64 {
     hard
 }
 
-/// Whether the peer of an accepted socket has gone already: it reset the connection, or sent a FIN
-/// without a byte before it.
-pub(super) fn is_gone(fd: impl AsFd) -> bool {
-    use rustix::io::Errno;
-    use rustix::net::{RecvFlags, recv};
-    let mut byte = [0_u8; 1];
-    match recv(fd, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((read, _)) => read == 0,
-        Err(Errno::AGAIN | Errno::INTR) => false,
-        Err(_) => true,
-    }
+/// Whether the peer of an accepted socket has reset it already. A FIN alone is no farewell: the
+/// client may only have said that it is done asking.
+pub(super) fn is_gone(fd: BorrowedFd<'_>) -> bool {
+    matches!(peek(fd), Err(error) if error != Errno::AGAIN && error != Errno::INTR)
+}
+
+/// Whether there is something to read.
+pub(super) fn has_bytes(fd: BorrowedFd<'_>) -> bool {
+    matches!(peek(fd), Ok(1..))
+}
+
+fn peek(fd: BorrowedFd<'_>) -> Result<usize, Errno> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    recv(fd, &mut [0_u8; 1][..], flags).map(|(read, _)| read)
 }

@@ -13,8 +13,6 @@ use crate::strategy::{Flow, Skip, Strategy};
 /// health transition swaps in another one.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Counts the snapshots of this service.
-    pub generation: u64,
     /// Who may serve.
     pub backends: Vec<Arc<Backend>>,
     /// Built over `backends`, in their order.

@@ -142,10 +142,13 @@ impl Drop for Record {
             return;
         }
         let backend = self.lease.as_ref().map(Lease::backend);
+        let route_service = self.route.service();
+        // The route may lead elsewhere by now.
+        let service = backend.map_or(route_service.name(), |it| it.id().service());
         tracing::info!(
             client = %self.client,
             listener = %self.route.listener(),
-            service = %self.route.service().name(),
+            %service,
             backend = backend.map(|backend| tracing::field::display(backend.id().name())),
             address = backend.map(|backend| tracing::field::display(backend.address())),
             to_backend = self.to_backend,

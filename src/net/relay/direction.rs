@@ -88,9 +88,10 @@ impl Direction {
         self.moved
     }
 
-    /// Whether the source is read no more because its FIN was.
-    pub(super) fn has_read_fin(&self) -> bool {
+    /// Whether the source is not read: its FIN was, or what came before waits for the sink.
+    pub(super) fn reads_nothing(&self) -> bool {
         matches!(self.state, State::Ending | State::Ended)
+            || !matches!(self.pending, Pending::Nothing)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -192,16 +193,18 @@ impl Direction {
         {
             let filled = pipe.poll_fill(cx, source, SPLICED_TURN);
             self.pending = Pending::Piped(pipe);
-            if let Poll::Ready(Ok(read @ 1..)) = filled {
-                self.way = self.way.after_fill(read);
-                return Poll::Ready(read);
+            match filled {
+                Poll::Ready(Ok(read @ 1..)) => {
+                    self.way = self.way.after_fill(read);
+                    return Poll::Ready(read);
+                }
+                Poll::Pending if !source.is_urgent() => {
+                    self.release(&mut workspace.pipes);
+                    return Poll::Pending;
+                }
+                // An end, or an urgent mark, at which splice stops for good: a read knows which.
+                Poll::Ready(_) | Poll::Pending => self.release(&mut workspace.pipes),
             }
-            self.release(&mut workspace.pipes);
-            // splice stops for good at an urgent mark, which only a read passes.
-            if filled.is_pending() && source.is_urgent() {
-                return Poll::Ready(0);
-            }
-            return filled.map(|filled| self.end(filled.is_ok()));
         }
         let buffer = &mut workspace.buffer;
         match std::task::ready!(source.poll_recv(cx, buffer)) {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use self::direction::{Direction, State};
 pub(crate) use self::splice::MOST_PIPES;
 use self::splice::Pipes;
-use super::{Event, Socket, Ticket, deliver};
+use super::{Event, STALLED, Socket, Ticket, deliver};
 use crate::config::RelayMode;
 use crate::model::{Cause, Who};
 
@@ -87,6 +87,8 @@ pub struct Relay {
     /// When a byte or a FIN last came through.
     active: Instant,
     kept_alive: bool,
+    /// Nothing is left to check before the silence gets too long.
+    settled: bool,
     /// Whose FIN or failure came first.
     first_to_end: Option<Who>,
 }
@@ -102,6 +104,7 @@ impl Relay {
             terms,
             active: Instant::now(),
             kept_alive: false,
+            settled: false,
             first_to_end: None,
         }
     }
@@ -110,7 +113,8 @@ impl Relay {
     /// session is told to end. When the relay is dropped then, both sockets are closed
     /// with a FIN if all went well, else with a reset.
     pub async fn run(&mut self, ticket: &Ticket, workspace: &RefCell<Workspace>) -> Report {
-        ticket.schedule(self.next_check(self.active));
+        let first = self.next_check(self.active);
+        ticket.schedule(first);
         let (who, cause) = poll_fn(|cx| self.poll(cx, ticket, workspace)).await;
         let report = Report {
             to_backend: self.to_backend.moved(),
@@ -148,12 +152,13 @@ impl Relay {
                 Event::End(cause) => return Poll::Ready((Who::Ballast, cause)),
                 Event::Due => match self.check(Instant::now()) {
                     Ok(next) => ticket.schedule(next),
-                    Err(cause) => return Poll::Ready((Who::Ballast, cause)),
+                    Err(ending) => return Poll::Ready(ending),
                 },
             }
         }
         let moved = self.to_backend.moved() + self.to_client.moved();
         let entered = self.states();
+        let had_failed = self.failure().is_some();
         self.step(cx, &mut workspace.borrow_mut());
         if self.first_to_end.is_none() {
             self.first_to_end = match self.states() {
@@ -169,9 +174,12 @@ impl Relay {
         if self.to_backend.is_over() && self.to_client.is_over() {
             return Poll::Ready(self.outcome());
         }
-        if entered != self.states() {
-            // A direction that has ended shortens the patience with the other.
-            ticket.schedule(self.next_check(self.active));
+        let failed = self.failure().is_some();
+        if entered != self.states() || failed != had_failed || (progress && self.settled) {
+            // A direction that has ended shortens the patience with the other, and what was sent
+            // after everything had been acknowledged has to be checked again.
+            let next = self.next_check(self.active);
+            ticket.schedule(next);
         }
         Poll::Pending
     }
@@ -180,6 +188,7 @@ impl Relay {
     fn step(&mut self, cx: &mut Context<'_>, workspace: &mut Workspace) {
         loop {
             let before = self.states();
+            let mut news = false;
             let Self {
                 client,
                 backend,
@@ -191,17 +200,19 @@ impl Relay {
             to_backend.step(cx, client, backend, last, workspace);
             let last = to_backend.state() == State::Ended;
             to_client.step(cx, backend, client, last, workspace);
-            // A side whose FIN was read is read no more, yet it may still be reset.
-            if to_backend.has_read_fin() && !to_client.is_over() && client.poll_error(cx).is_ready()
-                || to_client.has_read_fin()
-                    && !to_backend.is_over()
-                    && backend.poll_error(cx).is_ready()
-            {
-                continue;
+            // A side that is not read, because its FIN was or because the other side takes nothing
+            // more, may still be reset.
+            for (side, own, other) in [
+                (client, &*to_backend, &*to_client),
+                (backend, &*to_client, &*to_backend),
+            ] {
+                if own.reads_nothing() && !other.is_over() && side.failed().is_none() {
+                    news |= side.poll_error(cx).is_ready();
+                }
             }
             // What the one direction learned, a failure above all, may concern the other. States
             // only go forward, so this ends.
-            if before == self.states() {
+            if before == self.states() && !news {
                 return;
             }
         }
@@ -213,32 +224,23 @@ impl Relay {
 
     /// How the session ended, both directions being over.
     fn outcome(&self) -> (Who, Cause) {
-        match (self.client.failed(), self.backend.failed()) {
-            (None, None) => (self.first_to_end.unwrap_or(Who::Client), Cause::Finished),
-            (Some(cause), None) => (Who::Client, cause),
-            (None, Some(cause)) => (Who::Backend, cause),
-            // Both failed: whoever ended its direction first is who began.
-            (Some(client), Some(backend)) => match self.first_to_end {
-                Some(Who::Backend) => (Who::Backend, backend),
-                Some(Who::Client | Who::Ballast) | None => (Who::Client, client),
-            },
-        }
+        let first = self.first_to_end.unwrap_or(Who::Client);
+        self.failure().unwrap_or((first, Cause::Finished))
     }
 
     /// What a deadline means now: the next one, or the end.
-    fn check(&mut self, now: Instant) -> Result<Instant, Cause> {
-        let silence = now.saturating_duration_since(self.active);
-        let half_closed = self.is_half_closed();
-        if half_closed && silence >= self.terms.half_closed {
-            return Err(Cause::HalfClosed);
-        }
-        if !half_closed && silence >= self.terms.idle {
-            return Err(Cause::Idle);
+    fn check(&mut self, now: Instant) -> Result<Instant, (Who, Cause)> {
+        if now.saturating_duration_since(self.active) >= self.patience() {
+            return Err(match self.failure() {
+                Some(failure) => failure,
+                None if self.is_half_closed() => (Who::Ballast, Cause::HalfClosed),
+                None => (Who::Ballast, Cause::Idle),
+            });
         }
         if self.client.is_unacknowledged(UNACKNOWLEDGED)
             || self.backend.is_unacknowledged(UNACKNOWLEDGED)
         {
-            return Err(Cause::Unacknowledged);
+            return Err((Who::Ballast, Cause::Unacknowledged));
         }
         if !self.kept_alive {
             self.backend.keep_alive();
@@ -247,21 +249,40 @@ impl Relay {
         Ok(self.next_check(now))
     }
 
-    /// When to look again: at the limit, or earlier while something else needs to be checked.
-    fn next_check(&self, now: Instant) -> Instant {
-        let limit = if self.is_half_closed() {
+    /// When to look again: when patience ends, or earlier while something else needs to be checked.
+    fn next_check(&mut self, now: Instant) -> Instant {
+        let limit = self.active + self.patience();
+        self.settled = self.kept_alive
+            && !self.client.has_unacknowledged()
+            && !self.backend.has_unacknowledged();
+        if self.settled {
+            limit
+        } else {
+            limit.min(now + CHECK)
+        }
+    }
+
+    /// How long silence may last. Once a side has failed, what is left is delivery to the other.
+    fn patience(&self) -> Duration {
+        let patience = if self.is_half_closed() {
             self.terms.half_closed
         } else {
             self.terms.idle
         };
-        let limit = self.active + limit;
-        let settled = self.kept_alive
-            && !self.client.has_unacknowledged()
-            && !self.backend.has_unacknowledged();
-        if settled {
-            limit
+        if self.failure().is_some() {
+            patience.min(STALLED)
         } else {
-            limit.min(now + CHECK)
+            patience
+        }
+    }
+
+    /// Which side has failed, and why; of two, the one that ended its direction first.
+    fn failure(&self) -> Option<(Who, Cause)> {
+        let client = self.client.failed().map(|cause| (Who::Client, cause));
+        let backend = self.backend.failed().map(|cause| (Who::Backend, cause));
+        match self.first_to_end {
+            Some(Who::Backend) => backend.or(client),
+            Some(Who::Client | Who::Ballast) | None => client.or(backend),
         }
     }
 

@@ -58,8 +58,8 @@ impl Pipe {
         self.held
     }
 
-    /// Takes what the source has, up to `most` and the pipe's size. 0 is the source's FIN. Must be
-    /// empty.
+    /// Takes what the source has, up to `most` and the pipe's size. After a 0, read: it is either
+    /// the source's FIN or an urgent mark that splice does not pass. Must be empty.
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,0 +1,209 @@
+//! A reload in steps: prepared beside the loop, staged on it, built beside it, applied on it. What
+//! each step does is `prepare`'s, `reload`'s and `services`' business.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
+
+use super::Supervisor;
+use crate::config::Plan;
+use crate::control::limits::limits;
+use crate::control::prepare::{Prepared, prepare};
+use crate::control::reload::Staged;
+use crate::control::services::{Blueprint, Built};
+use crate::net::BindError;
+
+/// What a reload is doing beside the loop.
+pub(super) enum Reload {
+    None,
+    Preparing(Instant, JoinHandle<Result<Prepared, Vec<String>>>),
+    Building(Instant, Box<Staged>, JoinHandle<Vec<Built>>),
+}
+
+/// What it has done.
+pub(super) enum Step {
+    Prepared(Instant, Result<Prepared, Vec<String>>),
+    Built(Instant, Box<Staged>, Result<Vec<Built>, JoinError>),
+}
+
+impl Reload {
+    /// The next step, once it is done. Cancel safe: nothing is taken out before it is.
+    pub(super) async fn next(&mut self) -> Step {
+        match self {
+            Reload::None => std::future::pending().await,
+            Reload::Preparing(started, task) => {
+                let prepared = task.await.unwrap_or_else(|_| Err(vec![DEFECT.into()]));
+                let started = *started;
+                *self = Reload::None;
+                Step::Prepared(started, prepared)
+            }
+            Reload::Building(_, _, task) => {
+                let built = task.await;
+                match std::mem::replace(self, Reload::None) {
+                    Reload::Building(started, staged, _) => Step::Built(started, staged, built),
+                    // It was just that, and nobody else has seen it since.
+                    Reload::None | Reload::Preparing(..) => std::future::pending().await,
+                }
+            }
+        }
+    }
+}
+
+/// Said beside the panic that the log has told of.
+const DEFECT: &str = "internal error";
+
+impl Supervisor {
+    pub(super) fn begin_reload(&mut self) {
+        let Some(path) = &self.options.path else {
+            tracing::warn!("reload ignored: this daemon has no configuration file");
+            return;
+        };
+        if !matches!(self.reload, Reload::None) {
+            self.again = true;
+            return;
+        }
+        self.notify.reloading();
+        let known = self.running.addresses().clone();
+        let task = tokio::spawn(prepare(Arc::clone(path), known));
+        self.reload = Reload::Preparing(Instant::now(), task);
+    }
+
+    pub(super) fn continue_reload(&mut self, step: Step) {
+        match step {
+            Step::Prepared(_, Err(problems)) => self.reject(&problems),
+            Step::Prepared(started, Ok(prepared)) => {
+                let warnings = prepared.loaded.warnings.lines();
+                match self.running.stage(prepared, self.workers.count()) {
+                    Err(errors) => {
+                        let problems: Vec<_> = errors.iter().map(BindError::to_string).collect();
+                        self.reject(&problems);
+                    }
+                    Ok((staged, blueprints)) => {
+                        for warning in warnings {
+                            tracing::warn!("{warning}");
+                        }
+                        self.reload =
+                            Reload::Building(started, Box::new(staged), build(blueprints));
+                    }
+                }
+            }
+            Step::Built(_, _, Err(_)) => self.reject(&[DEFECT.into()]),
+            Step::Built(started, staged, Ok(built)) => {
+                let plan = Plan::between(&self.running.config, staged.config());
+                self.apply(*staged, built);
+                self.reloads.applied += 1;
+                self.reloads.last_rejected = false;
+                tracing::info!(
+                    %plan,
+                    changes = names(&plan),
+                    took_ms = started.elapsed().as_millis(),
+                    reloads = self.reloads.applied,
+                    "reloaded"
+                );
+                for what in &plan.needs_restart {
+                    tracing::warn!(%what, "takes effect after a restart only");
+                }
+                self.end_reload();
+            }
+        }
+    }
+
+    fn reject(&mut self, problems: &[String]) {
+        self.reloads.rejected += 1;
+        self.reloads.last_rejected = true;
+        for problem in problems {
+            tracing::error!("{problem}");
+        }
+        tracing::error!(
+            problems = problems.join("; "),
+            rejected = self.reloads.rejected,
+            "reload rejected: the running configuration stays"
+        );
+        self.end_reload();
+    }
+
+    fn end_reload(&mut self) {
+        self.notify.ready();
+        self.tell_status();
+        if std::mem::take(&mut self.again) {
+            self.begin_reload();
+        }
+    }
+
+    pub(super) fn apply(&mut self, staged: Staged, built: Vec<Built>) {
+        for backend in staged.unresolved() {
+            tracing::warn!(
+                service = %backend.service(),
+                backend = %backend.name(),
+                "name does not resolve: the backend is down"
+            );
+        }
+        let stale = self
+            .running
+            .apply(staged, built, &self.workers, &self.prober);
+        let limits = limits(&self.running.config, self.workers.count());
+        limits.warn(&self.running.config);
+        self.permits.set_limit(limits.max_connections);
+        if let Some(logging) = &self.options.logging {
+            logging.set_level(self.running.config.log.level);
+        }
+        for service in stale {
+            self.rebuild(&service);
+        }
+    }
+}
+
+/// Lays out tables beside the loop.
+pub(super) fn build(blueprints: Vec<Blueprint>) -> JoinHandle<Vec<Built>> {
+    tokio::task::spawn_blocking(|| blueprints.into_iter().map(Blueprint::build).collect())
+}
+
+/// The most names that the line of a reload tells.
+const MOST_NAMES: usize = 20;
+
+/// What was added, removed and changed, by name.
+fn names(plan: &Plan) -> String {
+    let mut names: Vec<String> = Vec::new();
+    let mut add = |sign: char, kind: &str, name: &dyn std::fmt::Display| {
+        names.push(format!("{sign}{kind} {name}"));
+    };
+    plan.services
+        .added
+        .iter()
+        .for_each(|it| add('+', "service", it));
+    plan.services
+        .removed
+        .iter()
+        .for_each(|it| add('-', "service", it));
+    plan.services
+        .changed
+        .iter()
+        .for_each(|it| add('~', "service", it));
+    plan.listeners
+        .added
+        .iter()
+        .for_each(|it| add('+', "listener", &it.address));
+    plan.listeners
+        .removed
+        .iter()
+        .for_each(|it| add('-', "listener", &it.address));
+    plan.backends
+        .added
+        .iter()
+        .for_each(|it| add('+', "backend", it));
+    plan.backends
+        .removed
+        .iter()
+        .for_each(|it| add('-', "backend", it));
+    plan.backends
+        .changed
+        .iter()
+        .for_each(|it| add('~', "backend", it));
+    let more = names.len().saturating_sub(MOST_NAMES);
+    names.truncate(MOST_NAMES);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    names.join(", ")
+}
