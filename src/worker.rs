@@ -10,7 +10,6 @@ mod accept;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use self::accept::Acceptor;
 use crate::model::Cause;
 use crate::net::relay::Workspace;
-use crate::net::{Key, Listener, Registry};
+use crate::net::{Key, Listener, Registry, Unregistered};
 use crate::pool::{Door, Permits, Route};
 use crate::session::{self, Client, Context};
 
@@ -40,7 +39,7 @@ pub enum Command {
         /// Where its clients go.
         route: Arc<Route>,
         /// This worker's socket.
-        socket: Arc<OwnedFd>,
+        socket: Unregistered,
     },
     /// Accept what is in the queue, then close the socket.
     Close {
@@ -182,7 +181,7 @@ impl Peers {
             } else {
                 one
             };
-            let own = sessions(self.own) + 1;
+            let own = sessions(self.own);
             let drift = (own / 8).max(2);
             if own >= sessions(other) + drift {
                 chosen = other;
@@ -249,7 +248,7 @@ impl Worker {
         }
     }
 
-    fn listen(&mut self, key: Key, route: Arc<Route>, socket: Arc<OwnedFd>) {
+    fn listen(&mut self, key: Key, route: Arc<Route>, socket: Unregistered) {
         let (close, closing) = oneshot::channel();
         let acceptor = Acceptor {
             route: Door::new(route),

@@ -48,6 +48,9 @@ const IMPURE: &[&str] = &[
 /// `config` reads its file, and does nothing else.
 const EXCEPTIONS: &[(&str, &str)] = &[("config", "std::fs")];
 
+/// Files that are tests as a whole.
+const TEST_FILES: &[&str] = &["tests.rs", "testing.rs", "contract.rs"];
+
 struct Source {
     path: PathBuf,
     text: String,
@@ -59,6 +62,10 @@ struct Source {
 impl Source {
     /// The code outside comments and tests.
     fn code(&self) -> String {
+        // A file of tests, which its module includes under `#[cfg(test)]`.
+        if TEST_FILES.iter().any(|name| self.path.ends_with(name)) {
+            return String::new();
+        }
         let text = self
             .text
             .split("#[cfg(test)]\nmod ")

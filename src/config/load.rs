@@ -122,7 +122,7 @@ fn not_text(bytes: &[u8], at: usize, origin: &str) -> Rejected {
     Rejected::with(problems.report(origin, &Source::new(&text)))
 }
 
-/// The largest file that is read: a hundred thousand backends fit.
+/// The largest file that is read: thirty thousand backends fit.
 const LARGEST: u64 = 4 << 20;
 const MOST_SHOWN_AFTER: usize = 100;
 
@@ -166,6 +166,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         File::create(&path).unwrap().set_len(LARGEST + 1).unwrap();
-        assert!(message(&path).contains("larger than 16 MiB"));
+        assert!(message(&path).contains("larger than 4 MiB"));
     }
 }

@@ -242,7 +242,7 @@ impl Running {
                 workers.tell(|worker| Command::Listen {
                     key,
                     route: Arc::clone(&route),
-                    socket: Arc::clone(&bound.sockets()[worker]),
+                    socket: bound.of_worker(worker),
                 });
                 let listening = Listening {
                     bound,

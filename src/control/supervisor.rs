@@ -485,7 +485,10 @@ impl Supervisor {
             self.workers.sessions()
         );
         if self.reloads.rejected > 0 {
-            status += &format!(", {} reloads rejected", self.reloads.rejected);
+            status += &format!(
+                ", {} rejected since the start",
+                reloads(self.reloads.rejected)
+            );
         }
         if status != self.status {
             self.notify.status(&status);
@@ -503,6 +506,10 @@ impl Supervisor {
 
 fn build(blueprints: Vec<Blueprint>) -> JoinHandle<Vec<Built>> {
     tokio::task::spawn_blocking(|| blueprints.into_iter().map(Blueprint::build).collect())
+}
+
+fn reloads(count: u64) -> String {
+    format!("{count} reload{}", if count == 1 { "" } else { "s" })
 }
 
 fn join(errors: &[BindError]) -> String {

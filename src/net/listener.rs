@@ -4,8 +4,9 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -35,6 +36,8 @@ pub struct BoundListener {
     address: SocketAddr,
     dual_stack: bool,
     sockets: Vec<Arc<OwnedFd>>,
+    /// Whether the hop limit was ever used: what is accepted may have inherited it.
+    limited: Arc<AtomicBool>,
 }
 
 /// An address that cannot be listened on.
@@ -100,6 +103,7 @@ impl BoundListener {
                 .into_iter()
                 .map(|socket| Arc::new(socket.into()))
                 .collect(),
+            limited: Arc::default(),
         })
     }
 
@@ -113,9 +117,13 @@ impl BoundListener {
         self.dual_stack
     }
 
-    /// The socket of each worker.
-    pub fn sockets(&self) -> &[Arc<OwnedFd>] {
-        &self.sockets
+    /// What a worker needs to listen.
+    pub fn of_worker(&self, worker: usize) -> Unregistered {
+        Unregistered {
+            socket: Arc::clone(&self.sockets[worker]),
+            limited: Arc::clone(&self.limited),
+            ipv6: self.address.is_ipv6(),
+        }
     }
 
     /// Listens, or changes the backlog of a listener: a further listen() does just that.
@@ -135,12 +143,21 @@ impl BoundListener {
 
     /// Lets no new handshake begin, while those under way complete and can be accepted.
     ///
+    /// Newer kernels let only CAP_NET_ADMIN attach a filter to a TCP socket. Without it the hop
+    /// limit serves: a SYN comes with fewer hops to go than 255 and is dropped. Accepted sockets
+    /// inherit that, so [`Listener::accept`] lifts it from them; what their peers sent before is
+    /// sent again.
+    ///
     /// # Errors
     /// What the kernel says.
     pub fn refuse_handshakes(&self) -> io::Result<()> {
-        self.sockets
-            .iter()
-            .try_for_each(|socket| SockRef::from(socket.as_ref()).attach_filter(DROP_PURE_SYN))
+        self.each(|socket| {
+            let filtered = SockRef::from(&socket).attach_filter(DROP_PURE_SYN);
+            filtered.or_else(|_| {
+                self.limited.store(true, Ordering::Relaxed);
+                sys::require_hops(socket, self.address.is_ipv6(), MOST_HOPS)
+            })
+        })
     }
 
     /// Takes [`refuse_handshakes`](Self::refuse_handshakes) back.
@@ -148,11 +165,23 @@ impl BoundListener {
     /// # Errors
     /// What the kernel says.
     pub fn accept_handshakes(&self) -> io::Result<()> {
+        self.each(|socket| match SockRef::from(&socket).detach_filter() {
+            Err(_) if self.limited.load(Ordering::Relaxed) => {
+                sys::require_hops(socket, self.address.is_ipv6(), 0)
+            }
+            outcome => outcome,
+        })
+    }
+
+    fn each(&self, act: impl Fn(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<()> {
         self.sockets
             .iter()
-            .try_for_each(|socket| SockRef::from(socket.as_ref()).detach_filter())
+            .try_for_each(|socket| act(socket.as_fd()))
     }
 }
+
+/// More than any segment has to go when it arrives, but for one that a neighbour sent with as much.
+const MOST_HOPS: u8 = 255;
 
 /// Classic BPF over the TCP header: a segment with SYN and without ACK is dropped, others pass.
 const DROP_PURE_SYN: &[SockFilter] = &[
@@ -195,10 +224,20 @@ fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
         && (one.ip() == other.ip() || wildcard(one.ip()) || wildcard(other.ip()))
 }
 
+/// One worker's end of a listener, before its runtime knows of it.
+#[derive(Debug)]
+pub struct Unregistered {
+    socket: Arc<OwnedFd>,
+    limited: Arc<AtomicBool>,
+    ipv6: bool,
+}
+
 /// One worker's end of a listener.
 #[derive(Debug)]
 pub struct Listener {
     io: AsyncFd<Arc<OwnedFd>>,
+    limited: Arc<AtomicBool>,
+    ipv6: bool,
 }
 
 /// What came of an accept.
@@ -219,9 +258,16 @@ impl Listener {
     ///
     /// # Errors
     /// What the runtime says.
-    pub fn register(socket: Arc<OwnedFd>) -> io::Result<Self> {
+    pub fn register(unregistered: Unregistered) -> io::Result<Self> {
+        let Unregistered {
+            socket,
+            limited,
+            ipv6,
+        } = unregistered;
         Ok(Self {
             io: sys::register_shared(socket, Interest::READABLE)?,
+            limited,
+            ipv6,
         })
     }
 
@@ -243,6 +289,11 @@ impl Listener {
         match outcome {
             Ok((fd, from)) => {
                 let gone = check && sys::is_gone(&fd);
+                if self.limited.load(Ordering::Relaxed)
+                    && let Err(error) = sys::require_hops(fd.as_fd(), self.ipv6, 0)
+                {
+                    tracing::warn!(%error, "cannot lift the hop limit from a client");
+                }
                 let arrival = Arrival::new(fd);
                 match from.and_then(|from| SocketAddr::try_from(from).ok()) {
                     Some(from) if !gone => Accepted::Client(arrival, ClientAddr::new(from)),
@@ -295,7 +346,7 @@ mod tests {
     #[test]
     fn workers_share_an_ephemeral_port_and_nobody_else_gets_it() {
         let bound = listening(&on("127.0.0.1:0"), 3);
-        assert_eq!(bound.sockets().len(), 3);
+        assert_eq!(bound.sockets.len(), 3);
         let again = on(&bound.address().to_string());
         let error = BoundListener::bind(&again, 1, &[]).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
@@ -311,6 +362,24 @@ mod tests {
     }
 
     #[test]
+    fn the_hop_limit_refuses_like_the_filter_and_can_be_lifted() {
+        let bound = listening(&on("127.0.0.1:0"), 1);
+        let patience = std::time::Duration::from_millis(200);
+        let _early = TcpStream::connect(bound.address()).unwrap();
+        let hops = |hops| {
+            bound
+                .each(|socket| sys::require_hops(socket, false, hops))
+                .unwrap()
+        };
+        hops(MOST_HOPS);
+        let late = TcpStream::connect_timeout(&bound.address(), patience);
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        rustix::net::accept(&bound.sockets[0]).unwrap();
+        hops(0);
+        TcpStream::connect(bound.address()).unwrap();
+    }
+
+    #[test]
     fn a_refused_handshake_does_not_cost_a_completed_one() {
         let bound = listening(&on("127.0.0.1:0"), 1);
         let _client = TcpStream::connect(bound.address()).unwrap();
@@ -318,6 +387,6 @@ mod tests {
         let late =
             TcpStream::connect_timeout(&bound.address(), std::time::Duration::from_millis(200));
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        rustix::net::accept(&bound.sockets()[0]).unwrap();
+        rustix::net::accept(&bound.sockets[0]).unwrap();
     }
 }

@@ -11,7 +11,7 @@ mod sys;
 
 pub use connect::{Connecting, connect};
 pub use deliver::deliver;
-pub use listener::{Accepted, BindError, BoundListener, Key, Listener};
+pub use listener::{Accepted, BindError, BoundListener, Key, Listener, Unregistered};
 pub use registry::{Event, Registry, Ticket};
 pub use socket::{Arrival, Socket};
 pub use sys::raise_descriptor_limit;

@@ -53,6 +53,41 @@ pub(super) fn keep_alive(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_keepalive(&keepalive)
 }
 
+/// Has `fd`, and what it accepts, pass only segments that came from at least so many hops to go:
+/// 255 is nobody but a neighbour that means it, 0 is everybody (ip(7), ipv6(7), RFC 5082).
+#[expect(
+    unsafe_code,
+    reason = "no safe crate sets IP_MINTTL and IPV6_MINHOPCOUNT"
+)]
+pub(super) fn require_hops(fd: BorrowedFd<'_>, ipv6: bool, hops: u8) -> io::Result<()> {
+    let hops = libc::c_int::from(hops);
+    let set = |level, option| {
+        // SAFETY: the pointer and the length describe `hops`, which outlives the call.
+        let result = unsafe {
+            libc::setsockopt(
+                fd.as_raw_fd(),
+                level,
+                option,
+                (&raw const hops).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    };
+    if ipv6 {
+        set(libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT)?;
+    }
+    // An IPv6 socket that takes IPv4 clients too has both.
+    match set(libc::IPPROTO_IP, libc::IP_MINTTL) {
+        Err(_) if ipv6 => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// What TCP knows about the peer's acknowledgements.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Acknowledgements {

@@ -26,16 +26,17 @@ pub(super) fn run(
     sessions: usize,
     rate: Option<f64>,
     thread: usize,
+    tally: Tally,
 ) -> Result<Tally> {
     let window = Window::after(job.warm_up, job.length);
     let until = Until::Moment(window.end);
-    Client::new(job, size, sessions, thread, window)?.run(until, rate)
+    Client::new(job, size, sessions, thread, window, tally)?.run(until, rate)
 }
 
 /// Runs exactly `count` sessions.
-pub(super) fn count(job: &Job, size: usize, count: u64) -> Result<Tally> {
+pub(super) fn count(job: &Job, size: usize, count: u64, tally: Tally) -> Result<Tally> {
     let window = Window::after(Duration::ZERO, Duration::from_secs(86_400));
-    Client::new(job, size, job.sessions, 0, window)?.run(Until::Count(count), None)
+    Client::new(job, size, job.sessions, 0, window, tally)?.run(Until::Count(count), None)
 }
 
 #[derive(Clone, Copy)]
@@ -88,6 +89,7 @@ impl<'a> Client<'a> {
         sessions: usize,
         thread: usize,
         window: Window,
+        tally: Tally,
     ) -> Result<Client<'a>> {
         Ok(Client {
             poller: Poller::new()?,
@@ -103,7 +105,7 @@ impl<'a> Client<'a> {
             free: (0..sessions).rev().collect(),
             resting: VecDeque::new(),
             window,
-            tally: Tally::new()?,
+            tally,
             scratch: vec![0; size.max(1)],
         })
     }
@@ -221,10 +223,10 @@ impl<'a> Client<'a> {
             Step::Pending => {}
             Step::Done => {
                 let now = Instant::now();
-                if self.window.contains(now) {
-                    self.tally.done(now.saturating_duration_since(session.due));
-                    self.tally.bytes += 2 * self.request.len() as u64;
-                }
+                let latency = now.saturating_duration_since(session.due);
+                let counts = self.window.contains(now);
+                let bytes = 2 * self.request.len() as u64;
+                self.tally.done(bytes, counts.then_some(latency));
                 place.session = None;
                 self.free.push(index);
             }

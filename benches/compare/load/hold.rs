@@ -2,7 +2,7 @@
 //! proves that the proxy still had them.
 
 use std::io::{self, Read};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -28,11 +28,11 @@ pub(super) fn run(job: &Job) -> Result<Report> {
     // Either outcome means that it is time.
     let _ = wait.recv_timeout(job.length);
     let seconds = begin.elapsed().as_secs_f64();
-    let mut tally = Tally::new()?;
+    let mut tally = Tally::new(Arc::default())?;
     for session in &sessions {
         let started = Instant::now();
         match super::exchange(session, &request) {
-            Ok(()) => tally.done(started.elapsed()),
+            Ok(()) => tally.done(2 * SIZE as u64, Some(started.elapsed())),
             Err(_) => tally.failed(Reason::Reset, started),
         }
     }

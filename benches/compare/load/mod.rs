@@ -11,6 +11,7 @@ mod stream;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -101,14 +102,23 @@ pub(crate) struct Report {
     pub(crate) failures: BTreeMap<String, u64>,
     /// When some of them failed.
     pub(crate) dated: Vec<Failure>,
-    /// The proxy's utime + stime over the window.
-    pub(crate) cpu_seconds: Option<f64>,
+    /// What the proxy spent.
+    pub(crate) cpu: Option<Cpu>,
 }
 
 impl Report {
     pub(crate) fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
+}
+
+/// The proxy's CPU time between two moments near the ends of the window, and what was done between the same two.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Cpu {
+    /// utime + stime.
+    pub(crate) seconds: f64,
+    pub(crate) units: u64,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -165,6 +175,27 @@ impl Reason {
     }
 }
 
+/// All that was done so far, inside the window and out of it, by all threads.
+#[derive(Debug, Default)]
+struct Progress {
+    units: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Progress {
+    fn add(&self, units: u64, bytes: u64) {
+        self.units.fetch_add(units, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> (u64, u64) {
+        (
+            self.units.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
+    }
+}
+
 /// What one thread counted.
 struct Tally {
     units: u64,
@@ -173,11 +204,13 @@ struct Tally {
     latency: Histogram<u64>,
     failures: BTreeMap<&'static str, u64>,
     dated: Vec<Failure>,
+    progress: Arc<Progress>,
 }
 
 impl Tally {
-    fn new() -> Result<Tally> {
+    fn new(progress: Arc<Progress>) -> Result<Tally> {
         Ok(Tally {
+            progress,
             units: 0,
             bytes: 0,
             latency: Histogram::new(3)?,
@@ -186,11 +219,15 @@ impl Tally {
         })
     }
 
-    fn done(&mut self, latency: Duration) {
+    /// A unit that moved `bytes` is complete; its latency counts only inside the window.
+    fn done(&mut self, bytes: u64, latency: Option<Duration>) {
+        self.progress.add(1, bytes);
+        let Some(latency) = latency else { return };
         let nanos = latency.as_nanos().try_into().unwrap_or(u64::MAX);
         // The histogram grows by itself: it takes whatever a clock can say.
         if self.latency.record(nanos).is_ok() {
             self.units += 1;
+            self.bytes += bytes;
         }
     }
 
@@ -216,7 +253,7 @@ impl Tally {
         Ok(())
     }
 
-    fn report(self, seconds: f64, cpu_seconds: Option<f64>) -> Report {
+    fn report(self, seconds: f64, cpu: Option<Cpu>) -> Report {
         let micros = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
         Report {
             seconds,
@@ -234,7 +271,7 @@ impl Tally {
                 .map(|(reason, count)| ((*reason).to_owned(), *count))
                 .collect(),
             dated: self.dated,
-            cpu_seconds,
+            cpu,
         }
     }
 }
@@ -271,31 +308,36 @@ pub(crate) fn run(job: &Job) -> Result<()> {
         count: Some(count),
     } = job.kind
     {
-        let tally = crr::count(job, size, count)?;
+        let tally = crr::count(job, size, count, Tally::new(Arc::default())?)?;
         return say(&Message::Report(Box::new(tally.report(0.0, None))));
     }
     let threads = job.threads.clamp(1, job.sessions.max(1));
     // Once for "all sessions are open"; the threads then start their windows within microseconds.
     let open = Arc::new(Barrier::new(threads + 1));
-    let workers: Vec<_> = (0..threads)
-        .map(|index| {
+    let progress = Arc::new(Progress::default());
+    let tallies = (0..threads).map(|_| Tally::new(Arc::clone(&progress)));
+    let workers: Vec<_> = tallies
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .enumerate()
+        .map(|(index, tally)| {
             let (job, open) = (job.clone(), Arc::clone(&open));
             let share = job.sessions / threads + usize::from(index < job.sessions % threads);
             thread::spawn(move || match job.kind {
                 Kind::Crr { size, rate, .. } => {
                     let rate = rate.map(|rate| rate / threads as f64);
                     open.wait();
-                    crr::run(&job, size, share, rate, index)
+                    crr::run(&job, size, share, rate, index, tally)
                 }
-                Kind::Rr { size } => rr::run(&job, size, share, index, &open),
-                Kind::Stream(direction) => stream::run(&job, direction, share, index, &open),
-                Kind::Hold => Tally::new(),
+                Kind::Rr { size } => rr::run(&job, size, share, index, &open, tally),
+                Kind::Stream(direction) => stream::run(&job, direction, share, index, &open, tally),
+                Kind::Hold => Ok(tally),
             })
         })
         .collect();
     open.wait();
-    let cpu_seconds = watch(job)?;
-    let mut tally = Tally::new()?;
+    let cpu = watch(job, &progress)?;
+    let mut tally = Tally::new(progress)?;
     for worker in workers {
         tally.add(
             &worker
@@ -304,23 +346,34 @@ pub(crate) fn run(job: &Job) -> Result<()> {
         )?;
     }
     say(&Message::Report(Box::new(
-        tally.report(job.length.as_secs_f64(), cpu_seconds),
+        tally.report(job.length.as_secs_f64(), cpu),
     )))
 }
 
-/// Sleeps through the window; takes the proxy's CPU time at its ends. A late wake-up stretches the time between
-/// the two, so that what was spent is scaled to the length over which the threads counted.
-fn watch(job: &Job) -> Result<Option<f64>> {
+/// Sleeps through the window; takes the proxy's CPU time at its ends, and what was done by then, since on a
+/// busy machine this thread wakes up late.
+fn watch(job: &Job, progress: &Progress) -> Result<Option<Cpu>> {
     let window = Window::after(job.warm_up, job.length);
     // Looking for the proxy's processes takes milliseconds, which the warm-up has to spare.
     let processes = job.proxy.map(proc::family).unwrap_or_default();
+    let sample = || {
+        let (units, bytes) = progress.read();
+        Cpu {
+            seconds: proc::cpu_seconds(&processes),
+            units,
+            bytes,
+        }
+    };
     thread::sleep(window.begin.saturating_duration_since(Instant::now()));
-    let (begin, before) = (Instant::now(), proc::cpu_seconds(&processes));
+    let before = sample();
     say(&Message::Measuring)?;
     thread::sleep(window.end.saturating_duration_since(Instant::now()));
-    let (end, after) = (Instant::now(), proc::cpu_seconds(&processes));
-    let share = job.length.as_secs_f64() / (end - begin).as_secs_f64();
-    Ok(job.proxy.map(|_| (after - before) * share))
+    let after = sample();
+    Ok(job.proxy.map(|_| Cpu {
+        seconds: after.seconds - before.seconds,
+        units: after.units - before.units,
+        bytes: after.bytes - before.bytes,
+    }))
 }
 
 fn say(message: &Message) -> Result<()> {

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 
 use super::{Job, PATIENCE, Reason, Tally, Window};
 use crate::poller::{EventFlags, Poller};
@@ -23,11 +23,9 @@ pub(super) fn run(
     count: usize,
     thread: usize,
     open: &Barrier,
+    tally: Tally,
 ) -> Result<Tally> {
-    if size >= SCRATCH {
-        bail!("messages must be smaller than {SCRATCH} bytes");
-    }
-    let opened = Client::open(job, size, count, thread);
+    let opened = Client::open(job, size, count, thread, tally);
     // The barrier comes before the error, or the other threads would wait forever.
     open.wait();
     opened?.run(Window::after(job.warm_up, job.length))
@@ -59,7 +57,11 @@ enum State {
 }
 
 impl Client {
-    fn open(job: &Job, size: usize, count: usize, thread: usize) -> Result<Client> {
+    fn open(job: &Job, size: usize, count: usize, thread: usize, tally: Tally) -> Result<Client> {
+        ensure!(
+            size < SCRATCH,
+            "messages must be smaller than {SCRATCH} bytes"
+        );
         let request = wire::request(size);
         let poller = Poller::new()?;
         let mut sessions = Vec::with_capacity(count);
@@ -86,7 +88,7 @@ impl Client {
             request,
             sessions,
             scratch: vec![0; SCRATCH],
-            tally: Tally::new()?,
+            tally,
         })
     }
 
@@ -138,10 +140,9 @@ impl Client {
                 session.read += count;
                 if session.read == self.request.len() {
                     let now = Instant::now();
-                    if window.contains(now) {
-                        self.tally.done(now - session.started);
-                        self.tally.bytes += 2 * self.request.len() as u64;
-                    }
+                    let bytes = 2 * self.request.len() as u64;
+                    let latency = window.contains(now).then(|| now - session.started);
+                    self.tally.done(bytes, latency);
                     if now >= window.end {
                         session.state = State::Idle;
                         return;

@@ -21,8 +21,9 @@ pub(super) fn run(
     count: usize,
     thread: usize,
     open: &Barrier,
+    tally: Tally,
 ) -> Result<Tally> {
-    let opened = Client::open(job, direction, count, thread);
+    let opened = Client::open(job, direction, count, thread, tally);
     // The barrier comes before the error, or the other threads would wait forever.
     open.wait();
     opened?.run(Window::after(job.warm_up, job.length))
@@ -55,7 +56,13 @@ enum State {
 }
 
 impl Client {
-    fn open(job: &Job, direction: Direction, count: usize, thread: usize) -> Result<Client> {
+    fn open(
+        job: &Job,
+        direction: Direction,
+        count: usize,
+        thread: usize,
+        tally: Tally,
+    ) -> Result<Client> {
         let poller = Poller::new()?;
         let mut sessions = Vec::with_capacity(count);
         let targets = job
@@ -94,7 +101,7 @@ impl Client {
             poller,
             sessions,
             scratch: vec![0; wire::CHUNK],
-            tally: Tally::new()?,
+            tally,
         })
     }
 
@@ -161,8 +168,10 @@ impl Client {
         if flags.contains(EventFlags::OUT) && session.sends && session.state == State::Moving {
             session.write(&mut self.tally);
         }
+        let moved = session.read + session.written - before;
+        self.tally.progress.add(0, moved);
         if window.contains(Instant::now()) {
-            self.tally.bytes += session.read + session.written - before;
+            self.tally.bytes += moved;
         }
         if session.state == State::Over {
             // A finished socket stays readable, and level-triggered events would never cease.

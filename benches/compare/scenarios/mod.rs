@@ -152,9 +152,7 @@ impl Reading {
 
 /// CPU time per unit of work, in microseconds.
 pub(crate) fn cpu_micros(report: &Report) -> Option<f64> {
-    report
-        .cpu_seconds
-        .map(|seconds| seconds * 1e6 / report.units as f64)
+    report.cpu.map(|cpu| cpu.seconds * 1e6 / cpu.units as f64)
 }
 
 pub(crate) fn per_second(report: &Report) -> f64 {

@@ -34,7 +34,10 @@ fn run(bench: &Bench, contender: &Contender) -> Result<Vec<Reading>> {
             readings.push(
                 Reading::new(format!("{sessions} {name}"))
                     .with("throughput", gigabytes / report.seconds)
-                    .with_some("CPU", report.cpu_seconds.map(|seconds| seconds / gigabytes))
+                    .with_some(
+                        "CPU",
+                        report.cpu.map(|cpu| cpu.seconds * 1e9 / cpu.bytes as f64),
+                    )
                     .with_failures(&report),
             );
         }
