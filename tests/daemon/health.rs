@@ -99,8 +99,9 @@ fn a_transition_is_logged_once_with_its_reason() {
             .backend("a", a.address())
             .backend("b", b.address()),
     ));
-    a.wait_for_probe();
-    b.wait_for_probe();
+    // Their first verdicts are transitions too.
+    daemon.wait_until_up(0, "a");
+    daemon.wait_until_up(0, "b");
     let mark = daemon.log().mark();
     a.refuse();
     let down = daemon.wait_until_down(mark, "a");
