@@ -132,6 +132,7 @@ const RUN_DETAILS: &str = "\
 Signals:
   SIGHUP           read the configuration again; running sessions never notice,
                    and a file with a problem changes nothing (the log says why)
+  SIGUSR1          tell every backend's state and counters in the log
   SIGTERM, SIGINT  stop accepting, let running sessions finish for up to
                    'drain_timeout', then close the rest; a second one ends at
                    once
