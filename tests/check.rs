@@ -1,6 +1,10 @@
-//! `ballast check` from the outside: the real binary on real files.
+//! `ballast check` from the outside: the real binary on real files; and what else is told to
+//! somebody who has made a mistake, a daemon that cannot start included.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -85,6 +89,30 @@ fn a_valid_file_gets_a_summary_and_exit_code_0() {
             answer.stdout
         );
     }
+}
+
+#[test]
+fn a_disabled_backend_is_said_to_be_so_once() {
+    let backends = |text: &str| {
+        let answer = check(text);
+        let line = answer.stdout.lines().find(|it| it.contains("backends  "));
+        line.unwrap().trim().to_owned()
+    };
+    let file = |first: &str, second: &str| {
+        format!(
+            "[[service]]\nname = \"web\"\nlisten = \"1.1.1.1:1\"\nbackend = [\
+             {{ name = \"a\", address = \"b:1\"{first} }}, {{ name = \"b\", address = \"b:2\"{second} }}]\n"
+        )
+    };
+    let off = ", enabled = false";
+    assert_eq!(
+        backends(&file(off, "")),
+        "backends  2: a (b:1) disabled, b (b:2)"
+    );
+    assert_eq!(
+        backends(&file(off, off)),
+        "backends  2, all disabled: a (b:1), b (b:2)"
+    );
 }
 
 #[test]
@@ -214,6 +242,8 @@ fn what_is_no_file_is_refused_without_hanging() {
         let answer = ballast(&["check", "-c", path], directory.path());
         assert_eq!(answer.code, Some(1));
         assert!(answer.stderr.contains(part), "{}", answer.stderr);
+        let margin = format!("\n --> {path}\n");
+        assert!(answer.stderr.contains(&margin), "{}", answer.stderr);
     }
 }
 
@@ -233,4 +263,81 @@ fn garbage_and_absurd_nesting_are_refused_promptly() {
 fn a_wrong_command_line_is_exit_code_2() {
     let answer = ballast(&["chekc"], Path::new("/"));
     assert_eq!(answer.code, Some(2));
+}
+
+#[test]
+fn a_file_without_its_option_is_answered_with_the_command_that_works() {
+    for command in ["check", "run"] {
+        let answer = ballast(&[command, "b.toml"], Path::new("/"));
+        assert_eq!(answer.code, Some(2));
+        let hint = format!("'ballast {command} -c b.toml'");
+        assert!(answer.stderr.contains(&hint), "{}", answer.stderr);
+    }
+}
+
+#[test]
+fn help_is_a_command_too() {
+    let answer = ballast(&["help", "check"], Path::new("/"));
+    assert_eq!(answer.code, Some(0));
+    assert!(answer.stdout.contains("least-connections"));
+}
+
+/// What the journal, which names itself in the environment, is told of a start that fails.
+fn told_to_the_journal(content: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("b.toml"), content).unwrap();
+    let journal = directory.path().join("journal");
+    let stderr = File::create(&journal).unwrap();
+    let named = stderr.metadata().unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(["run", "-c", "b.toml"])
+        .env("JOURNAL_STREAM", format!("{}:{}", named.dev(), named.ino()))
+        .current_dir(directory.path())
+        .stderr(stderr)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+    std::fs::read_to_string(&journal).unwrap()
+}
+
+#[test]
+fn a_failed_start_has_the_priority_of_an_error_on_every_line_in_the_journal() {
+    let told = told_to_the_journal(&GOOD.replace("strategy", "stratgy"));
+    assert!(told.contains("<3>error: unknown key `stratgy`"), "{told}");
+    assert!(told.contains("\n<3> --> b.toml:5:1\n"), "{told}");
+    assert!(told.lines().all(|line| line.starts_with("<3>")), "{told}");
+
+    let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+    let told = told_to_the_journal(&occupying(&occupied));
+    assert!(
+        told.contains("<3>ballast: cannot listen on 127.0.0.1:"),
+        "{told}"
+    );
+    assert!(told.lines().all(|line| line.starts_with('<')), "{told}");
+}
+
+#[test]
+fn a_failed_start_is_one_json_line_where_the_log_is_json() {
+    let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = format!("[log]\nformat = \"json\"\n{}", occupying(&occupied));
+    let told = told_to_the_journal(&file);
+    let [line] = told.lines().collect::<Vec<_>>()[..] else {
+        panic!("not one line: {told}");
+    };
+    assert!(line.starts_with("<3>{"), "{line}");
+    for part in [
+        "\"level\":\"ERROR\"",
+        "\"message\":\"cannot start\"",
+        "\"problems\":\"cannot listen on",
+    ] {
+        assert!(line.contains(part), "{part} not in {line}");
+    }
+}
+
+/// A service where `taken` already listens.
+fn occupying(taken: &TcpListener) -> String {
+    let address = taken.local_addr().unwrap();
+    format!(
+        "[[service]]\nname = \"web\"\nlisten = \"{address}\"\nbackend = [{{ address = \"127.0.0.1:1\" }}]\n"
+    )
 }

@@ -27,13 +27,14 @@ fn a_demo_serves_fails_over_recovers_and_sums_up() {
     assert_eq!(echoed(address, "not http\n"), "not http\n");
     demo.await_line("death      red");
     demo.await_line("heartbeat  red missed 1 of 3: refused");
+    demo.await_line("heartbeat  red missed 3 of 3: refused");
     demo.await_line("failover   red is out");
     // What a person asks while a server is dead is answered by another.
     let meanwhile = get(address);
     assert_ne!(meanwhile, "", "no answer while a server is dead");
     demo.await_line("recovery   red is back");
     demo.await_line("death      green");
-    let summary = demo.interrupted();
+    let summary = demo.ended_by(Signal::INT);
     assert!(summary.contains("Summary after 0:0"), "{summary}");
     assert!(summary.contains("failed client connections"), "{summary}");
     assert!(
@@ -46,6 +47,14 @@ fn a_demo_serves_fails_over_recovers_and_sums_up() {
         .find(|line| line.contains("sessions   "))
         .unwrap();
     assert!(!sessions.contains(" 0"), "everybody served: {sessions}");
+}
+
+#[test]
+fn a_demo_ends_with_its_summary_when_it_is_hung_up() {
+    let mut demo = Demo::start("10s");
+    demo.address();
+    let summary = demo.ended_by(Signal::HUP);
+    assert!(summary.contains("Summary after 0:0"), "{summary}");
 }
 
 #[test]
@@ -116,10 +125,10 @@ impl Demo {
             .unwrap_or_else(|| panic!("the demo ended without saying {text:?}"))
     }
 
-    /// Presses Ctrl-C; returns what it says after that.
-    fn interrupted(mut self) -> String {
+    /// Ctrl-C and its like; returns what it says after that.
+    fn ended_by(mut self, signal: Signal) -> String {
         let pid = Pid::from_child(&self.process.0);
-        kill_process(pid, Signal::INT).unwrap();
+        kill_process(pid, signal).unwrap();
         let rest: Vec<String> = self.lines.by_ref().map(Result::unwrap).collect();
         assert_eq!(self.process.0.wait().unwrap().code(), Some(0));
         rest.join("\n")

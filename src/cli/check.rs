@@ -1,19 +1,27 @@
 //! `ballast check`: what a file would do, on one screen, or everything that is wrong with it.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use tracing::Level;
+
 use crate::config::{self, Config, Loaded, ServiceConfig, Timeouts, written};
+use crate::telemetry::logging;
 
 /// Checks the file at `path`: the summary goes to stdout, problems go to stderr. Exits with 0 if the
 /// file can be used, with 1 if not.
 pub(super) fn run(path: &Path) -> ExitCode {
-    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // Under `systemctl reload` the journal reads this.
+    let color = logging::is_colourful();
+    let report = |text: &str, level| {
+        let text = logging::addressed(text, level);
+        show(&mut io::stderr().lock(), &text)
+    };
     match config::load(path) {
         Ok(loaded) => {
-            let shown = show(&mut io::stderr().lock(), &loaded.warnings.render(color));
+            let shown = report(&loaded.warnings.render(color), Level::WARN);
             // Nobody may be left to read either of the two; the answer is the exit code.
             match show(&mut io::stdout().lock(), &summary(path, &loaded)).and(shown) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -23,7 +31,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
         }
         Err(rejected) => {
             // The exit code says it all the same when stderr is gone.
-            drop(show(&mut io::stderr().lock(), &rejected.render(color)));
+            drop(report(&rejected.render(color), Level::ERROR));
             ExitCode::FAILURE
         }
     }
@@ -114,6 +122,9 @@ fn listen(service: &ServiceConfig) -> String {
 }
 
 fn backends(service: &ServiceConfig) -> String {
+    let number = service.backends.len();
+    let disabled = service.backends.iter().filter(|it| !it.enabled).count();
+    let all_disabled = disabled == number;
     let all = service.backends.iter().map(|backend| {
         let address = backend.address.to_string();
         let mut text = match *backend.name == *address {
@@ -123,17 +134,18 @@ fn backends(service: &ServiceConfig) -> String {
         if service.strategy.weighted && backend.weight != 1 {
             text += &format!(" ×{}", backend.weight);
         }
-        if !backend.enabled {
+        if !backend.enabled && !all_disabled {
             text += " disabled";
         }
         text
     });
-    let disabled = service.backends.iter().filter(|it| !it.enabled).count();
     let disabled = match disabled {
         0 => String::new(),
+        _ if all_disabled => ", all disabled".to_owned(),
+        // The list marks each of them.
+        _ if number <= MOST_LISTED => String::new(),
         _ => format!(", {disabled} disabled"),
     };
-    let number = service.backends.len();
     format!("{number}{disabled}: {}", few(all, number))
 }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 /// The whole command: 0 when all went well, 1 for a problem, 2 for a wrong command line.
@@ -21,6 +22,7 @@ pub fn main() -> ExitCode {
             Command::Demo { listen, pace } => demo::run(listen, pace),
         },
         Err(unusable) => {
+            let unusable = hinted(unusable);
             // With stdout or stderr closed there is nobody left to tell.
             let _ = unusable.print();
             ExitCode::from(u8::try_from(unusable.exit_code()).unwrap_or(2))
@@ -49,7 +51,6 @@ Exit codes:
   0  a clean end     1  a problem, told on stderr     2  a wrong command line
 
 'ballast <command> --help' says more about each command.",
-    disable_help_subcommand = true,
     arg_required_else_help = true,
     max_term_width = 100
 )]
@@ -102,6 +103,26 @@ struct ConfigFile {
     config: PathBuf,
 }
 
+/// A file without `-c` is the likeliest surplus argument there is.
+fn hinted(mut error: clap::Error) -> clap::Error {
+    let argument = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) if !argument.starts_with('-') => argument.clone(),
+        _ => return error,
+    };
+    let usage = error.get(ContextKind::Usage).map(ToString::to_string);
+    let takes_file = ["ballast run", "ballast check"]
+        .into_iter()
+        .find(|command| usage.as_ref().is_some_and(|usage| usage.contains(command)));
+    if let (ErrorKind::UnknownArgument, Some(command)) = (error.kind(), takes_file) {
+        let hint = format!("to name the file, write '{command} -c {argument}'");
+        error.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(vec![hint.into()]),
+        );
+    }
+    error
+}
+
 fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080")
@@ -111,25 +132,34 @@ const RUN_DETAILS: &str = "\
 Signals:
   SIGHUP           read the configuration again; running sessions never notice,
                    and a file with a problem changes nothing (the log says why)
+  SIGUSR1          tell every backend's state and counters in the log
   SIGTERM, SIGINT  stop accepting, let running sessions finish for up to
-                   'drain_timeout', then close the rest; a second one ends at once
+                   'drain_timeout', then close the rest; a second one ends at
+                   once
 
 Exit codes:
-  0  stopped by a signal   1  could not start, or failed   2  a wrong command line
+  0  stopped by a signal
+  1  could not start, or failed
+  2  a wrong command line
 
 Examples:
   ballast run                      with /etc/ballast/ballast.toml
   ballast run -c ./ballast.toml
-  kill -HUP $(pidof ballast)       reload
-  systemctl reload ballast         reload, under systemd";
+  systemctl reload ballast         reload, under systemd
+  kill -HUP PID                    reload, without it";
 
 const DEMO_DETAILS: &str = "\
 While it runs, from another terminal:
   curl http://127.0.0.1:8080
   while sleep 0.2; do curl -s http://127.0.0.1:8080; done
-  nc 127.0.0.1 8080                   type something that is not HTTP: it is echoed
+Or, where nc is installed, type something that is not HTTP; it is echoed:
+  nc 127.0.0.1 8080
 
 Ctrl-C ends it and prints a summary.";
+
+/// What every terminal has. Help that is laid out in columns is broken here and not by clap, which
+/// knows no hanging indent.
+const COLUMNS: usize = 80;
 
 /// The registry is the only list of strategies there is.
 fn check_details() -> String {
@@ -137,13 +167,24 @@ fn check_details() -> String {
 
     let mut details = "Strategies (strategy = \"…\"):\n".to_owned();
     for entry in crate::strategy::REGISTRY {
-        // Writing to a string does not fail.
-        let _ = writeln!(details, "  {:<19} {}", entry.name, entry.summary);
+        let mut line = format!("  {:<18}", entry.name);
+        for word in entry.summary.split(' ') {
+            if line.chars().count() + 1 + word.chars().count() > COLUMNS {
+                // Writing to a string does not fail.
+                let _ = writeln!(details, "{line}");
+                line = format!("  {:<18}", "");
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        let _ = writeln!(details, "{line}");
     }
     details.push_str(
         "
 Exit codes:
-  0  no problem; warnings are printed   1  problems   2  a wrong command line
+  0  no problem; warnings are printed
+  1  problems
+  2  a wrong command line
 
 Examples:
   ballast check                    with /etc/ballast/ballast.toml
@@ -193,10 +234,16 @@ mod tests {
         let mut command = Arguments::command();
         command.build();
         for subcommand in command.get_subcommands_mut() {
-            let help = subcommand.clone().term_width(80).render_long_help();
-            for line in help.to_string().lines() {
-                assert!(line.chars().count() <= 80, "{line}");
+            let help = |columns| {
+                let mut command = subcommand.clone().term_width(columns);
+                command.render_long_help().to_string()
+            };
+            for line in help(COLUMNS).lines() {
+                assert!(line.chars().count() <= COLUMNS, "{line}");
             }
+            // What is laid out in columns was not wrapped once more.
+            let laid_out = subcommand.get_after_long_help().map(ToString::to_string);
+            assert!(help(COLUMNS).contains(&laid_out.unwrap_or_default()));
         }
     }
 }

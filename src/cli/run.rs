@@ -1,35 +1,55 @@
 //! `ballast run`: the daemon, in the foreground.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use tracing::Level;
 
-use crate::config::{Rejected, load};
+use crate::config::{Loaded, LogFormat, load};
 use crate::control::{self, Options, orders};
-use crate::telemetry::logging;
+use crate::telemetry::logging::{self, Logging};
 
 /// The whole subcommand: 0 after a clean stop, 1 when the daemon cannot start.
 pub(super) fn run(path: &Path) -> ExitCode {
-    match serve(path) {
+    let loaded = match load(path) {
+        Ok(loaded) => loaded,
+        Err(rejected) => {
+            tell(&rejected.render(logging::is_colourful()));
+            return ExitCode::FAILURE;
+        }
+    };
+    let format = loaded.config.log.format;
+    let log = logging::init(format, loaded.config.log.level);
+    logging::install_panic_hook();
+    match serve(path, loaded, log.clone()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let text = match error.downcast_ref::<Rejected>() {
-                Some(rejected) => rejected.render(stderr().is_terminal()),
-                None => format!("ballast: {error:#}\n"),
-            };
-            // With stderr closed there is nobody left to tell.
-            let _ = stderr().write_all(text.as_bytes());
+            let error = format!("{error:#}");
+            match format {
+                LogFormat::Text => {
+                    // What was logged on the way here comes first.
+                    log.flush();
+                    tell(&format!("ballast: {error}\n"));
+                }
+                // Whoever reads JSON reads nothing else.
+                LogFormat::Json => {
+                    tracing::error!(problems = error.replace('\n', "; "), "cannot start");
+                }
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn serve(path: &Path) -> anyhow::Result<()> {
-    let loaded = load(path)?;
-    let log = logging::init(loaded.config.log.format, loaded.config.log.level);
-    logging::install_panic_hook();
+fn tell(text: &str) {
+    let text = logging::addressed(text, Level::ERROR);
+    // With stderr closed there is nobody left to tell.
+    let _ = stderr().write_all(text.as_bytes());
+}
+
+fn serve(path: &Path, loaded: Loaded, log: Logging) -> anyhow::Result<()> {
     let options = Options {
         path: Some(path.into()),
         logging: Some(log),

@@ -65,6 +65,10 @@ fn backends(draft: &Draft, source: &Source<'_>, problems: &mut Problems) {
         let Some((address, span)) = &backend.address else {
             continue;
         };
+        // A disabled one has no share: how an operator keeps the successor of a server at hand.
+        if !backend.enabled {
+            continue;
+        }
         match addresses.entry(address) {
             Entry::Vacant(entry) => {
                 entry.insert(span);

@@ -112,7 +112,13 @@ impl Report {
         if let Some(help) = &problem.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
-        renderer.render(&[group])
+        let text = renderer.render(&[group]);
+        match problem.place {
+            Some(_) => text,
+            // Without a line number the renderer leaves no margin; it is given the one that every
+            // other excerpt has.
+            None => text.replace('\n', "\n "),
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) struct BackendDraft {
     pub(super) named: bool,
     pub(super) address: Option<(BackendAddress, Span)>,
     weight: u32,
-    enabled: bool,
+    pub(super) enabled: bool,
 }
 
 impl Draft {

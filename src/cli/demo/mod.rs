@@ -95,7 +95,7 @@ Ballast listens on {listen}, in front of three servers of its own:
   Try it from another terminal:
     curl http://{reach}
     while sleep 0.2; do curl -s http://{reach}; done
-    nc {} {}    and type something that is not HTTP
+  or, where nc is installed, `nc {} {}` and type what is not HTTP.
 
 Every {} s a server dies and returns {} s later. Ctrl-C ends the demo.
 
@@ -197,6 +197,12 @@ The rows count sessions: the demo's own clients open about fifty a second.
                     (State::Down, cause) => {
                         let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
                         let after = self.story.down(name, now);
+                        if after.is_some() {
+                            // The balancer tells of the last miss by the transition alone.
+                            self.screen.event(&format!(
+                                "heartbeat  {name} missed {FALL} of {FALL}{cause}"
+                            ));
+                        }
                         let after = after.map(|it| format!(" {} after its death", seconds(it)));
                         self.screen.alarm(&format!(
                             "failover   {name} is out{}{cause}; {serving}",
@@ -208,9 +214,8 @@ The rows count sessions: the demo's own clients open about fifty a second.
                             "recovery   {name} is back {} after its return; {serving}",
                             seconds(after)
                         )),
-                        None => self
-                            .screen
-                            .event(&format!("heartbeat  {name} answers; {serving}")),
+                        // How many serve is known once all have answered.
+                        None => self.screen.event(&format!("heartbeat  {name} answers")),
                     },
                 }
             }
@@ -254,8 +259,9 @@ Summary after {}
     }
 }
 
-/// Ctrl-C, or a polite request from elsewhere.
+/// Ctrl-C, a polite request from elsewhere, or the end of the terminal.
 struct End {
+    hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
 }
@@ -264,6 +270,7 @@ impl End {
     fn watch() -> anyhow::Result<Self> {
         let catch = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
+            hangup: catch(SignalKind::hangup())?,
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
         })
@@ -272,6 +279,7 @@ impl End {
     /// Cancel safe.
     async fn comes(&mut self) {
         tokio::select! {
+            _ = self.hangup.recv() => {}
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }

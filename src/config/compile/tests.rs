@@ -258,6 +258,10 @@ fn names_used_twice_point_at_the_first_use() {
         "warning: two backends of this service are at 10.0.0.11:8080",
     );
     assert!(compile(&twin, "f").is_ok());
+    let spare = twin.replace("10.0.0.11:8080\"", "10.0.0.11:8080\"\nenabled = false");
+    assert!(!faults(&spare).contains("two backends"), "{spare}");
+    let spare = twin.replacen("10.0.0.11:8080\"", "10.0.0.11:8080\"\nenabled = false", 1);
+    assert!(!faults(&spare).contains("two backends"), "{spare}");
 }
 
 #[test]

@@ -98,14 +98,19 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         if self.on {
-            writer.write_str(match *event.metadata().level() {
-                Level::ERROR => "<3>",
-                Level::WARN => "<4>",
-                Level::INFO => "<6>",
-                Level::DEBUG | Level::TRACE => "<7>",
-            })?;
+            writer.write_str(priority(*event.metadata().level()))?;
         }
         self.inner.format_event(context, writer, event)
+    }
+}
+
+/// The syslog priority of a level.
+pub(super) fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
     }
 }
 

@@ -12,11 +12,12 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Subscriber, warn};
+use tracing::{Level, Subscriber, warn};
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -41,39 +42,68 @@ pub fn init(format: LogFormat, level: LogLevel) -> Logging {
     ));
     // The first subscriber of a process stays; only tests ever come here twice.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    Logging {
-        queue,
-        level: handle,
-        reported: AtomicU64::new(0),
+    Logging::new(queue, handle)
+}
+
+/// `text`, which is to be written straight to stderr, as whoever stands at its other end wants it:
+/// the journal gets the priority of `level` in front of every line, which may be several, and no
+/// empty ones. For what is said before the log is up, or without one.
+pub fn addressed(text: &str, level: Level) -> String {
+    match Destination::of_stderr() {
+        Destination::Journal => prioritised(text, level),
+        Destination::Terminal | Destination::Plain => text.to_owned(),
     }
 }
 
-/// The handle of the process's log.
+/// Whether stderr is a person's who likes colours.
+pub fn is_colourful() -> bool {
+    Destination::of_stderr() == Destination::Terminal
+}
+
+fn prioritised(text: &str, level: Level) -> String {
+    let lines = text.lines().filter(|line| !line.is_empty());
+    lines
+        .map(|line| format!("{}{line}\n", format::priority(level)))
+        .collect()
+}
+
+/// The handle of the process's log; clones share one log, and the last one to go flushes it.
+#[derive(Clone, Debug)]
+pub struct Logging(Arc<Log>);
+
 #[derive(Debug)]
-pub struct Logging {
+struct Log {
     queue: LineQueue,
     level: reload::Handle<LevelFilter, Registry>,
     reported: AtomicU64,
 }
 
 impl Logging {
+    fn new(queue: LineQueue, level: reload::Handle<LevelFilter, Registry>) -> Self {
+        Self(Arc::new(Log {
+            queue,
+            level,
+            reported: AtomicU64::new(0),
+        }))
+    }
+
     /// Changes the least important level that is written, at once and for every thread.
     pub fn set_level(&self, level: LogLevel) {
-        if let Err(error) = self.level.reload(filter(level)) {
+        if let Err(error) = self.0.level.reload(filter(level)) {
             warn!(%error, "log level not changed");
         }
     }
 
     /// Lines lost since the start: the queue was full, or stderr refused them.
     pub fn dropped(&self) -> u64 {
-        self.queue.lost()
+        self.0.queue.lost()
     }
 
     /// Logs how many lines were lost since the last call, if any were. Called each second by the
     /// control thread.
     pub fn report_dropped(&self) {
         let total = self.dropped();
-        let count = total - self.reported.swap(total, Ordering::Relaxed).min(total);
+        let count = total - self.0.reported.swap(total, Ordering::Relaxed).min(total);
         if count > 0 {
             warn!(count, total, "log lines dropped");
         }
@@ -82,13 +112,13 @@ impl Logging {
     /// Waits until everything logged so far is written, but no longer than a second: for the
     /// moment before an abort.
     pub fn flush(&self) {
-        self.queue.flush(FLUSH_TIMEOUT);
+        self.0.queue.flush(FLUSH_TIMEOUT);
     }
 }
 
-impl Drop for Logging {
+impl Drop for Log {
     fn drop(&mut self) {
-        self.flush();
+        self.queue.flush(FLUSH_TIMEOUT);
     }
 }
 
@@ -184,7 +214,7 @@ fn filter(level: LogLevel) -> LevelFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use tracing::{debug, info};
 
     /// A sink that keeps what it is given.
@@ -268,6 +298,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_without_a_log_has_a_priority_on_every_line() {
+        let text = "error: no such file\n --> f\n\nf: 1 error\n";
+        assert_eq!(
+            prioritised(text, Level::ERROR),
+            "<3>error: no such file\n<3> --> f\n<3>f: 1 error\n"
+        );
+        assert_eq!(prioritised("", Level::WARN), "");
+    }
+
+    #[test]
     fn a_json_line_is_one_flat_object() {
         let line = written(LogFormat::Json, Destination::Plain, || {
             info!(service = "a\nb", eligible = 2, "backend \"up\"");
@@ -295,11 +335,7 @@ mod tests {
             Destination::Journal,
             queue.clone(),
         ));
-        let logging = Logging {
-            queue: queue.clone(),
-            level,
-            reported: AtomicU64::new(0),
-        };
+        let logging = Logging::new(queue.clone(), level);
         tracing::subscriber::with_default(subscriber, || {
             info!("one");
             logging.set_level(LogLevel::Info);
