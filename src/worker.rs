@@ -23,9 +23,10 @@ use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::accept::Acceptor;
+use crate::config::ListenerId;
 use crate::model::Cause;
 use crate::net::relay::Workspace;
-use crate::net::{Key, Listener, Registry, Unregistered, reset_everything};
+use crate::net::{Listener, Registry, Unregistered, reset_everything};
 use crate::pool::{Door, Permits, Route};
 use crate::session::{self, Client, Context};
 
@@ -43,7 +44,7 @@ pub enum Command {
     /// Accept from a socket.
     Listen {
         /// Whose socket it is.
-        key: Key,
+        key: ListenerId,
         /// Where its clients go.
         route: Arc<Route>,
         /// This worker's socket.
@@ -52,7 +53,7 @@ pub enum Command {
     /// Accept what is in the queue, then close the socket.
     Close {
         /// Whose socket it is.
-        key: Key,
+        key: ListenerId,
         /// Dropped when the socket is closed.
         done: TaskTrackerToken,
     },
@@ -258,7 +259,7 @@ struct Worker {
     peers: Peers,
     permits: &'static Permits,
     context: Rc<Context>,
-    accepting: HashMap<Key, oneshot::Sender<TaskTrackerToken>>,
+    accepting: HashMap<ListenerId, oneshot::Sender<TaskTrackerToken>>,
 }
 
 impl Worker {
@@ -276,7 +277,7 @@ impl Worker {
         }
     }
 
-    fn listen(&mut self, key: Key, route: Arc<Route>, socket: Unregistered) {
+    fn listen(&mut self, key: ListenerId, route: Arc<Route>, socket: Unregistered) {
         let (close, closing) = oneshot::channel();
         let acceptor = Acceptor {
             route: Door::new(route),

@@ -31,7 +31,7 @@ use crate::strategy::{Entry, Parameters};
 
 pub use compile::{Loaded, Rejected, compile};
 pub use load::load;
-pub use plan::Plan;
+pub use plan::{ListenerId, Plan, listeners};
 pub use problem::{Problem, Report, Severity};
 pub use source::{Place, Span};
 pub(crate) use value::written;

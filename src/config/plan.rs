@@ -7,7 +7,7 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{BackendConfig, Config, ServiceConfig};
+use super::{BackendConfig, Config, ListenConfig, ServiceConfig};
 use crate::model::BackendId;
 
 /// What changes between two configurations.
@@ -52,20 +52,18 @@ pub struct ListenerId {
 impl Plan {
     /// What it takes to get from `old` to `new`.
     pub fn between(old: &Config, new: &Config) -> Self {
-        let listeners_before = listeners(old);
-        let listeners_after = listeners(new);
         Self {
             services: Changes::between(
                 old.services.iter().map(|it| (it.name.clone(), it)),
                 new.services.iter().map(|it| (it.name.clone(), it)),
             ),
             listeners: Changes::between(
-                listeners_before.iter().map(|&(id, _)| (id, ())),
-                listeners_after.iter().map(|&(id, _)| (id, ())),
+                listeners(old).iter().map(|&(id, ..)| (id, ())),
+                listeners(new).iter().map(|&(id, ..)| (id, ())),
             ),
             backends: Changes::between(backends(old), backends(new)),
             settings: settings(old, new),
-            needs_restart: needs_restart(old, new, &listeners_before, &listeners_after),
+            needs_restart: needs_restart(old, new),
         }
     }
 
@@ -162,18 +160,22 @@ impl fmt::Display for ListenerId {
     }
 }
 
-/// Every listener with whether it is dual-stack, in the order of the file.
-pub fn listeners(config: &Config) -> Vec<(ListenerId, bool)> {
+/// Every listener with the service it belongs to, in the order of the file.
+pub fn listeners(config: &Config) -> Vec<(ListenerId, &ListenConfig, &ServiceConfig)> {
     let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
-    let all = config.services.iter().flat_map(|it| &it.listen);
-    all.map(|listen| {
+    let of = |service| move |listen| (service, listen);
+    let all = config
+        .services
+        .iter()
+        .flat_map(|it| it.listen.iter().map(of(it)));
+    all.map(|(service, listen): (&ServiceConfig, &ListenConfig)| {
         let next = seen.entry(listen.address).or_default();
         let id = ListenerId {
             address: listen.address,
             ordinal: *next,
         };
         *next += 1;
-        (id, listen.dual_stack)
+        (id, listen, service)
     })
     .collect()
 }
@@ -211,12 +213,7 @@ fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
     .collect()
 }
 
-fn needs_restart(
-    old: &Config,
-    new: &Config,
-    before: &[(ListenerId, bool)],
-    after: &[(ListenerId, bool)],
-) -> Vec<String> {
+fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let mut list = Vec::new();
     if old.runtime.workers != new.runtime.workers {
         list.push("runtime.workers".to_owned());
@@ -224,9 +221,10 @@ fn needs_restart(
     if old.log.format != new.log.format {
         list.push("log.format".to_owned());
     }
-    let before: HashMap<ListenerId, bool> = before.iter().copied().collect();
-    for (id, dual_stack) in after {
-        if before.get(id).is_some_and(|was| was != dual_stack) {
+    let dual_stack = |(id, listen, _): (ListenerId, &ListenConfig, _)| (id, listen.dual_stack);
+    let before: HashMap<ListenerId, bool> = listeners(old).into_iter().map(dual_stack).collect();
+    for (id, is) in listeners(new).into_iter().map(dual_stack) {
+        if before.get(&id).is_some_and(|&was| was != is) {
             list.push(format!("dual_stack of {id}"));
         }
     }

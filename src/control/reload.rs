@@ -14,9 +14,9 @@ use super::prepare::{Name, Prepared};
 use super::probe::Prober;
 use super::services::{Blueprint, Built, Loads, Members, Services, Serving, User, members};
 use super::targets::{TargetId, Targets};
-use crate::config::{Config, ListenConfig};
+use crate::config::{Config, ListenerId, listeners};
 use crate::model::{BackendId, Load};
-use crate::net::{BindError, BoundListener, Claim, Key};
+use crate::net::{BindError, BoundListener, Claim};
 use crate::pool::{Route, Service};
 use crate::worker::{Command, Workers};
 
@@ -37,7 +37,7 @@ pub(super) struct Running {
     pub(super) targets: Targets,
     /// Who is behind each target.
     pub(super) users: HashMap<TargetId, Vec<User>>,
-    listeners: HashMap<Key, Listening>,
+    listeners: HashMap<ListenerId, Listening>,
     /// Listeners that were closed, and when.
     emptying: Vec<(Claim, Instant)>,
     addresses: HashMap<Name, SocketAddr>,
@@ -58,7 +58,7 @@ struct Listening {
 #[derive(Debug)]
 pub(super) struct Staged {
     prepared: Prepared,
-    bound: HashMap<Key, BoundListener>,
+    bound: HashMap<ListenerId, BoundListener>,
     members: HashMap<Arc<str>, Members>,
     users: HashMap<TargetId, Vec<User>>,
     /// Targets that replace another one of the same backend.
@@ -141,21 +141,19 @@ impl Running {
         &self,
         config: &Config,
         workers: usize,
-    ) -> Result<HashMap<Key, BoundListener>, Vec<BindError>> {
+    ) -> Result<HashMap<ListenerId, BoundListener>, Vec<BindError>> {
         let open = self.listeners.values().map(|it| it.bound.claim());
         let ours: Vec<_> = open
             .chain(self.emptying.iter().map(|(claim, _)| *claim))
             .collect();
         let mut bound = HashMap::new();
         let mut failed = Vec::new();
-        let wanted = listeners(config);
-        for (key, listen, backlog) in wanted
-            .iter()
-            .filter(|(key, ..)| !self.listeners.contains_key(key))
-        {
+        let mut wanted = listeners(config);
+        wanted.retain(|(key, ..)| !self.listeners.contains_key(key));
+        for (key, listen, service) in wanted {
             match BoundListener::bind(listen, workers, &ours) {
                 Ok(listener) => {
-                    bound.insert(*key, (listener, *backlog));
+                    bound.insert(key, (listener, service.backlog));
                 }
                 Err(error) => failed.push(error),
             }
@@ -246,14 +244,10 @@ impl Running {
             config.runtime.workers = self.config.runtime.workers;
             config.log.format = self.config.log.format;
         }
-        let mut keys = listeners(&config)
-            .into_iter()
-            .map(|(key, ..)| key)
-            .collect::<Vec<_>>()
-            .into_iter();
+        let keys: Vec<_> = listeners(&config).iter().map(|(key, ..)| *key).collect();
         let listens = config.services.iter_mut().flat_map(|it| &mut it.listen);
-        for listen in listens {
-            if let Some(listening) = keys.next().and_then(|key| self.listeners.get(&key)) {
+        for (key, listen) in keys.iter().zip(listens) {
+            if let Some(listening) = self.listeners.get(key) {
                 listen.dual_stack = listening.bound.dual_stack();
             }
         }
@@ -265,17 +259,21 @@ impl Running {
         &self.addresses
     }
 
-    fn switch_listeners(&mut self, mut bound: HashMap<Key, BoundListener>, workers: &Workers) {
-        let owners = owners(&self.config);
+    fn switch_listeners(
+        &mut self,
+        mut bound: HashMap<ListenerId, BoundListener>,
+        workers: &Workers,
+    ) {
         let mut wanted = HashSet::new();
-        for (key, _, backlog) in listeners(&self.config) {
+        for (key, _, config) in listeners(&self.config) {
             wanted.insert(key);
-            let Some(serving) = owners.get(&key).and_then(|name| self.services.0.get(*name)) else {
+            // Every service of the configuration has just been put there.
+            let Some(serving) = self.services.0.get(&config.name) else {
                 continue;
             };
             let service = Arc::clone(&serving.service);
             if let Some(listening) = self.listeners.get_mut(&key) {
-                listening.keep(service, backlog);
+                listening.keep(service, config.backlog);
             } else if let Some(bound) = bound.remove(&key) {
                 let route = Route::new(bound.address(), service);
                 workers.tell(|worker| Command::Listen {
@@ -290,6 +288,8 @@ impl Running {
                 };
                 tracing::info!(service = %serving.service.name(), listener = %listening.bound.address(), "listening");
                 self.listeners.insert(key, listening);
+            } else {
+                tracing::error!(service = %config.name, listener = %key, "not bound: a defect");
             }
         }
         for (key, listening) in &mut self.listeners {
@@ -363,31 +363,4 @@ impl Listening {
         }
         self.closes = Some(Instant::now() + QUIET);
     }
-}
-
-/// Every listener of a configuration by identity, with its backlog.
-fn listeners(config: &Config) -> Vec<(Key, ListenConfig, u32)> {
-    let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
-    let mut all = Vec::new();
-    for service in &config.services {
-        for listen in &service.listen {
-            let next = seen.entry(listen.address).or_default();
-            let key = Key {
-                address: listen.address,
-                ordinal: *next,
-            };
-            *next += 1;
-            all.push((key, *listen, service.backlog));
-        }
-    }
-    all
-}
-
-fn owners(config: &Config) -> HashMap<Key, &Arc<str>> {
-    let names = config
-        .services
-        .iter()
-        .flat_map(|service| service.listen.iter().map(|_| &service.name));
-    let keys = listeners(config).into_iter().map(|(key, ..)| key);
-    keys.zip(names).collect()
 }

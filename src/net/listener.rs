@@ -19,16 +19,6 @@ use super::{Arrival, sys};
 use crate::config::ListenConfig;
 use crate::model::ClientAddr;
 
-/// Who a listener is across reloads: the address as written, and its ordinal among those that are
-/// written alike (several ports 0).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// As written; port 0 is not replaced.
-    pub address: SocketAddr,
-    /// Counts equal addresses.
-    pub ordinal: usize,
-}
-
 /// A bound address with one socket per worker. Once it listens, handshakes that complete before a
 /// worker takes its socket wait in the queue.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ mod sys;
 
 pub use connect::{Connecting, connect};
 use deliver::{STALLED, deliver};
-pub use listener::{Accepted, BindError, BoundListener, Claim, Key, Listener, Unregistered};
+pub use listener::{Accepted, BindError, BoundListener, Claim, Listener, Unregistered};
 pub use registry::{Event, Registry, Ticket};
 pub use socket::{Arrival, Socket};
 pub use sys::{raise_descriptor_limit, reset_everything};
