@@ -10,8 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::targets::TargetId;
-use crate::health::Verdict;
+use crate::health::{Policy, Verdict};
 use crate::model::Cause;
 
 /// Every interval is drawn anew within ±10 %, so that probes of many backends stay spread out.
@@ -19,6 +18,13 @@ const JITTER: f64 = 0.1;
 /// First probes are spread over this for each target, up to one interval: few backends are judged
 /// at once, many do not come in a burst.
 const SPREAD: Duration = Duration::from_millis(2);
+
+/// An address, and how it is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TargetId {
+    pub(super) address: SocketAddr,
+    pub(super) policy: Policy,
+}
 
 /// What probes share.
 #[derive(Clone, Debug)]

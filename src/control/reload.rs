@@ -11,9 +11,9 @@ use tokio::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 use super::prepare::{Name, Prepared};
-use super::probe::Prober;
+use super::probe::{Prober, TargetId};
 use super::services::{Blueprint, Built, Loads, Members, Services, Serving, User, members};
-use super::targets::{TargetId, Targets};
+use super::targets::Targets;
 use crate::config::{Config, ListenerId, listeners};
 use crate::model::{BackendId, Load};
 use crate::net::{BindError, BoundListener, Claim};

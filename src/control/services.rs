@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::prepare::Name;
-use super::targets::{TargetId, Targets};
+use super::probe::TargetId;
+use super::targets::Targets;
 use crate::config::{BackendAddress, Config, ServiceConfig, SessionLog};
 use crate::health::{self, State, roster};
 use crate::model::{Backend, BackendId, Load};

@@ -2,22 +2,14 @@
 //! that gets a new address is judged afresh, and two services with the same check share one probe.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::task::AbortHandle;
 
-use super::probe::Prober;
-use crate::health::{Health, Policy, State, Transition, Verdict};
+use super::probe::{Prober, TargetId};
+use crate::health::{Health, State, Transition, Verdict};
 use crate::model::DownFlag;
-
-/// An address, and how it is checked.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct TargetId {
-    pub(super) address: SocketAddr,
-    pub(super) policy: Policy,
-}
 
 /// One of them.
 #[derive(Debug)]

@@ -15,13 +15,6 @@ use tokio::io::unix::AsyncFd;
 use super::sys;
 use crate::model::Cause;
 
-/// Keepalive of both sides: the first probe after this silence, …
-pub(super) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// … then one every interval, …
-pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// … and this many without an answer end the connection.
-pub(super) const KEEPALIVE_PROBES: u32 = 6;
-
 /// Never SPLICE_F_MORE: see the relay's splice.
 const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 

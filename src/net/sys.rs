@@ -13,7 +13,12 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdRegisterError};
 
-use super::socket::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
+/// Keepalive of both sides: the first probe after this silence, …
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// … then one every interval, …
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// … and this many without an answer end the connection.
+const KEEPALIVE_PROBES: u32 = 6;
 
 /// Registers an owned socket with this thread's runtime.
 #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
