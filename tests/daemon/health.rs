@@ -1,6 +1,7 @@
 //! Heartbeats: who is taken out and returns, what is logged, and what it costs the clients.
 
 use std::io::ErrorKind;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
@@ -136,6 +137,42 @@ fn a_backend_that_answers_nothing_is_down_as_timed_out() {
         "{}",
         down.raw()
     );
+}
+
+#[test]
+fn backends_that_a_reload_brings_keep_no_other_from_being_probed() {
+    let mut good = Backend::named("good");
+    let service = Service::new("web")
+        .health("interval", "200ms")
+        .health("timeout", "500ms")
+        .health("fall", 2)
+        .backend("good", good.address());
+    let daemon = Daemon::start(&Config::of(service.clone()));
+    daemon.wait_until_up(0, "good");
+    let mut holes: Vec<_> = (0..20).map(|_| BlackHole::new()).collect();
+    // To know that a hole swallows takes a moment.
+    thread::scope(|threads| {
+        for hole in &mut holes {
+            threads.spawn(|| hole.swallow());
+        }
+    });
+    let mark = daemon.log().mark();
+    let service = holes
+        .iter()
+        .enumerate()
+        .fold(service, |service, (n, hole)| {
+            service.backend(&format!("hole-{n}"), hole.address())
+        });
+    daemon.reload(&Config::of(service));
+    for n in 0..20 {
+        daemon.wait_until_down(mark, &format!("hole-{n}"));
+    }
+    let mark = daemon.log().mark();
+    good.refuse();
+    let since = Instant::now();
+    daemon.wait_until_down(mark, "good");
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(3), "down after {took:?}");
 }
 
 #[test]

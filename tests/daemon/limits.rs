@@ -1,9 +1,11 @@
 //! At its limits Ballast waits and recovers; it neither spins nor forgets.
 
+use std::io::Write;
 use std::time::Duration;
 
 use crate::support::{
-    Backend, Config, Daemon, Held, Launch, Peer, Service, ask_name, connect, eventually, read_name,
+    Backend, Config, Daemon, End, Held, Launch, Peer, RELAYS, Service, ask_name, connect,
+    eventually, read_name, steadily, words,
 };
 
 /// Long enough to see a session that should not start.
@@ -76,6 +78,67 @@ fn clients_that_left_while_accepting_paused_reach_no_backend() {
         wasted <= 3,
         "{wasted} of 10 vanished clients cost a connection"
     );
+}
+
+#[test]
+fn a_client_that_said_all_while_accepting_paused_is_answered() {
+    let backend = Backend::serve(|mut stream| {
+        // A probe may be gone by now.
+        if stream.write_all(b"only\n").is_ok() {
+            let (read, end) = End::read(&mut stream);
+            if end == End::Fin {
+                stream.put(format!("you sent {read}").as_bytes());
+            }
+        }
+    });
+    let daemon = Daemon::start(
+        &Config::of_each_relay(|service| service.backend("only", backend.address()))
+            .runtime("max_connections", 1),
+    );
+    for relay in RELAYS {
+        let address = daemon.address(relay);
+        let held = Held::open(address);
+        let mut waiting: Vec<_> = (0..4)
+            .map(|bytes| {
+                let mut client = connect(address).unwrap();
+                client.put(&b"four"[..bytes]);
+                client.half_close();
+                client
+            })
+            .collect();
+        drop(held);
+        for (bytes, client) in waiting.iter_mut().enumerate() {
+            client.get(format!("only\nyou sent {bytes}").as_bytes());
+            assert_eq!(client.end(), End::Fin, "relay = {relay}");
+        }
+    }
+}
+
+#[test]
+fn reaching_max_connections_is_said_once_and_its_end_too() {
+    let backend = Backend::named("only");
+    let daemon = Daemon::start(
+        &Config::of(Service::new("web").backend("only", backend.address()))
+            .runtime("max_connections", 2),
+    );
+    let address = daemon.address("web");
+    let told = |message| daemon.log().all(0, |line| line.says(message)).len();
+    let held = [(); 2].map(|()| Held::open(address));
+    // Clients that come and wait are no news.
+    let waiting: Vec<_> = (0..5).map(|_| connect(address).unwrap()).collect();
+    let line = daemon.wait_for(0, words::PAUSES, "max_connections", "2");
+    assert!(line.has("level", "WARN"), "{}", line.raw());
+    // Longer than the daemon takes to look again.
+    let pauses = steadily(
+        Duration::from_millis(1500),
+        "it said that it pauses",
+        || told(words::PAUSES),
+    );
+    assert_eq!((pauses, told(words::GOES_ON)), (1, 0));
+    drop(held);
+    drop(waiting);
+    daemon.wait_for(0, words::GOES_ON, "max_connections", "2");
+    assert_eq!((told(words::PAUSES), told(words::GOES_ON)), (1, 1));
 }
 
 #[test]

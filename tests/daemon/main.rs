@@ -20,5 +20,6 @@ mod records;
 mod relay;
 mod reload;
 mod retry;
+mod splice;
 mod stop;
 mod strategies;

@@ -1,7 +1,8 @@
 //! One line per session: who, where, how much, how long, and how it ended.
 
 use crate::support::{
-    Backend, Config, Daemon, Meeting, Pattern, Peer, Service, ask_name, echo_once, words,
+    Backend, Config, Daemon, Held, Meeting, Pattern, Peer, Service, Signal, ask_name, echo_once,
+    eventually, words,
 };
 
 #[test]
@@ -81,4 +82,62 @@ fn session_lines_can_be_turned_off_and_on_by_a_reload() {
     ask_name(address).unwrap();
     daemon.wait_for_sessions(0, 1);
     assert_eq!(daemon.sessions(0).len(), 1);
+}
+
+#[test]
+fn a_report_on_demand_has_a_line_for_every_backend() {
+    let (a, mut b) = (Backend::named("a"), Backend::named("b"));
+    b.refuse();
+    let service = |name| {
+        Service::new(name)
+            .quick_health()
+            .backend("a", a.address())
+            .backend("b", b.address())
+    };
+    let daemon = Daemon::start(&Config::of(service("web")).service(service("other")));
+    for name in ["web", "other"] {
+        daemon.log().wait(0, "every first verdict", |line| {
+            line.says(words::BACKEND_DOWN) && line.has("service", name)
+        });
+        daemon.log().wait(0, "every first verdict", |line| {
+            line.says(words::BACKEND_UP) && line.has("service", name)
+        });
+    }
+    let address = daemon.address("web");
+    let held = Held::open(address);
+    for _ in 0..3 {
+        ask_name(address).unwrap();
+    }
+    // A session stops counting as one a moment after its client saw the end.
+    eventually("the report is complete", || {
+        let mark = daemon.log().mark();
+        daemon.signal(Signal::USR1);
+        let report = daemon
+            .log()
+            .wait(mark, "a report", |line| line.says(words::REPORT));
+        let lines = eventually("a line for every backend", || {
+            Some(daemon.log().all(mark, |line| line.says(words::BACKEND)))
+                .filter(|lines| lines.len() >= 4)
+        });
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        let of = |service, backend| {
+            let mut found = lines
+                .iter()
+                .filter(|line| line.has("service", service) && line.has("backend", backend));
+            let line = found.next().expect("each backend has a line");
+            assert!(found.next().is_none(), "{lines:?}");
+            line
+        };
+        for service in ["web", "other"] {
+            assert_eq!(of(service, "a").text("state"), "Up");
+            assert_eq!(of(service, "b").text("state"), "Down");
+        }
+        for line in [of("web", "b"), of("other", "a"), of("other", "b")] {
+            assert_eq!((line.number("sessions"), line.number("served")), (0, 0));
+        }
+        let busy = of("web", "a");
+        let counts = (busy.number("sessions"), busy.number("served"));
+        (counts == (1, 4) && report.number("sessions") == 1).then_some(())
+    });
+    held.part();
 }

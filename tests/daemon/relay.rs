@@ -9,16 +9,30 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::support::{
-    Backend, Config, Daemon, End, Meeting, Pattern, Peer, Service, Storm, ask_name, echo_once,
-    steadily, with_receive_buffer,
+    Backend, Config, Daemon, End, Meeting, Pattern, Peer, RELAYS, Service, Storm, ask_name,
+    echo_once, steadily, with_receive_buffer,
 };
 
 const MIB: u64 = 1024 * 1024;
 
 fn behind(meeting: &Meeting) -> Daemon {
-    Daemon::start(&Config::of(
-        Service::new("web").backend("only", meeting.address()),
-    ))
+    Daemon::start(&Config::of_each_relay(|service| {
+        service.backend("only", meeting.address())
+    }))
+}
+
+/// Runs `scene` once for each way to relay, all at a time so that none makes the others wait.
+fn each_relay(meeting: &Meeting, scene: impl Fn(SocketAddr) + Sync) {
+    let daemon = behind(meeting);
+    let (daemon, scene) = (&daemon, &scene);
+    thread::scope(|threads| {
+        for relay in RELAYS {
+            thread::Builder::new()
+                .name(format!("relay = {relay}"))
+                .spawn_scoped(threads, move || scene(daemon.address(relay)))
+                .expect("a thread");
+        }
+    });
 }
 
 /// A thread that sends `pattern` on a clone of `stream`, then ends that direction.
@@ -34,51 +48,54 @@ fn send_and_half_close(stream: &TcpStream, pattern: &Pattern) -> thread::JoinHan
 #[test]
 fn a_client_that_half_closes_still_gets_its_reply() {
     let meeting = Meeting::new();
-    let daemon = behind(&meeting);
-    let (mut client, mut backend) = meeting.session(daemon.address("web"));
-    client.put(b"a question");
-    client.half_close();
-    backend.get(b"a question");
-    assert_eq!(backend.end(), End::Fin);
-    let reply = Pattern::new(1, 3 * MIB);
-    let sending = send_and_half_close(&backend, &reply);
-    assert_eq!(reply.expect_then_end(&mut client), End::Fin);
-    sending.join().unwrap();
+    each_relay(&meeting, |address| {
+        let (mut client, mut backend) = meeting.session(address);
+        client.put(b"a question");
+        client.half_close();
+        backend.get(b"a question");
+        assert_eq!(backend.end(), End::Fin);
+        let reply = Pattern::new(1, 3 * MIB);
+        let sending = send_and_half_close(&backend, &reply);
+        assert_eq!(reply.expect_then_end(&mut client), End::Fin);
+        sending.join().unwrap();
+    });
 }
 
 #[test]
 fn a_backend_that_half_closes_still_gets_the_rest() {
     let meeting = Meeting::new();
-    let daemon = behind(&meeting);
-    let (mut client, mut backend) = meeting.session(daemon.address("web"));
-    backend.put(b"no more from me");
-    backend.half_close();
-    client.get(b"no more from me");
-    assert_eq!(client.end(), End::Fin);
-    let rest = Pattern::new(2, 3 * MIB);
-    let sending = send_and_half_close(&client, &rest);
-    assert_eq!(rest.expect_then_end(&mut backend), End::Fin);
-    sending.join().unwrap();
+    each_relay(&meeting, |address| {
+        let (mut client, mut backend) = meeting.session(address);
+        backend.put(b"no more from me");
+        backend.half_close();
+        client.get(b"no more from me");
+        assert_eq!(client.end(), End::Fin);
+        let rest = Pattern::new(2, 3 * MIB);
+        let sending = send_and_half_close(&client, &rest);
+        assert_eq!(rest.expect_then_end(&mut backend), End::Fin);
+        sending.join().unwrap();
+    });
 }
 
 #[test]
 fn a_fin_behind_buffered_data_comes_after_the_last_byte() {
     let meeting = Meeting::new();
-    let daemon = behind(&meeting);
-    let narrow = with_receive_buffer(4096, daemon.address("web")).unwrap();
-    let (mut client, backend) = meeting.introduce(narrow);
-    let data = Pattern::new(3, 2 * MIB);
-    let sending = send_and_half_close(&backend, &data);
-    data.expect_in(&mut client, 1000);
-    assert_eq!(client.end(), End::Fin);
-    sending.join().unwrap();
+    each_relay(&meeting, |address| {
+        let narrow = with_receive_buffer(4096, address).unwrap();
+        let (mut client, backend) = meeting.introduce(narrow);
+        let data = Pattern::new(3, 2 * MIB);
+        let sending = send_and_half_close(&backend, &data);
+        data.expect_in(&mut client, 1000);
+        assert_eq!(client.end(), End::Fin);
+        sending.join().unwrap();
+    });
 }
 
 #[test]
 fn stalled_readers_meet_bounded_memory_and_then_get_256_mib_each_way() {
     let meeting = Meeting::new();
     let daemon = behind(&meeting);
-    let (mut client, mut backend) = meeting.session(daemon.address("web"));
+    let (mut client, mut backend) = meeting.session(daemon.address("auto"));
     let before = daemon.resident_bytes();
     let up = Pattern::new(4, 256 * MIB);
     let down = Pattern::new(5, 256 * MIB);
@@ -129,33 +146,36 @@ fn one_byte_reads(client: TcpStream, backend: TcpStream, length: u64) {
 #[test]
 fn one_byte_reads_get_every_byte() {
     let meeting = Meeting::new();
-    let daemon = behind(&meeting);
-    let (client, backend) = meeting.session(daemon.address("web"));
-    one_byte_reads(client, backend, 300_000);
+    each_relay(&meeting, |address| {
+        let (client, backend) = meeting.session(address);
+        one_byte_reads(client, backend, 300_000);
+    });
 }
 
 #[test]
 fn the_smallest_windows_let_every_byte_through() {
     let meeting = Meeting::with_receive_buffer(1);
-    let daemon = behind(&meeting);
-    let tiny = with_receive_buffer(1, daemon.address("web")).unwrap();
-    let (client, backend) = meeting.introduce(tiny);
-    // The kernel itself moves no more than a few kilobytes a second through such windows.
-    one_byte_reads(client, backend, 6_000);
+    each_relay(&meeting, |address| {
+        let tiny = with_receive_buffer(1, address).unwrap();
+        let (client, backend) = meeting.introduce(tiny);
+        // The kernel itself moves no more than a few kilobytes a second through such windows.
+        one_byte_reads(client, backend, 6_000);
+    });
 }
 
 #[test]
 fn many_sessions_of_all_sizes_keep_their_bytes_apart() {
     let backends = [Backend::named("a"), Backend::named("b")];
-    let daemon = Daemon::start(&Config::of(
-        Service::new("web")
+    let daemon = Daemon::start(&Config::of_each_relay(|service| {
+        service
             .backend("a", backends[0].address())
-            .backend("b", backends[1].address()),
-    ));
-    let address = daemon.address("web");
+            .backend("b", backends[1].address())
+    }));
+    let addresses = RELAYS.map(|relay| daemon.address(relay));
     let sizes = [0, 1, 100, 1460, 16_384, 65_535, 65_536, 65_537];
     let storm = Storm::start(16, move |number| {
         let size = sizes[usize::try_from(number % 8).expect("below 8")];
+        let address = addresses[usize::try_from(number % 3).expect("below 3")];
         echo_once(address, number, size)
     });
     storm.pass(2000);
@@ -181,16 +201,100 @@ fn a_backend_that_speaks_first_is_heard() {
 #[test]
 fn bytes_behind_an_urgent_one_arrive() {
     let meeting = Meeting::new();
-    let daemon = behind(&meeting);
-    let (mut client, mut backend) = meeting.session(daemon.address("web"));
-    client.put(b"before ");
-    SockRef::from(&client).send_out_of_band(b"!").unwrap();
-    client.put(b" after");
-    backend.get(b"before ! after");
-    backend.put(b"and back ");
-    SockRef::from(&backend).send_out_of_band(b"?").unwrap();
-    backend.put(b" after");
-    client.get(b"and back ? after");
+    each_relay(&meeting, |address| {
+        let (mut client, mut backend) = meeting.session(address);
+        client.put(b"before ");
+        SockRef::from(&client).send_out_of_band(b"!").unwrap();
+        client.put(b" after");
+        backend.get(b"before ! after");
+        backend.put(b"and back ");
+        SockRef::from(&backend).send_out_of_band(b"?").unwrap();
+        backend.put(b" after");
+        client.get(b"and back ? after");
+    });
+}
+
+/// Everything but the reader's part is over before the first byte is read.
+fn urgent_byte_between(before: u64, after: u64) {
+    let meeting = Meeting::new();
+    each_relay(&meeting, |address| {
+        for swapped in [false, true] {
+            let (mut near, mut far) = meeting.session(address);
+            if swapped {
+                std::mem::swap(&mut near, &mut far);
+            }
+            let before = Pattern::new(8, before);
+            let after = Pattern::new(9, after);
+            let (first, second) = (before.clone(), after.clone());
+            let sending = thread::spawn(move || {
+                first.send(&mut near).expect("the connection stands");
+                SockRef::from(&near).send_out_of_band(b"!").unwrap();
+                second.send(&mut near).expect("the connection stands");
+                near.half_close();
+                near
+            });
+            let (first, second) = (before.progress(), after.progress());
+            steadily(
+                Duration::from_millis(200),
+                "the sender stands still or is done",
+                || {
+                    (
+                        first.load(Ordering::Relaxed),
+                        second.load(Ordering::Relaxed),
+                    )
+                },
+            );
+            before.expect(&mut far);
+            far.get(b"!");
+            assert_eq!(after.expect_then_end(&mut far), End::Fin);
+            let mut near = sending.join().unwrap();
+            far.put(b"and back");
+            far.half_close();
+            near.get(b"and back");
+            assert_eq!(near.end(), End::Fin);
+        }
+    });
+}
+
+#[test]
+fn an_urgent_byte_within_little_data_ends_nothing() {
+    urgent_byte_between(10, 20);
+    urgent_byte_between(50_000, 50_000);
+}
+
+#[test]
+fn an_urgent_byte_within_bulk_ends_nothing() {
+    urgent_byte_between(3 * MIB, 3 * MIB);
+}
+
+#[test]
+fn an_urgent_byte_right_before_the_fin_is_delivered() {
+    urgent_byte_between(300_000, 0);
+}
+
+#[test]
+fn a_reader_that_stalls_again_and_again_gets_every_byte() {
+    let meeting = Meeting::new();
+    each_relay(&meeting, |address| {
+        let (client, mut backend) = meeting.session(address);
+        let data = Pattern::new(10, 64 * MIB);
+        let sending = send_and_half_close(&client, &data);
+        let (mut read, sent) = (0, data.clone().progress());
+        for part in 1..=3 {
+            // Full buffers, Ballast's own included.
+            steadily(
+                Duration::from_millis(200),
+                "the sender stands still",
+                || sent.load(Ordering::Relaxed),
+            );
+            while read < part * 8 * MIB {
+                read = data.expect_some(&mut backend, read);
+            }
+        }
+        data.expect_rest(&mut backend, read, 256 * 1024);
+        assert_eq!(backend.end(), End::Fin);
+        sending.join().unwrap();
+    });
 }
 
 #[test]

@@ -332,6 +332,27 @@ fn a_listener_that_returns_at_once_is_served() {
 }
 
 #[test]
+fn a_listener_that_returns_while_its_old_self_waits_for_room_is_accepted() {
+    let backend = Backend::named("only");
+    let service = Service::new("web").backend("only", backend.address());
+    let returning = fixed_address();
+    let full = |service| Config::of(service).runtime("max_connections", 1);
+    let with = full(service.clone().also_listen(returning));
+    let without = full(service);
+    let daemon = Daemon::start(&with);
+    let held = Held::open(daemon.address("web"));
+    // Its handshake is done, so the listener may not close on it; there is no room for it either.
+    let queued = crate::support::connect(returning).unwrap();
+    daemon.reload(&without);
+    daemon.reload(&with);
+    held.part();
+    assert_eq!(crate::support::name_and_part(queued).unwrap(), "only");
+    for _ in 0..20 {
+        assert_eq!(ask_name(returning).unwrap(), "only");
+    }
+}
+
+#[test]
 fn a_changed_backlog_keeps_the_listener() {
     let backend = Backend::named("only");
     let service = Service::new("web").backend("only", backend.address());

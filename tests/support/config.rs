@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 
 use super::address::fresh_listen;
 
+/// What `relay` may say, the default first.
+pub const RELAYS: [&str; 3] = ["auto", "copy", "splice"];
+
 /// A whole file.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,6 +33,13 @@ impl Config {
     /// A file with one service.
     pub fn of(service: Service) -> Self {
         Self::new().service(service)
+    }
+
+    /// One service for each way to relay, named after it.
+    pub fn of_each_relay(shape: impl Fn(Service) -> Service) -> Self {
+        RELAYS.into_iter().fold(Self::new(), |config, relay| {
+            config.service(shape(Service::new(relay).relay(relay)))
+        })
     }
 
     /// Sets a key of `[runtime]`.
@@ -106,6 +116,11 @@ impl Service {
     /// Sets `strategy`.
     pub fn strategy(self, name: &str) -> Self {
         self.key("strategy", name)
+    }
+
+    /// Sets `relay`, one of [`RELAYS`].
+    pub fn relay(self, mode: &str) -> Self {
+        self.key("relay", mode)
     }
 
     /// Sets any key of the service itself.

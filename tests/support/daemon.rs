@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::config::Config;
 use super::log::{Line, Log};
 use super::patience::eventually;
+use super::pipe_hog::Stranger;
 use super::proc::{
     cpu_ticks, descriptors, dies_with_its_test, raise_descriptor_limit, resident_bytes,
 };
@@ -26,6 +28,7 @@ use super::words;
 pub struct Launch {
     prelude: String,
     env: Vec<(String, String)>,
+    user: Option<Stranger>,
 }
 
 impl Launch {
@@ -45,6 +48,12 @@ impl Launch {
     pub fn env(mut self, key: &str, value: impl AsRef<Path>) -> Self {
         let value = value.as_ref().to_str().expect("text").to_owned();
         self.env.push((key.to_owned(), value));
+        self
+    }
+
+    /// Runs the daemon as this user.
+    pub fn run_as(mut self, user: Stranger) -> Self {
+        self.user = Some(user);
         self
     }
 
@@ -74,9 +83,19 @@ impl Launch {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("ballast.toml");
         fs::write(&file, text).expect("the directory takes a file");
+        let mut become_user = String::new();
+        if let Some(user) = self.user {
+            // That user must reach the file.
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
+                .expect("our directory");
+            become_user = format!("setpriv {} ", user.options().join(" "));
+        }
         let mut child = dies_with_its_test(&mut Command::new("sh"))
             .arg("-c")
-            .arg(format!("{}exec \"$0\" run -c \"$1\"", self.prelude))
+            .arg(format!(
+                "{}exec {become_user}\"$0\" run -c \"$1\"",
+                self.prelude
+            ))
             .arg(env!("CARGO_BIN_EXE_ballast"))
             .arg(&file)
             .env_remove("NOTIFY_SOCKET")
@@ -241,6 +260,24 @@ impl Daemon {
     /// Its open descriptors.
     pub fn descriptors(&self) -> usize {
         descriptors(self.pid())
+    }
+
+    /// Lets it open no further descriptor until [`Daemon::allow_descriptors`].
+    pub fn forbid_descriptors(&self) -> Rlimit {
+        let pid = Pid::from_child(&self.child);
+        let none = |maximum| Rlimit {
+            current: Some(3),
+            maximum,
+        };
+        // The hard limit stays, or nobody could raise the soft one again.
+        let limits = rustix::process::getrlimit(Resource::Nofile);
+        prlimit(Some(pid), Resource::Nofile, none(limits.maximum)).expect("our child")
+    }
+
+    /// Gives it the limit back that [`Daemon::forbid_descriptors`] returned.
+    pub fn allow_descriptors(&self, limit: Rlimit) {
+        let pid = Pid::from_child(&self.child);
+        prlimit(Some(pid), Resource::Nofile, limit).expect("our child");
     }
 
     /// Its resident memory.

@@ -15,6 +15,7 @@ mod log;
 mod patience;
 mod pattern;
 mod peer;
+mod pipe_hog;
 mod proc;
 mod process_backend;
 mod programs;
@@ -24,14 +25,16 @@ pub mod words;
 
 pub use address::{fresh_ip, fresh_listen};
 pub use backend::{Backend, BlackHole, Meeting};
-pub use config::{Config, Service};
+pub use config::{Config, RELAYS, Service};
 pub use daemon::{Daemon, Launch, Signal};
+pub use log::Line;
 pub use patience::{DEADLINE, eventually, steadily};
 pub use pattern::Pattern;
 pub use peer::{
-    End, Held, Peer, ask_name, connect, connect_from, echo_once, is_refused, name_and_part,
-    read_name, wait_for_error, with_receive_buffer,
+    End, Held, Peer, abort, ask_name, connect, connect_from, connect_unasked, echo_once,
+    is_refused, name_and_part, read_name, unsent, wait_for_error, with_receive_buffer,
 };
+pub use pipe_hog::{PipeHog, Stranger};
 pub use proc::raise_descriptor_limit;
 pub use process_backend::ProcessBackend;
 pub use programs::{installed, postgres_program};

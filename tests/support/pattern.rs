@@ -4,7 +4,9 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use super::patience::steadily;
 use super::peer::End;
 
 /// A prime, so that no buffer size of the daemon divides it and a shift by one buffer shows.
@@ -12,6 +14,9 @@ const PERIOD: usize = 1_048_573;
 
 /// How much is written or read at once unless a test says otherwise.
 const CHUNK: usize = 256 * 1024;
+
+/// Buffers that took nothing for this long are full.
+const QUIET: Duration = Duration::from_millis(300);
 
 /// A stream of `length` bytes; streams of different seeds differ from the first bytes on.
 #[derive(Clone, Debug)]
@@ -49,6 +54,38 @@ impl Pattern {
         Ok(())
     }
 
+    /// Writes from the start until nothing on the way takes any more: the stream that arrived at the
+    /// kernels, and that the other side is to get.
+    pub fn fill(&self, stream: &mut TcpStream) -> Self {
+        stream.set_nonblocking(true).expect("a socket");
+        let mut offset = 0;
+        steadily(QUIET, "every buffer is full", || {
+            while offset < self.length {
+                match stream.write(self.piece(offset, CHUNK)) {
+                    Ok(written) => offset += written as u64,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("{error} after {offset} bytes"),
+                }
+            }
+            offset
+        });
+        assert!(offset < self.length, "buffers without an end");
+        stream.set_nonblocking(false).expect("a socket");
+        Self {
+            length: offset,
+            ..self.clone()
+        }
+    }
+
+    /// Reads once, and panics if that is not what follows the first `offset` bytes.
+    pub fn expect_some(&self, stream: &mut TcpStream, offset: u64) -> u64 {
+        let mut buffer = [0; 4096];
+        let read = stream.read(&mut buffer).expect("the connection stands");
+        assert!(read > 0, "FIN after {offset} of {} bytes", self.length);
+        self.check(offset, &buffer[..read]);
+        offset + read as u64
+    }
+
     /// Reads exactly the whole stream, and panics at the first byte that is wrong or missing.
     pub fn expect(&self, stream: &mut TcpStream) {
         self.expect_in(stream, CHUNK);
@@ -56,8 +93,12 @@ impl Pattern {
 
     /// Like [`Pattern::expect`], at most `at_once` bytes a read.
     pub fn expect_in(&self, stream: &mut TcpStream, at_once: usize) {
+        self.expect_rest(stream, 0, at_once);
+    }
+
+    /// Like [`Pattern::expect_in`], the first `offset` bytes having been read.
+    pub fn expect_rest(&self, stream: &mut TcpStream, mut offset: u64, at_once: usize) {
         let mut buffer = vec![0; at_once];
-        let mut offset = 0;
         while offset < self.length {
             let most = at_once.min(usize::try_from(self.length - offset).unwrap_or(usize::MAX));
             match stream.read(&mut buffer[..most]) {

@@ -33,6 +33,20 @@ pub fn with_receive_buffer(bytes: usize, address: SocketAddr) -> io::Result<TcpS
     finish_connect(&socket, address)
 }
 
+/// A connection to `address` that is not asked how connecting went: to ask takes a reset that is here
+/// already, and the bytes before it would seem to end well.
+pub fn connect_unasked(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => socket.set_nonblocking(false)?,
+    }
+    let stream = TcpStream::from(socket);
+    bounded(&stream);
+    Ok(stream)
+}
+
 fn finish_connect(socket: &Socket, address: SocketAddr) -> io::Result<TcpStream> {
     socket.connect_timeout(&address.into(), DEADLINE)?;
     let stream = TcpStream::from(socket.try_clone()?);
@@ -149,6 +163,13 @@ pub fn wait_for_error(stream: &TcpStream) {
         "no reset, but {:?}",
         fds[0].revents()
     );
+}
+
+/// Resets the connection at once, whatever the other side's kernel has not taken yet.
+pub fn abort(stream: TcpStream) {
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("a socket takes a linger time");
 }
 
 /// Bytes that the other side has not acknowledged.

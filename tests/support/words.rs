@@ -19,6 +19,17 @@ pub const STOPPING: &str = "stopping";
 /// `message` when it is over (`closed`).
 pub const STOPPED: &str = "stopped";
 
+/// `message` when every session that may be is there (`max_connections`).
+pub const PAUSES: &str = "accepting pauses";
+/// `message` when there is room again (`max_connections`).
+pub const GOES_ON: &str = "accepting goes on";
+/// `message` of the first line that SIGUSR1 asks for.
+pub const REPORT: &str = "report";
+/// `message` of the lines behind it, one for each backend (`state`, `sessions`, `served`).
+pub const BACKEND: &str = "backend";
+/// `message`, at debug, when the kernel grants no pipe.
+pub const NO_PIPE: &str = "no pipe";
+
 /// `why` of a refused connect.
 pub const REFUSED: &str = "refused";
 /// `why` of a connect without an answer.
