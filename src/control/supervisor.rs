@@ -143,6 +143,8 @@ pub async fn run(
             Some((target, verdict)) = verdict_queue.recv() => control.observe(&target, verdict),
         }
     }
+    // A reload that is not applied yet takes its new listeners with it.
+    control.reload = Reload::None;
     let closed = stop(
         &mut control.running,
         &control.workers,

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::{Event, Socket, Ticket};
 use crate::model::Cause;
@@ -61,6 +61,8 @@ fn start(address: SocketAddr) -> io::Result<Socket> {
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    // Without it the kernel leaves urgent bytes out of the stream. Accepted sockets inherit it.
+    sockopt::set_socket_oobinline(&fd, true)?;
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Socket::connecting(fd),
         Err(error) => Err(error.into()),

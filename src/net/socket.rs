@@ -30,8 +30,6 @@ pub struct Socket {
     finished: bool,
     /// An urgent mark was seen: a short read may have stopped at it, with more behind.
     urgent: bool,
-    /// Urgent bytes are read like others; without, the kernel leaves them out of the stream.
-    inline: bool,
     /// Something was sent since the peer last acknowledged everything.
     unacknowledged: bool,
     sends: Sends,
@@ -67,7 +65,7 @@ enum Sends {
     NoDelay,
     /// Nothing was sent yet, so Nagle's algorithm delays nothing yet.
     None,
-    /// One segment is out: the next send pays for the options.
+    /// One segment is out: the next send pays for TCP_NODELAY.
     One,
 }
 
@@ -89,7 +87,6 @@ impl Socket {
     }
 
     fn register(fd: OwnedFd, sends: Sends) -> io::Result<Self> {
-        let inline = sends == Sends::NoDelay;
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         match sys::register(fd, interest) {
             Ok(io) => Ok(Self {
@@ -97,7 +94,6 @@ impl Socket {
                 failed: None,
                 finished: false,
                 urgent: false,
-                inline,
                 unacknowledged: false,
                 sends,
             }),
@@ -133,15 +129,9 @@ impl Socket {
                 Ok(guard) => guard,
                 Err(error) => break error,
             };
-            if !self.inline && has_urgent(&self.io) {
-                self.inline = read_urgent_inline(&self.io);
-            }
             match rustix::net::recv(guard.get_inner(), &mut *buffer, RecvFlags::empty()) {
                 Ok((read, _)) => {
-                    if read == buffer.len() {
-                        // The next read will not wait for an event that could tell of a mark.
-                        self.inline = self.inline || read_urgent_inline(&self.io);
-                    } else if read > 0 && !self.urgent {
+                    if 0 < read && read < buffer.len() && !self.urgent {
                         // A short read has emptied the socket, and knowing so saves the read that
                         // would say it; but it may also have stopped at a mark with more behind.
                         self.urgent = has_urgent(&self.io);
@@ -173,11 +163,7 @@ impl Socket {
                 Err(error) => break error,
             };
             match splice(guard.get_inner(), None, pipe, None, most, SPLICE) {
-                Ok(0) => {
-                    // The read that follows must not skip an urgent byte.
-                    self.inline = self.inline || read_urgent_inline(&self.io);
-                    return Poll::Ready(self.failed.map_or(Ok(0), Err));
-                }
+                Ok(0) => return Poll::Ready(self.failed.map_or(Ok(0), Err)),
                 Ok(moved) => return Poll::Ready(Ok(moved)),
                 Err(Errno::AGAIN) if self.failed.is_some() => break Errno::CONNRESET.into(),
                 Err(Errno::AGAIN) => {
@@ -249,8 +235,6 @@ impl Socket {
             Sends::None => self.sends = Sends::One,
             Sends::One => {
                 self.sends = Sends::NoDelay;
-                // A server may now send a lone urgent byte, which no event would tell of.
-                self.inline = self.inline || read_urgent_inline(&self.io);
                 // Without the option the connection is slower, not wrong.
                 if let Err(error) = sockopt::set_tcp_nodelay(self.io.get_ref(), true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -268,9 +252,11 @@ impl Socket {
         }
         let cause = loop {
             match ready!(self.io.poll_write_ready(cx)) {
-                Ok(guard) if guard.ready().is_write_closed() => {
-                    break self.take_error().unwrap_or(Cause::Reset);
-                }
+                Ok(guard) if guard.ready().is_write_closed() => match self.take_error() {
+                    Some(cause) => break cause,
+                    // Hung up because a FIN went each way: that is no error.
+                    None => return Poll::Pending,
+                },
                 Ok(mut guard) => guard.clear_ready(),
                 Err(error) => break Cause::from_io(&error),
             }
@@ -365,14 +351,6 @@ fn has_urgent(io: &AsyncFd<OwnedFd>) -> bool {
         Poll::Ready(Ok(guard)) => guard.ready().is_priority(),
         Poll::Ready(Err(_)) | Poll::Pending => false,
     }
-}
-
-/// Has urgent bytes read in their place. Accepted sockets inherit it; a backend's pays for it when
-/// it matters.
-fn read_urgent_inline(io: &AsyncFd<OwnedFd>) -> bool {
-    sockopt::set_socket_oobinline(io.get_ref(), true)
-        .inspect_err(|error| tracing::debug!(%error, "cannot set SO_OOBINLINE"))
-        .is_ok()
 }
 
 impl AsFd for Socket {

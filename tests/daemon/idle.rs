@@ -132,7 +132,7 @@ fn a_session_needs_few_system_calls() {
     let waits = per_session(&|name| name == "epoll_wait");
     let others = per_session(&|name| name != "epoll_wait");
     assert!(waits <= 8.0, "{waits} waits per session:\n{table}");
-    assert!(others <= 15.5, "{others} other calls per session:\n{table}");
+    assert!(others <= 16.5, "{others} other calls per session:\n{table}");
 }
 
 /// `% time     seconds  usecs/call     calls    errors syscall`

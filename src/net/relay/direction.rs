@@ -88,10 +88,14 @@ impl Direction {
         self.moved
     }
 
+    /// Whether the source's FIN was read.
+    pub(super) fn has_read_fin(&self) -> bool {
+        matches!(self.state, State::Ending | State::Ended)
+    }
+
     /// Whether the source is not read: its FIN was, or what came before waits for the sink.
     pub(super) fn reads_nothing(&self) -> bool {
-        matches!(self.state, State::Ending | State::Ended)
-            || !matches!(self.pending, Pending::Nothing)
+        self.has_read_fin() || !matches!(self.pending, Pending::Nothing)
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -87,6 +87,8 @@ pub struct Relay {
     /// When a byte or a FIN last came through.
     active: Instant,
     kept_alive: bool,
+    /// Patience ended: whoever was waited for is not waited for again.
+    gave_up: bool,
     /// Nothing is left to check before the silence gets too long.
     settled: bool,
     /// Whose FIN or failure came first.
@@ -104,6 +106,7 @@ impl Relay {
             terms,
             active: Instant::now(),
             kept_alive: false,
+            gave_up: false,
             settled: false,
             first_to_end: None,
         }
@@ -130,7 +133,7 @@ impl Relay {
         if cause == Cause::Finished {
             self.client.finish();
             self.backend.finish();
-        } else if who != Who::Ballast {
+        } else if who != Who::Ballast && !self.gave_up {
             let survivor = match who {
                 Who::Client => &mut self.backend,
                 Who::Backend | Who::Ballast => &mut self.client,
@@ -206,7 +209,8 @@ impl Relay {
                 (client, &*to_backend, &*to_client),
                 (backend, &*to_client, &*to_backend),
             ] {
-                if own.reads_nothing() && !other.is_over() && side.failed().is_none() {
+                let matters = !own.has_read_fin() || !other.is_over();
+                if own.reads_nothing() && matters && side.failed().is_none() {
                     news |= side.poll_error(cx).is_ready();
                 }
             }
@@ -231,6 +235,7 @@ impl Relay {
     /// What a deadline means now: the next one, or the end.
     fn check(&mut self, now: Instant) -> Result<Instant, (Who, Cause)> {
         if now.saturating_duration_since(self.active) >= self.patience() {
+            self.gave_up = true;
             return Err(match self.failure() {
                 Some(failure) => failure,
                 None if self.is_half_closed() => (Who::Ballast, Cause::HalfClosed),
@@ -264,15 +269,12 @@ impl Relay {
 
     /// How long silence may last. Once a side has failed, what is left is delivery to the other.
     fn patience(&self) -> Duration {
-        let patience = if self.is_half_closed() {
+        if self.failure().is_some() {
+            self.terms.idle.min(STALLED)
+        } else if self.is_half_closed() {
             self.terms.half_closed
         } else {
             self.terms.idle
-        };
-        if self.failure().is_some() {
-            patience.min(STALLED)
-        } else {
-            patience
         }
     }
 
