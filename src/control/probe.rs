@@ -82,6 +82,11 @@ async fn probe(address: SocketAddr, limit: Duration) -> Option<Verdict> {
                 tracing::debug!(%address, %error, "probe not sent");
                 return None;
             }
+            // Only an established connection is reset rather than refused: the server has answered,
+            // and whether its reset comes before or after we look must not decide.
+            if cause == Cause::Reset {
+                return Some(Verdict::Alive);
+            }
             Some(Verdict::Dead(cause))
         }
     }

@@ -166,7 +166,6 @@ fn a_session_that_both_sides_reset_behind_full_buffers_is_over_at_once() {
 }
 
 #[test]
-#[ignore = "the line blames the backend: its direction dies first, of the client's reset"]
 fn a_session_that_both_sides_reset_is_told_as_reset_by_the_first() {
     both_reset_behind_full_buffers(|line| assert!(line.has("who", "client"), "{}", line.raw()));
 }

@@ -166,6 +166,8 @@ impl Relay {
         if self.first_to_end.is_none() {
             self.first_to_end = match self.states() {
                 (State::Open, State::Open) => None,
+                // A failure ends both directions, whichever of them shows it first.
+                _ if self.failure().is_some() => self.failure().map(|(who, _)| who),
                 (State::Open, _) => Some(Who::Backend),
                 _ => Some(Who::Client),
             };
