@@ -32,6 +32,10 @@ pub enum Event {
     Transition {
         /// Whom it concerns.
         backend: BackendId,
+        /// Where it is.
+        address: SocketAddr,
+        /// The state it left: a first verdict is no news, a return is.
+        from: State,
         /// The state it entered.
         to: State,
         /// Why, for a backend that went down.
@@ -43,6 +47,27 @@ pub enum Event {
         /// Backends in the file.
         configured: usize,
     },
+    /// A reload took effect.
+    Reloaded {
+        /// How each service stands now.
+        services: Arc<[Standing]>,
+    },
+    /// A reload was rejected: what ran goes on.
+    Rejected {
+        /// All that is wrong.
+        problems: Arc<[String]>,
+    },
+}
+
+/// How a service stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its name.
+    pub service: Arc<str>,
+    /// Backends that may serve now.
+    pub eligible: usize,
+    /// Backends in the file.
+    pub configured: usize,
 }
 
 /// What control is asked to do from outside.

@@ -17,6 +17,6 @@ mod stop;
 mod supervisor;
 mod targets;
 
-pub use event::{Event, Order};
+pub use event::{Event, Order, Standing};
 pub use signals::orders;
 pub use supervisor::{Options, StartError, Stopped, run};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::event::Standing;
 use super::prepare::Name;
 use super::probe::TargetId;
 use super::targets::Targets;
@@ -265,6 +266,16 @@ impl Services {
             configured += serving.members.configured();
         }
         (self.0.len(), eligible, configured)
+    }
+
+    /// How each of them stands.
+    pub(super) fn standing(&self) -> Arc<[Standing]> {
+        let of = |(name, serving): (&Arc<str>, &Serving)| Standing {
+            service: Arc::clone(name),
+            eligible: serving.eligible,
+            configured: serving.members.configured(),
+        };
+        self.0.iter().map(of).collect()
     }
 }
 

@@ -319,6 +319,8 @@ impl Supervisor {
         }
         self.tell(|| Event::Transition {
             backend: backend.clone(),
+            address,
+            from: transition.from,
             to: transition.to,
             cause: transition.cause,
             after: transition.after,

@@ -46,8 +46,13 @@ impl Balancer {
             match events.recv().await {
                 Ok(Event::Listening { address: bound, .. }) => address = bound,
                 Ok(Event::Ready) => break,
-                Ok(Event::Missed { .. } | Event::Transition { .. }) | Err(RecvError::Lagged(_)) => {
-                }
+                Ok(
+                    Event::Missed { .. }
+                    | Event::Transition { .. }
+                    | Event::Reloaded { .. }
+                    | Event::Rejected { .. },
+                )
+                | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return Err(outcome(control)),
             }
         }

@@ -174,7 +174,11 @@ The rows count sessions: the demo's own clients open about fifty a second.
     fn tell(&mut self, event: &Event) {
         let now = self.screen.elapsed();
         match event {
-            Event::Listening { .. } | Event::Ready => {}
+            // The demo has no file to read again.
+            Event::Listening { .. }
+            | Event::Ready
+            | Event::Reloaded { .. }
+            | Event::Rejected { .. } => {}
             Event::Missed {
                 backend,
                 cause,

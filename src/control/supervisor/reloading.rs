@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Supervisor;
 use crate::config::Plan;
+use crate::control::event::Event;
 use crate::control::limits::limits;
 use crate::control::prepare::{Prepared, prepare};
 use crate::control::reload::Staged;
@@ -104,6 +105,9 @@ impl Supervisor {
                 for what in &plan.needs_restart {
                     tracing::warn!(%what, "takes effect after a restart only");
                 }
+                self.tell(|| Event::Reloaded {
+                    services: self.running.services.standing(),
+                });
                 self.end_reload();
             }
         }
@@ -120,6 +124,9 @@ impl Supervisor {
             rejected = self.reloads.rejected,
             "reload rejected: the running configuration stays"
         );
+        self.tell(|| Event::Rejected {
+            problems: problems.into(),
+        });
         self.end_reload();
     }
 
