@@ -143,6 +143,26 @@ pub static SERVICE: Section = Section {
             "further backends that a session tries when a connect fails",
         ),
         key(
+            "min_up",
+            Is("1"),
+            "a tier of backends joins while fewer of those before it are up",
+        ),
+        key(
+            "fail_back",
+            Is("\"immediate\""),
+            "when a tier that stands in leaves again",
+        ),
+        key(
+            "slow_start",
+            Is("\"0s\""),
+            "how long a backend that came back takes to get its full share",
+        ),
+        key(
+            "when_all_down",
+            Is("\"refuse\""),
+            "what is done for clients when no backend is up",
+        ),
+        key(
             "timeouts",
             Preset::Section,
             "how long a session may wait, and for what",
@@ -219,6 +239,11 @@ pub static BACKEND: Section = Section {
             "weight",
             Is("1"),
             "its share, for the strategies that use weights",
+        ),
+        key(
+            "priority",
+            Is("0"),
+            "its tier: those of priority 0 serve first",
         ),
         key("enabled", Is("true"), "false sends it no new sessions"),
     ],

@@ -16,6 +16,7 @@ pub mod plan;
 mod problem;
 mod render;
 mod service;
+mod serving;
 mod source;
 mod syntax;
 mod value;
@@ -26,7 +27,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::health::Policy;
+use crate::health::{Policy, Rules};
 use crate::strategy::{Entry, Parameters};
 
 pub use compile::{Loaded, Rejected, compile};
@@ -168,6 +169,8 @@ pub struct ServiceConfig {
     pub timeouts: Timeouts,
     /// `[service.health]`
     pub health: Policy,
+    /// Which of the backends serve when.
+    pub serving: Rules,
     /// At least one, in the order of the file.
     pub backends: Vec<BackendConfig>,
 }
@@ -225,6 +228,8 @@ pub struct BackendConfig {
     pub address: BackendAddress,
     /// 1 to 65,535.
     pub weight: u32,
+    /// Its tier, 0 to 255: those of priority 0 serve first.
+    pub priority: u32,
     /// `false` sends it no new sessions.
     pub enabled: bool,
 }

@@ -11,10 +11,11 @@ use super::compile::SOME_TIME;
 use super::decode::{Table, mistype, unknown_word};
 use super::keys;
 use super::problem::{Problem, Problems};
+use super::serving;
 use super::source::Span;
 use super::value::{self, LONGEST, written};
 use super::{BackendAddress, BackendConfig, ListenConfig, RelayMode, ServiceConfig, Timeouts};
-use crate::health::Policy;
+use crate::health::{Policy, Rules};
 use crate::strategy::{self, Entry, Parameters, Skip};
 
 /// A service as far as it could be read, with the places that later checks point at.
@@ -30,6 +31,7 @@ pub(super) struct Draft {
     retries: u32,
     timeouts: Timeouts,
     health: Policy,
+    serving: Rules,
 }
 
 /// A backend as far as it could be read.
@@ -42,6 +44,7 @@ pub(super) struct BackendDraft {
     pub(super) named: bool,
     pub(super) address: Option<(BackendAddress, Span)>,
     weight: u32,
+    priority: u32,
     pub(super) enabled: bool,
 }
 
@@ -56,6 +59,7 @@ impl Draft {
                     name: draft.name?,
                     address: draft.address?.0,
                     weight: draft.weight,
+                    priority: draft.priority,
                     enabled: draft.enabled,
                 })
             })
@@ -73,6 +77,7 @@ impl Draft {
             retries: self.retries,
             timeouts: self.timeouts,
             health: self.health,
+            serving: self.serving,
             backends,
         })
     }
@@ -119,6 +124,9 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         problem.span = table.span();
         problems.add(problem.label("every connection will be refused"));
     }
+    let serving = serving::rules(table, problems);
+    let priorities = backends.iter().map(|backend| backend.priority);
+    serving::tiers(table, &serving, priorities, problems);
     Draft {
         listen: listen(table, name.as_ref(), problems),
         name,
@@ -139,6 +147,7 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
             problems,
         ),
         health: health(&table.table("health", &keys::HEALTH, problems), problems),
+        serving,
     }
 }
 
@@ -383,6 +392,7 @@ fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraft {
         weight: table
             .integer("weight", &(1..=65_535), problems)
             .unwrap_or(1),
+        priority: serving::priority(table, problems),
         enabled: table.boolean("enabled", problems).unwrap_or(true),
     }
 }

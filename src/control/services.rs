@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::event::Standing;
 use super::prepare::Name;
 use super::probe::TargetId;
-use super::targets::Targets;
+use super::targets::{Target, Targets};
 use crate::config::{BackendAddress, Config, ServiceConfig, SessionLog};
-use crate::health::{self, State, roster};
+use crate::health::{self, AdminView, HealthView, State, roster};
 use crate::model::{Backend, BackendId, Load};
 use crate::pool::{Service, Snapshot};
 use crate::strategy::Candidate;
@@ -52,9 +52,28 @@ impl Loads {
 struct Member {
     id: BackendId,
     weight: u32,
+    priority: u32,
     enabled: bool,
     target: Option<TargetId>,
     load: Arc<Load>,
+    /// What an operator has said of it since the start.
+    admin: AdminView,
+}
+
+impl Member {
+    /// As the roster sees it.
+    fn view(&self, targets: &Targets) -> health::Member<'_> {
+        let target = self.target.as_ref().and_then(|id| targets.get(id));
+        health::Member {
+            id: &self.id,
+            weight: self.weight,
+            priority: self.priority,
+            enabled: self.enabled,
+            resolved: self.target.is_some(),
+            admin: self.admin,
+            health: target.map_or(HealthView::of(State::Unknown), Target::view),
+        }
+    }
 }
 
 /// A backend behind a target.
@@ -96,8 +115,10 @@ impl Members {
                 load: loads.get(&id),
                 id,
                 weight: backend.weight,
+                priority: backend.priority,
                 enabled: backend.enabled,
                 target,
+                admin: AdminView::default(),
             }
         };
         Self {
@@ -138,21 +159,7 @@ impl Members {
 
     /// Backends that may serve now.
     pub(super) fn roster(&self, targets: &Targets) -> Vec<Candidate> {
-        let members: Vec<_> = self
-            .all
-            .iter()
-            .map(|member| health::Member {
-                id: member.id.clone(),
-                weight: member.weight,
-                enabled: member.enabled,
-                resolved: member.target.is_some(),
-                state: member
-                    .target
-                    .as_ref()
-                    .and_then(|id| targets.get(id))
-                    .map_or(State::Unknown, |target| target.state()),
-            })
-            .collect();
+        let members: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
         roster(&members)
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::task::AbortHandle;
 
 use super::probe::{Prober, TargetId};
-use crate::health::{Health, State, Transition, Verdict};
+use crate::health::{Health, HealthView, State, Transition, Verdict};
 use crate::model::DownFlag;
 
 /// One of them.
@@ -23,6 +23,11 @@ impl Target {
     /// What its probes say so far.
     pub(super) fn state(&self) -> State {
         self.health.state()
+    }
+
+    /// What the roster is told of it.
+    pub(super) fn view(&self) -> HealthView {
+        HealthView::of(self.health.state())
     }
 
     /// The flag that picks look at.

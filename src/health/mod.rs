@@ -4,5 +4,8 @@
 mod roster;
 mod state;
 
-pub use roster::{Member, roster};
+pub use roster::{
+    AdminView, Agent, Duty, FailBack, HealthView, Member, MinUp, Percent, Rules, WhenAllDown,
+    roster,
+};
 pub use state::{Health, Policy, State, Transition, Verdict};
