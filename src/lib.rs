@@ -12,12 +12,13 @@
 //! | [`pool`] | a service and its atomically swapped snapshot, leases, permits, the cursor |
 //! | [`telemetry`] | logging, and the record that writes a session's one line |
 //! | [`net`] | sockets that reset on drop, listeners, connecting, the relay |
+//! | [`check`] | what a probe says to a server, and what its answer means |
 //! | [`session`] | one connection from accept to its log line |
 //! | [`worker`] | one thread: its runtime, accept loops, sessions, timer wheel, command inbox |
 //! | [`control`] | the supervisor: start, signals, reload, probes, drain |
 //! | [`cli`] | one file per subcommand |
 //!
-//! `model ← strategy, health ← config ← pool ← telemetry ← net ← session ← worker ← control ← cli`.
+//! `model ← strategy, health ← config ← pool ← telemetry ← net ← check ← session ← worker ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
 //! come in as arguments, so that everything which decides can be tested without a network.
 #![cfg_attr(
@@ -25,6 +26,7 @@
     allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -17,6 +17,7 @@ const ORDER: &[&str] = &[
     "pool",
     "telemetry",
     "net",
+    "check",
     "session",
     "worker",
     "control",

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ballast::config::keys::{Preset, SECTIONS, Section};
 use ballast::config::{Config, compile};
@@ -119,5 +120,9 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     assert_ne!(all, some);
     assert_eq!(all.runtime.workers.take().unwrap().get(), 2);
     assert_eq!(all.runtime.max_connections.take().unwrap().get(), 9000);
+    let check = Arc::make_mut(&mut all.services[0].check);
+    assert_eq!(check.port.take(), Some(8081));
+    let address = all.services[0].backends[0].check_address.take();
+    assert_eq!(address, Some("10.0.0.11:8081".parse().unwrap()));
     assert_eq!(all, some);
 }

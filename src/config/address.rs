@@ -83,6 +83,21 @@ pub(super) fn backend(text: &str) -> Result<BackendAddress, Fault> {
     }
 }
 
+/// Where a check goes instead of the backend's address: `ip:port` or `[v6]:port`.
+pub(super) fn check(text: &str) -> Result<SocketAddr, Fault> {
+    match backend(text)? {
+        BackendAddress::Ip(address) => Ok(address),
+        BackendAddress::Name { port, .. } => Err(Fault::new(format!(
+            "\"{}\" names a host, where an IP address is needed",
+            shown(text)
+        ))
+        .allowed("allowed: ip:port or [v6]:port")
+        .help(format!(
+            "for another port of the backend itself, write port = {port} in [service.health]"
+        ))),
+    }
+}
+
 /// What goes wrong with addresses of either kind.
 fn common(text: &str, wrong: &dyn Fn(&str) -> Fault) -> Option<Fault> {
     if text.is_empty() {

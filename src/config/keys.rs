@@ -201,10 +201,26 @@ pub static HEALTH: Section = Section {
     path: "service.health",
     header: "[service.health]",
     keys: &[
+        key("kind", Is("\"tcp\""), "what a probe says and expects"),
+        key(
+            "port",
+            Derived("the backend's"),
+            "another port that is probed instead",
+        ),
         key(
             "interval",
             Is("\"2s\""),
             "between the starts of two probes, ±10 %",
+        ),
+        key(
+            "fast_interval",
+            Derived("500ms, or the interval if that is shorter"),
+            "the same while a backend is between states",
+        ),
+        key(
+            "down_interval",
+            Derived("the interval"),
+            "the same while a backend is down",
         ),
         key(
             "timeout",
@@ -246,6 +262,11 @@ pub static BACKEND: Section = Section {
             "its tier: those of priority 0 serve first",
         ),
         key("enabled", Is("true"), "false sends it no new sessions"),
+        key(
+            "check_address",
+            Derived("the address"),
+            "where its check goes instead",
+        ),
     ],
 };
 

@@ -10,6 +10,7 @@ mod address;
 mod compile;
 mod conflicts;
 mod decode;
+mod health;
 pub mod keys;
 mod load;
 pub mod plan;
@@ -27,7 +28,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::health::{Policy, Rules};
+use crate::health::{Check, Policy, Rules};
 use crate::strategy::{Entry, Parameters};
 
 pub use compile::{Loaded, Rejected, compile};
@@ -167,7 +168,9 @@ pub struct ServiceConfig {
     pub retries: u32,
     /// `[service.timeouts]`
     pub timeouts: Timeouts,
-    /// `[service.health]`
+    /// `[service.health]`: how its backends are checked.
+    pub check: Arc<Check>,
+    /// `[service.health]`: when, and what counts.
     pub health: Policy,
     /// Which of the backends serve when.
     pub serving: Rules,
@@ -232,6 +235,8 @@ pub struct BackendConfig {
     pub priority: u32,
     /// `false` sends it no new sessions.
     pub enabled: bool,
+    /// Where its check goes, when not to the backend itself.
+    pub check_address: Option<SocketAddr>,
 }
 
 /// `address` of a backend

@@ -2,20 +2,19 @@
 //! [`conflicts`](super::conflicts)'s business.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::address;
 use super::compile::SOME_TIME;
 use super::decode::{Table, mistype, unknown_word};
+use super::health;
 use super::keys;
 use super::problem::{Problem, Problems};
 use super::serving;
 use super::source::Span;
-use super::value::{self, LONGEST, written};
+use super::value::{self, written};
 use super::{BackendAddress, BackendConfig, ListenConfig, RelayMode, ServiceConfig, Timeouts};
-use crate::health::{Policy, Rules};
+use crate::health::{Check, Policy, Rules};
 use crate::strategy::{self, Entry, Parameters, Skip};
 
 /// A service as far as it could be read, with the places that later checks point at.
@@ -30,6 +29,7 @@ pub(super) struct Draft {
     relay: RelayMode,
     retries: u32,
     timeouts: Timeouts,
+    check: Arc<Check>,
     health: Policy,
     serving: Rules,
 }
@@ -46,6 +46,7 @@ pub(super) struct BackendDraft {
     weight: u32,
     priority: u32,
     pub(super) enabled: bool,
+    check_address: Option<SocketAddr>,
 }
 
 impl Draft {
@@ -61,6 +62,7 @@ impl Draft {
                     weight: draft.weight,
                     priority: draft.priority,
                     enabled: draft.enabled,
+                    check_address: draft.check_address,
                 })
             })
             .collect::<Option<_>>()?;
@@ -76,6 +78,7 @@ impl Draft {
             relay: self.relay,
             retries: self.retries,
             timeouts: self.timeouts,
+            check: self.check,
             health: self.health,
             serving: self.serving,
             backends,
@@ -127,6 +130,7 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
     let serving = serving::rules(table, problems);
     let priorities = backends.iter().map(|backend| backend.priority);
     serving::tiers(table, &serving, priorities, problems);
+    let (check, health) = health::health(&table.table("health", &keys::HEALTH, problems), problems);
     Draft {
         listen: listen(table, name.as_ref(), problems),
         name,
@@ -146,7 +150,8 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
             &table.table("timeouts", &keys::TIMEOUTS, problems),
             problems,
         ),
-        health: health(&table.table("health", &keys::HEALTH, problems), problems),
+        check: Arc::new(check),
+        health,
         serving,
     }
 }
@@ -320,52 +325,6 @@ fn timeouts(table: &Table<'_>, problems: &mut Problems) -> Timeouts {
     timeouts
 }
 
-fn health(table: &Table<'_>, problems: &mut Problems) -> Policy {
-    let preset = default_policy();
-    let policy = Policy {
-        interval: table
-            .duration("interval", &(SHORTEST_INTERVAL..=LONGEST), problems)
-            .unwrap_or(preset.interval),
-        timeout: table
-            .duration("timeout", &SOME_TIME, problems)
-            .unwrap_or(preset.timeout),
-        rise: table
-            .integer("rise", &VERDICTS, problems)
-            .unwrap_or(preset.rise),
-        fall: table
-            .integer("fall", &VERDICTS, problems)
-            .unwrap_or(preset.fall),
-    };
-    let place = table
-        .span_of("timeout")
-        .or_else(|| table.span_of("interval"));
-    if policy.timeout > policy.interval
-        && let Some(span) = place
-    {
-        problems.add(
-            Problem::warning(format!(
-                "the probe `timeout` ({}) is longer than the `interval` ({})",
-                written(policy.timeout),
-                written(policy.interval)
-            ))
-            .at(span)
-            .label("a slow probe delays the next one")
-            .help("let timeout be at most interval"),
-        );
-    }
-    policy
-}
-
-/// `[service.health]` when nothing is written.
-pub(super) fn default_policy() -> Policy {
-    Policy {
-        interval: Duration::from_secs(2),
-        timeout: Duration::from_secs(1),
-        rise: 2,
-        fall: 3,
-    }
-}
-
 fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraft {
     if table.lacks("address") {
         problems.add(
@@ -394,6 +353,7 @@ fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraft {
             .unwrap_or(1),
         priority: serving::priority(table, problems),
         enabled: table.boolean("enabled", problems).unwrap_or(true),
+        check_address: table.parsed("check_address", problems, address::check),
     }
 }
 
@@ -404,5 +364,3 @@ const DEFAULT_BACKLOG: u32 = 4096;
 const DEFAULT_RETRIES: u32 = 2;
 /// One less than a session can remember as tried.
 const MOST_RETRIES: u32 = Skip::MOST as u32 - 1;
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
-const VERDICTS: RangeInclusive<u32> = 1..=1000;

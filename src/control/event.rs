@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::health::State;
-use crate::model::{BackendId, Cause};
+use crate::health::{State, Why};
+use crate::model::BackendId;
 
 /// Something that happened. Watchers that fall behind miss the oldest.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub enum Event {
         /// Whom it concerns.
         backend: BackendId,
         /// Why.
-        cause: Cause,
+        cause: Why,
         /// Failures in a row.
         streak: u32,
     },
@@ -39,7 +39,7 @@ pub enum Event {
         /// The state it entered.
         to: State,
         /// Why, for a backend that went down.
-        cause: Option<Cause>,
+        cause: Option<Why>,
         /// How long it had been in its former state.
         after: Duration,
         /// Backends that may serve now.

@@ -1,93 +1,109 @@
-//! Heartbeats: one task for each (address, check) that connects once an interval and says what it
-//! found. Deciding what that means is not its business.
+//! Heartbeats: one task for each probe, which waits until it is due, asks, and says what it found.
+//! Deciding what that means, and when to ask again, is not its business.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use crate::health::{Policy, Verdict};
-use crate::model::Cause;
+use crate::check::{Asked, ask};
+use crate::health::{Check, Finding, Policy};
 
-/// Every interval is drawn anew within ±10 %, so that probes of many backends stay spread out.
-const JITTER: f64 = 0.1;
-/// First probes are spread over this for each target, up to one interval: few backends are judged
-/// at once, many do not come in a burst.
-const SPREAD: Duration = Duration::from_millis(2);
-
-/// An address, and how it is checked.
+/// An address, how it is checked, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TargetId {
+    /// Where sessions go.
     pub(super) address: SocketAddr,
+    /// Where probes go.
+    pub(super) probed_at: SocketAddr,
+    pub(super) check: Arc<Check>,
     pub(super) policy: Policy,
+}
+
+/// What a probe came to.
+#[derive(Debug)]
+pub(super) struct Probed {
+    pub(super) target: TargetId,
+    /// Which probe of the target it was.
+    pub(super) number: u64,
+    pub(super) started: Instant,
+    /// `None` when the probe could not be sent.
+    pub(super) finding: Option<Finding>,
 }
 
 /// What probes share.
 #[derive(Clone, Debug)]
 pub(super) struct Prober {
     /// Bounds the descriptors that probes hold at a time.
-    pub(super) in_flight: Arc<Semaphore>,
-    /// Where verdicts go.
-    pub(super) verdicts: mpsc::Sender<(TargetId, Verdict)>,
+    in_flight: Arc<Semaphore>,
+    results: mpsc::Sender<Probed>,
+    punctuality: Arc<Punctuality>,
 }
 
 impl Prober {
-    /// Probes `target`, one of `targets`, until aborted.
-    pub(super) fn start(&self, target: TargetId, targets: usize) -> AbortHandle {
-        let prober = self.clone();
-        let spread = SPREAD * u32::try_from(targets).unwrap_or(u32::MAX);
-        let first = target.policy.interval.min(spread).mul_f64(fastrand::f64());
-        tokio::spawn(async move { prober.run(target, first).await }).abort_handle()
+    /// Probes that hold at most so many descriptors at a time and send what they find to `results`.
+    pub(super) fn new(in_flight: usize, results: mpsc::Sender<Probed>) -> Self {
+        Self {
+            in_flight: Arc::new(Semaphore::new(in_flight)),
+            results,
+            punctuality: Arc::default(),
+        }
     }
 
-    async fn run(self, target: TargetId, first: Duration) {
-        let mut due = Instant::now() + first;
-        loop {
-            sleep_until(due).await;
-            let jitter = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
-            due = (due + target.policy.interval.mul_f64(jitter)).max(Instant::now());
-            let verdict = {
-                // Closed only when control ends.
-                let Ok(_permit) = self.in_flight.acquire().await else {
-                    return;
-                };
-                probe(target.address, target.policy.timeout).await
-            };
-            if let Some(verdict) = verdict
-                && self.verdicts.send((target.clone(), verdict)).await.is_err()
-            {
-                return;
-            }
+    /// Probes `target` once it is `due`, unless aborted.
+    pub(super) fn start(&self, target: TargetId, number: u64, due: Instant) -> AbortHandle {
+        let prober = self.clone();
+        tokio::spawn(async move { prober.run(target, number, due).await }).abort_handle()
+    }
+
+    /// How many probes were sent, and the latest of them, since the last call.
+    pub(super) fn punctuality(&self) -> (u64, Duration) {
+        self.punctuality.take()
+    }
+
+    async fn run(self, target: TargetId, number: u64, due: Instant) {
+        sleep_until(due).await;
+        // Closed only when control ends.
+        let Ok(_permit) = self.in_flight.acquire().await else {
+            return;
+        };
+        let started = Instant::now();
+        self.punctuality.note(started - due);
+        let Asked { finding, parting } =
+            ask(target.probed_at, &target.check, target.policy.timeout).await;
+        let probed = Probed {
+            target,
+            number,
+            started,
+            finding,
+        };
+        if self.results.send(probed).await.is_ok() {
+            parting.say_goodbye().await;
         }
     }
 }
 
-/// One heartbeat: a connect, closed with a FIN. `None` when it could not be sent at all, which is
-/// this host's trouble and says nothing about the backend.
-async fn probe(address: SocketAddr, limit: Duration) -> Option<Verdict> {
-    match timeout(limit, TcpStream::connect(address)).await {
-        Err(_) => Some(Verdict::Dead(Cause::TimedOut)),
-        // Nobody listened, and TCP connected the probe to itself: see net::connect.
-        Ok(Ok(stream)) if stream.local_addr().ok() == Some(address) => {
-            Some(Verdict::Dead(Cause::Refused))
-        }
-        Ok(Ok(_)) => Some(Verdict::Alive),
-        Ok(Err(error)) => {
-            let cause = Cause::from_io(&error);
-            if cause == Cause::Exhausted {
-                tracing::debug!(%address, %error, "probe not sent");
-                return None;
-            }
-            // Only an established connection is reset rather than refused: the server has answered,
-            // and whether its reset comes before or after we look must not decide.
-            if cause == Cause::Reset {
-                return Some(Verdict::Alive);
-            }
-            Some(Verdict::Dead(cause))
-        }
+/// How well probes keep their time. One thread writes and reads it; atomic only to be shared.
+#[derive(Debug, Default)]
+struct Punctuality {
+    sent: AtomicU64,
+    latest_micros: AtomicU64,
+}
+
+impl Punctuality {
+    fn note(&self, late: Duration) {
+        let late = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.latest_micros.fetch_max(late, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> (u64, Duration) {
+        let sent = self.sent.swap(0, Ordering::Relaxed);
+        let latest = self.latest_micros.swap(0, Ordering::Relaxed);
+        (sent, Duration::from_micros(latest))
     }
 }

@@ -109,6 +109,10 @@ impl Members {
             };
             let target = address.map(|address| TargetId {
                 address,
+                probed_at: backend
+                    .check_address
+                    .unwrap_or_else(|| config.check.destination(address)),
+                check: Arc::clone(&config.check),
                 policy: config.health.clone(),
             });
             Member {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::TaskTracker;
 
@@ -20,16 +20,14 @@ use self::reloading::{Reload, build};
 use super::limits::limits;
 use super::notify::Notify;
 use super::prepare::{Prepared, resolve};
-use super::probe::Prober;
-use super::probe::TargetId;
+use super::probe::{Probed, Prober, TargetId};
 use super::reload::Running;
 use super::services::{Built, User};
 use super::stop::stop;
-use super::targets::Target;
+use super::targets::{Observed, Target};
 use super::{Event, Order};
 use crate::config::{Config, Loaded};
-use crate::health::{State, Transition, Verdict};
-use crate::model::Cause;
+use crate::health::{State, Transition, Verdict, Why};
 use crate::net::BindError;
 use crate::pool::Permits;
 use crate::telemetry::logging::Logging;
@@ -101,10 +99,7 @@ pub async fn run(
     let mut control = Supervisor {
         running: Running::new(count),
         permits,
-        prober: Prober {
-            in_flight: Arc::new(Semaphore::new(limits.probes)),
-            verdicts,
-        },
+        prober: Prober::new(limits.probes, verdicts),
         builds,
         notify: Notify::from_environment(),
         options,
@@ -140,7 +135,7 @@ pub async fn run(
             _ = tick.tick() => control.tick(),
             Some(built) = build_queue.recv() => control.built(built),
             step = control.reload.next() => control.continue_reload(step),
-            Some((target, verdict)) = verdict_queue.recv() => control.observe(&target, verdict),
+            Some(probed) = verdict_queue.recv() => control.observe(&probed),
         }
     }
     // A reload that is not applied yet takes its new listeners with it.
@@ -240,10 +235,20 @@ impl Supervisor {
         Ok(())
     }
 
-    fn observe(&mut self, id: &TargetId, verdict: Verdict) {
-        let transition = self.running.targets.observe(id, verdict);
+    fn observe(&mut self, probed: &Probed) {
+        let id = &probed.target;
+        let Some(Observed {
+            transition,
+            other_agent,
+        }) = self.running.targets.observe(probed, &self.prober)
+        else {
+            return;
+        };
+        let Some(finding) = &probed.finding else {
+            return;
+        };
         let users = self.running.users.get(id).cloned().unwrap_or_default();
-        if verdict == Verdict::Alive {
+        if finding.verdict == Verdict::Alive {
             for load in users.iter().filter_map(|user| self.running.load(&user.id)) {
                 match transition {
                     Some(_) => load.forgive(),
@@ -251,19 +256,33 @@ impl Supervisor {
                 }
             }
         }
-        match (transition, verdict) {
+        match (transition, &finding.verdict) {
             (Some(transition), _) => {
                 for user in &users {
-                    self.report(user, id, transition);
+                    self.report(user, id, &transition);
                     self.rebuild(user.id.service());
                 }
             }
-            (None, Verdict::Dead(cause)) => self.report_missed(users, id, cause),
+            (None, Verdict::Dead(why)) => self.report_missed(users, id, why),
+            (None, Verdict::Alive) if other_agent => {
+                for user in &users {
+                    self.reweigh(user.id.service());
+                }
+            }
             (None, Verdict::Alive) => {}
         }
     }
 
-    fn report_missed(&self, users: Vec<User>, id: &TargetId, cause: Cause) {
+    /// Lets the roster of `service` take in what has changed besides a state.
+    fn reweigh(&mut self, service: &Arc<str>) {
+        if let Some(serving) = self.running.services.0.get_mut(service) {
+            serving.revision += 1;
+            serving.eligible = serving.members.roster(&self.running.targets).len();
+            self.rebuild(service);
+        }
+    }
+
+    fn report_missed(&self, users: Vec<User>, id: &TargetId, why: &Why) {
         let streak = self.running.targets.get(id).map_or(0, Target::against);
         if streak == 0 {
             // It is down already.
@@ -274,19 +293,19 @@ impl Supervisor {
                 service = %backend.service(),
                 backend = %backend.name(),
                 address = %id.address,
-                why = %cause,
+                %why,
                 streak,
                 "heartbeat missed"
             );
             self.tell(|| Event::Missed {
                 backend,
-                cause,
+                cause: why.clone(),
                 streak,
             });
         }
     }
 
-    fn report(&mut self, user: &User, id: &TargetId, transition: Transition) {
+    fn report(&mut self, user: &User, id: &TargetId, transition: &Transition) {
         let backend = &user.id;
         let Some(serving) = self.running.services.0.get_mut(backend.service()) else {
             return;
@@ -306,7 +325,7 @@ impl Supervisor {
             u64::try_from(transition.after.as_millis()).unwrap_or(u64::MAX),
         ));
         let of = format!("{eligible}/{configured}");
-        match transition.cause {
+        match &transition.cause {
             Some(why) => {
                 tracing::warn!(%service, backend = %name, %address, %why, %after, eligible = %of, "backend down");
             }
@@ -322,7 +341,7 @@ impl Supervisor {
             address,
             from: transition.from,
             to: transition.to,
-            cause: transition.cause,
+            cause: transition.cause.clone(),
             after: transition.after,
             eligible,
             configured,
@@ -331,11 +350,14 @@ impl Supervisor {
 
     /// Every backend with its state and its counters, in the log.
     fn report_everything(&self) {
+        let (probes, latest) = self.prober.punctuality();
         tracing::info!(
             sessions = self.workers.sessions(),
             max_connections = self.permits.limit(),
             reloads = self.reloads.applied,
             rejected = self.reloads.rejected,
+            probes,
+            latest_probe_ms = latest.as_secs_f64() * 1e3,
             "report"
         );
         for serving in self.running.services.0.values() {
@@ -344,13 +366,16 @@ impl Supervisor {
                     continue;
                 };
                 let sum = load.sum();
-                let state = self.running.targets.get(target).map(Target::state);
+                let known = self.running.targets.get(target);
+                let state = known.map(Target::state);
+                let agent = known.and_then(Target::agent);
                 tracing::info!(
                     service = %user.id.service(),
                     backend = %user.id.name(),
                     address = %target.address,
                     state = ?state.unwrap_or(State::Unknown),
                     enabled = user.enabled,
+                    agent = agent.map(tracing::field::display),
                     sessions = load.in_flight(),
                     served = sum.sessions,
                     connect_failures = sum.connect_failures,

@@ -3,20 +3,34 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-use super::probe::{Prober, TargetId};
-use crate::health::{Health, HealthView, State, Transition, Verdict};
+use super::probe::{Probed, Prober, TargetId};
+use crate::health::{Agent, Health, HealthView, State, Transition};
 use crate::model::DownFlag;
+
+/// Every interval is drawn anew within ±10 %, so that probes of many backends stay spread out.
+const JITTER: f64 = 0.1;
+/// First probes are spread over this for each target, up to one interval: few backends are judged
+/// at once, many do not come in a burst.
+const SPREAD: Duration = Duration::from_millis(2);
 
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Target {
     health: Health,
+    agent: Option<Agent>,
     down: Arc<DownFlag>,
-    probe: Option<AbortHandle>,
+    probe: Option<Probe>,
+}
+
+/// The probe that is under way, or waits to be due.
+#[derive(Debug)]
+struct Probe {
+    number: u64,
+    task: AbortHandle,
 }
 
 impl Target {
@@ -27,12 +41,20 @@ impl Target {
 
     /// What the roster is told of it.
     pub(super) fn view(&self) -> HealthView {
-        HealthView::of(self.health.state())
+        HealthView {
+            agent: self.agent.unwrap_or_default(),
+            ..HealthView::of(self.health.state())
+        }
     }
 
     /// The flag that picks look at.
     pub(super) fn down(&self) -> &Arc<DownFlag> {
         &self.down
+    }
+
+    /// What its agent asked for last, where one is asked.
+    pub(super) fn agent(&self) -> Option<Agent> {
+        self.agent
     }
 
     /// Failures in a row that have not taken it down.
@@ -44,7 +66,7 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         if let Some(probe) = &self.probe {
-            probe.abort();
+            probe.task.abort();
         }
     }
 }
@@ -64,6 +86,7 @@ impl Targets {
         if !self.0.contains_key(id) {
             let target = Target {
                 health: Health::new(Instant::now()),
+                agent: None,
                 down: Arc::default(),
                 probe: None,
             };
@@ -91,19 +114,56 @@ impl Targets {
 
     /// Starts the probes of targets that were added.
     pub(super) fn start(&mut self, prober: &Prober) {
-        let count = self.0.len();
+        let spread = SPREAD * u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        let now = tokio::time::Instant::now();
         for (id, target) in &mut self.0 {
-            target
-                .probe
-                .get_or_insert_with(|| prober.start(id.clone(), count));
+            target.probe.get_or_insert_with(|| {
+                let first = id.policy.interval.min(spread).mul_f64(fastrand::f64());
+                Probe {
+                    number: 0,
+                    task: prober.start(id.clone(), 0, now + first),
+                }
+            });
         }
     }
 
-    /// Takes a verdict in. At a transition the down flag is set before anything else happens.
-    pub(super) fn observe(&mut self, id: &TargetId, verdict: Verdict) -> Option<Transition> {
+    /// Takes in what a probe came to, and has the next one sent when it is due. At a transition the
+    /// down flag is set before anything else happens.
+    pub(super) fn observe(&mut self, probed: &Probed, prober: &Prober) -> Option<Observed> {
+        let id = &probed.target;
         let target = self.0.get_mut(id)?;
-        let transition = target.health.observe(verdict, &id.policy, Instant::now())?;
-        target.down.set(transition.to == State::Down);
-        Some(transition)
+        let probe = target.probe.as_mut()?;
+        if probe.number != probed.number {
+            // Overtaken: of a target that was forgotten since and is new again.
+            return None;
+        }
+        let mut observed = Observed::default();
+        if let Some(finding) = &probed.finding {
+            let now = Instant::now();
+            observed.transition = target.health.observe(&finding.verdict, &id.policy, now);
+            if let Some(transition) = &observed.transition {
+                target.down.set(transition.to == State::Down);
+            }
+            if finding.agent.is_some() {
+                // One that cannot be asked has not changed its mind.
+                observed.other_agent = target.agent != finding.agent;
+                target.agent = finding.agent;
+            }
+        }
+        let jitter = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
+        let due = probed.started + target.health.pace(&id.policy).mul_f64(jitter);
+        probe.number += 1;
+        let due = due.max(tokio::time::Instant::now());
+        probe.task = prober.start(id.clone(), probe.number, due);
+        Some(observed)
     }
+}
+
+/// What a probe has changed.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    /// The state.
+    pub(super) transition: Option<Transition>,
+    /// What the agent asks for.
+    pub(super) other_agent: bool,
 }

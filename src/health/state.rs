@@ -2,28 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::Cause;
+use super::{Verdict, Why};
 
 /// When a backend is probed and when its state changes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
-    /// Between the starts of two probes, ±10 % at each.
+    /// Between the starts of two probes, ±10 % at each, of a backend that is up.
     pub interval: Duration,
+    /// The same while it is between two states: the last verdict speaks against the state it is in.
+    pub fast_interval: Duration,
+    /// The same while it is down.
+    pub down_interval: Duration,
     /// A probe without an answer by then has failed.
     pub timeout: Duration,
     /// Successes in a row that bring a down backend up.
     pub rise: u32,
     /// Failures in a row that take an up backend down.
     pub fall: u32,
-}
-
-/// What one probe found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The backend answered.
-    Alive,
-    /// It did not, and why.
-    Dead(Cause),
 }
 
 /// Whether a backend answers, as far as is known.
@@ -38,7 +33,7 @@ pub enum State {
 }
 
 /// A change of state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// The state it left.
     pub from: State,
@@ -47,7 +42,7 @@ pub struct Transition {
     /// How long it had been in `from`.
     pub after: Duration,
     /// Why, for a transition to [`State::Down`].
-    pub cause: Option<Cause>,
+    pub cause: Option<Why>,
 }
 
 /// What is known about one (address, check).
@@ -83,17 +78,26 @@ impl Health {
         self.against
     }
 
+    /// How long after the start of the last probe the next one is due.
+    pub fn pace(&self, policy: &Policy) -> Duration {
+        match self.state {
+            _ if self.against > 0 => policy.fast_interval,
+            State::Unknown | State::Up => policy.interval,
+            State::Down => policy.down_interval,
+        }
+    }
+
     /// Takes a verdict in, and tells the transition that it completes. The first verdict decides at
     /// once; afterwards `rise` successes or `fall` failures in a row do.
     pub fn observe(
         &mut self,
-        verdict: Verdict,
+        verdict: &Verdict,
         policy: &Policy,
         now: Instant,
     ) -> Option<Transition> {
         let (to, cause) = match verdict {
             Verdict::Alive => (State::Up, None),
-            Verdict::Dead(cause) => (State::Down, Some(cause)),
+            Verdict::Dead(why) => (State::Down, Some(why)),
         };
         let needed = match (self.state, to) {
             (State::Unknown, _) => 1,
@@ -112,7 +116,7 @@ impl Health {
             from: self.state,
             to,
             after: now.saturating_duration_since(self.since),
-            cause,
+            cause: cause.cloned(),
         };
         *self = Self {
             state: to,
@@ -128,20 +132,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Cause;
 
-    const DEAD: Verdict = Verdict::Dead(Cause::Refused);
+    const DEAD: &Verdict = &Verdict::Dead(Why::Network(Cause::Refused));
 
     fn policy(rise: u32, fall: u32) -> Policy {
         Policy {
             interval: Duration::from_secs(2),
+            fast_interval: Duration::from_millis(500),
+            down_interval: Duration::from_secs(5),
             timeout: Duration::from_secs(1),
             rise,
             fall,
         }
     }
 
-    fn verdict(alive: bool) -> Verdict {
-        if alive { Verdict::Alive } else { DEAD }
+    fn verdict(alive: bool) -> &'static Verdict {
+        if alive { &Verdict::Alive } else { DEAD }
     }
 
     /// A backend whose first verdict was `alive`.
@@ -163,7 +170,7 @@ mod tests {
         let now = start + Duration::from_millis(300);
         for (alive, to, cause) in [
             (true, State::Up, None),
-            (false, State::Down, Some(Cause::Refused)),
+            (false, State::Down, Some(Why::Network(Cause::Refused))),
         ] {
             let mut health = Health::new(start);
             let transition = health.observe(verdict(alive), &policy(5, 5), now);
@@ -186,13 +193,13 @@ mod tests {
         assert_eq!(health.observe(DEAD, &policy, now), None);
         assert_eq!(health.observe(DEAD, &policy, now), None);
         assert_eq!(health.against(), 2);
-        let last = Verdict::Dead(Cause::TimedOut);
-        let transition = health.observe(last, &policy, now).unwrap();
+        let last = Verdict::Dead(Cause::TimedOut.into());
+        let transition = health.observe(&last, &policy, now).unwrap();
         assert_eq!((transition.from, transition.to), (State::Up, State::Down));
         assert_eq!(transition.after, Duration::from_secs(6));
         assert_eq!(
             transition.cause,
-            Some(Cause::TimedOut),
+            Some(Cause::TimedOut.into()),
             "the last one tells why"
         );
         assert_eq!(health.against(), 0);
@@ -203,9 +210,9 @@ mod tests {
         let policy = policy(3, 1);
         let mut health = settled(false, &policy);
         let now = health.since();
-        assert_eq!(health.observe(Verdict::Alive, &policy, now), None);
-        assert_eq!(health.observe(Verdict::Alive, &policy, now), None);
-        let transition = health.observe(Verdict::Alive, &policy, now).unwrap();
+        assert_eq!(health.observe(&Verdict::Alive, &policy, now), None);
+        assert_eq!(health.observe(&Verdict::Alive, &policy, now), None);
+        let transition = health.observe(&Verdict::Alive, &policy, now).unwrap();
         assert_eq!((transition.from, transition.to), (State::Down, State::Up));
         assert_eq!(transition.cause, None);
     }
@@ -219,6 +226,27 @@ mod tests {
             assert_eq!(health.observe(verdict(alive), &policy, now), None);
         }
         assert_eq!((health.state(), health.against()), (State::Up, 2));
+    }
+
+    #[test]
+    fn probes_come_fast_while_it_is_between_two_states_and_as_set_while_it_is_down() {
+        let policy = policy(2, 2);
+        let mut health = settled(true, &policy);
+        let now = health.since();
+        assert_eq!(health.pace(&policy), policy.interval);
+        for (alive, pace) in [
+            (false, policy.fast_interval),
+            (true, policy.interval),
+            (false, policy.fast_interval),
+            (false, policy.down_interval),
+            (true, policy.fast_interval),
+            (false, policy.down_interval),
+            (true, policy.fast_interval),
+            (true, policy.interval),
+        ] {
+            health.observe(verdict(alive), &policy, now);
+            assert_eq!(health.pace(&policy), pace);
+        }
     }
 
     #[test]

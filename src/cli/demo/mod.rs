@@ -199,7 +199,8 @@ The rows count sessions: the demo's own clients open about fifty a second.
                 let serving = format!("{eligible} of {configured} serve");
                 match (to, cause) {
                     (State::Down, cause) => {
-                        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+                        let cause = cause.as_ref().map(|cause| format!(": {cause}"));
+                        let cause = cause.unwrap_or_default();
                         let after = self.story.down(name, now);
                         if after.is_some() {
                             // The balancer tells of the last miss by the transition alone.

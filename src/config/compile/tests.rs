@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::keys::{Preset, SECTIONS, Section};
 use super::*;
-use crate::config::Severity;
+use crate::config::{Severity, health};
 
 const GOOD: &str = r#"
 [[service]]
@@ -63,7 +63,7 @@ fn a_good_file_becomes_a_configuration_with_every_default() {
     assert_eq!((service.backlog, service.retries), (4096, 2));
     assert_eq!(service.timeouts.idle, Duration::from_secs(600));
     assert_eq!(service.timeouts.connect, Duration::from_secs(4));
-    assert_eq!(service.health, service::default_policy());
+    assert_eq!(service.health, health::default_policy());
     assert_eq!(
         (
             service.parameters.configured,

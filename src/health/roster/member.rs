@@ -1,5 +1,7 @@
 //! What the roster is told of each backend, by whom: the file, the operator, its checks, its sessions.
 
+use std::fmt;
+
 use crate::health::State;
 use crate::model::BackendId;
 
@@ -61,6 +63,17 @@ pub struct Agent {
     pub duty: Duty,
     /// Of its configured weight.
     pub weight: Percent,
+}
+
+impl fmt::Display for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let duty = match self.duty {
+            Duty::Serve => "serve",
+            Duty::Drain => "drain",
+            Duty::Maintenance => "maintenance",
+        };
+        write!(f, "{duty} {}%", self.weight.get())
+    }
 }
 
 /// Whether a backend may take new sessions, apart from whether it could.
