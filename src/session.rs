@@ -15,7 +15,7 @@ use std::time::Instant;
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
 use crate::net::relay::{Relay, Terms, Workspace};
 use crate::net::{Arrival, Connecting, Registry, Socket, Ticket, connect};
-use crate::pool::{Door, Lease, Permit};
+use crate::pool::{Door, Lease, Permit, Witness};
 use crate::strategy::Skip;
 use crate::telemetry::Record;
 
@@ -28,6 +28,8 @@ pub struct Context {
     pub registry: Registry,
     /// What the relay works with.
     pub workspace: RefCell<Workspace>,
+    /// Whom to tell of backends that fail.
+    pub witness: Witness,
 }
 
 /// A client that was accepted and not served yet; may still change workers.
@@ -49,7 +51,7 @@ pub async fn serve<Seat>(context: Rc<Context>, route: Door, client: Client, seat
     let _seat = seat;
     let ticket = context.registry.enter();
     let mut record = Record::open(context.worker, client.address, route, client.permit);
-    let mut established = Box::pin(establish(client.socket, &ticket, &mut record)).await;
+    let mut established = Box::pin(establish(client.socket, &context, &ticket, &mut record)).await;
     let ending = match &mut established {
         Ok(relay) => {
             let report = relay.run(&ticket, &context.workspace).await;
@@ -63,13 +65,18 @@ pub async fn serve<Seat>(context: Rc<Context>, route: Door, client: Client, seat
         }
         Err(ending) => *ending,
     };
-    record.close(ending);
+    record.close(ending, &context.witness);
 }
 
 /// Picks and connects, until a backend takes the session or none is left to try; then the client's
 /// socket is dropped, and so reset. The snapshot is let go before the relay starts, so that old
 /// tables do not live as long as the longest session.
-async fn establish(client: Arrival, ticket: &Ticket, record: &mut Record) -> Result<Relay, Ending> {
+async fn establish(
+    client: Arrival,
+    context: &Context,
+    ticket: &Ticket,
+    record: &mut Record,
+) -> Result<Relay, Ending> {
     let client = Socket::accepted(client)
         .map_err(|error| Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error)))?;
     let route = record.route().clone();
@@ -97,7 +104,9 @@ async fn establish(client: Arrival, ticket: &Ticket, record: &mut Record) -> Res
                 return Ok(Relay::new(client, backend, terms));
             }
             Err(Connecting::Failed(cause)) => {
-                record.connect_failed(cause);
+                // A wait that was cut short proves nothing.
+                let fair = cause != Cause::TimedOut || deadline < give_up;
+                record.connect_failed(cause, fair.then_some(&context.witness));
                 skip.insert(index);
                 let who = if cause == Cause::Exhausted {
                     Who::Ballast

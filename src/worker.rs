@@ -27,7 +27,7 @@ use crate::config::ListenerId;
 use crate::model::Cause;
 use crate::net::relay::Workspace;
 use crate::net::{Listener, Registry, Unregistered, reset_everything};
-use crate::pool::{Door, Permits, Route};
+use crate::pool::{Door, Permits, Route, Witness};
 use crate::session::{self, Client, Context};
 
 /// How long the writer of the log is given before an abort.
@@ -89,11 +89,11 @@ struct Shared {
 }
 
 impl Workers {
-    /// Starts `count` workers that share `permits`.
+    /// Starts `count` workers that share `permits`, and tell `witness` of backends that fail.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
-    pub fn start(count: usize, permits: &'static Permits) -> io::Result<Self> {
+    pub fn start(count: usize, permits: &'static Permits, witness: &Witness) -> io::Result<Self> {
         // Lives as long as the process, so that a session need not count references.
         let shared: &'static [Shared] =
             Box::leak((0..count).map(|_| Shared::default()).collect::<Box<[_]>>());
@@ -106,10 +106,11 @@ impl Workers {
                 shared,
                 inboxes: inboxes.clone(),
             };
+            let witness = witness.clone();
             threads.push(
                 thread::Builder::new()
                     .name(format!("worker-{index}"))
-                    .spawn(move || live(peers, permits, inbox))?,
+                    .spawn(move || live(peers, permits, witness, inbox))?,
             );
         }
         Ok(Self {
@@ -215,13 +216,18 @@ impl Drop for Seat {
     }
 }
 
-fn live(peers: Peers, permits: &'static Permits, inbox: UnboundedReceiver<Command>) {
+fn live(
+    peers: Peers,
+    permits: &'static Permits,
+    witness: Witness,
+    inbox: UnboundedReceiver<Command>,
+) {
     let own = peers.own;
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())?;
-        runtime.block_on(Worker::new(peers, permits).run(inbox));
+        runtime.block_on(Worker::new(peers, permits, witness).run(inbox));
         io::Result::Ok(())
     }));
     match outcome {
@@ -263,11 +269,12 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(peers: Peers, permits: &'static Permits) -> Self {
+    fn new(peers: Peers, permits: &'static Permits, witness: Witness) -> Self {
         let context = Rc::new(Context {
             worker: peers.own,
             registry: Registry::new(),
             workspace: Workspace::new(),
+            witness,
         });
         Self {
             peers,

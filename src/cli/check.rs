@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use tracing::Level;
 
 use crate::config::{self, Config, Loaded, ServiceConfig, Timeouts, written};
+use crate::health::Passive;
 use crate::telemetry::logging;
 
 /// Checks the file at `path`: the summary goes to stdout, problems go to stderr. Exits with 0 if the
@@ -99,7 +100,26 @@ fn block(service: &ServiceConfig) -> String {
             health.fall
         ),
     );
+    if service.passive != Passive::default() {
+        put("passive", &passive(&service.passive));
+    }
     text
+}
+
+fn passive(passive: &Passive) -> String {
+    if !passive.enabled {
+        return "failed sessions are counted only".to_owned();
+    }
+    let consequence = match passive.confirm {
+        true => "are confirmed by a probe".to_owned(),
+        false => format!("eject for {}", written(passive.eject_time)),
+    };
+    format!(
+        "{} failed sessions within {} {consequence}, at most {}% of the backends",
+        passive.failures,
+        written(passive.window),
+        passive.max_ejected
+    )
 }
 
 /// A service in one line, for files with many.

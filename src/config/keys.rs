@@ -172,6 +172,11 @@ pub static SERVICE: Section = Section {
             Preset::Section,
             "when a backend counts as up or down",
         ),
+        key(
+            "passive",
+            Preset::Section,
+            "what failures of real sessions lead to",
+        ),
         key("backend", Preset::Section, "one server"),
     ],
 };
@@ -240,6 +245,36 @@ pub static HEALTH: Section = Section {
     ],
 };
 
+/// `[service.passive]`
+pub static PASSIVE: Section = Section {
+    path: "service.passive",
+    header: "[service.passive]",
+    keys: &[
+        key(
+            "enabled",
+            Is("true"),
+            "false counts failures and does nothing about them",
+        ),
+        key("failures", Is("3"), "so many failed sessions are evidence"),
+        key("window", Is("\"10s\""), "if they fail within this time"),
+        key(
+            "confirm",
+            Is("true"),
+            "whether only a failed probe takes the backend out",
+        ),
+        key(
+            "eject_time",
+            Is("\"10s\""),
+            "how long it is out without a probe, the first time",
+        ),
+        key(
+            "max_ejected",
+            Is("\"50%\""),
+            "the most backends that evidence keeps out at a time",
+        ),
+    ],
+};
+
 /// `[[service.backend]]`
 pub static BACKEND: Section = Section {
     path: "service.backend",
@@ -272,5 +307,5 @@ pub static BACKEND: Section = Section {
 
 /// Every section there is, in the order of the reference file.
 pub static SECTIONS: &[&Section] = &[
-    &ROOT, &RUNTIME, &LOG, &ADMIN, &SERVICE, &TIMEOUTS, &HEALTH, &BACKEND,
+    &ROOT, &RUNTIME, &LOG, &ADMIN, &SERVICE, &TIMEOUTS, &HEALTH, &PASSIVE, &BACKEND,
 ];

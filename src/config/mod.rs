@@ -13,6 +13,7 @@ mod decode;
 mod health;
 pub mod keys;
 mod load;
+mod passive;
 pub mod plan;
 mod problem;
 mod render;
@@ -28,7 +29,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::health::{Check, Policy, Rules};
+use crate::health::{Check, Passive, Policy, Rules};
 use crate::strategy::{Entry, Parameters};
 
 pub use compile::{Loaded, Rejected, compile};
@@ -174,6 +175,8 @@ pub struct ServiceConfig {
     pub health: Policy,
     /// Which of the backends serve when.
     pub serving: Rules,
+    /// `[service.passive]`
+    pub passive: Passive,
     /// At least one, in the order of the file.
     pub backends: Vec<BackendConfig>,
 }

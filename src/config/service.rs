@@ -9,12 +9,13 @@ use super::compile::SOME_TIME;
 use super::decode::{Table, mistype, unknown_word};
 use super::health;
 use super::keys;
+use super::passive;
 use super::problem::{Problem, Problems};
 use super::serving;
 use super::source::Span;
 use super::value::{self, written};
 use super::{BackendAddress, BackendConfig, ListenConfig, RelayMode, ServiceConfig, Timeouts};
-use crate::health::{Check, Policy, Rules};
+use crate::health::{Check, Passive, Policy, Rules};
 use crate::strategy::{self, Entry, Parameters, Skip};
 
 /// A service as far as it could be read, with the places that later checks point at.
@@ -32,6 +33,7 @@ pub(super) struct Draft {
     check: Arc<Check>,
     health: Policy,
     serving: Rules,
+    passive: Passive,
 }
 
 /// A backend as far as it could be read.
@@ -81,6 +83,7 @@ impl Draft {
             check: self.check,
             health: self.health,
             serving: self.serving,
+            passive: self.passive,
             backends,
         })
     }
@@ -153,6 +156,7 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         check: Arc::new(check),
         health,
         serving,
+        passive: passive::read(&table.table("passive", &keys::PASSIVE, problems), problems),
     }
 }
 

@@ -121,6 +121,30 @@ pub(super) fn name(text: &str) -> Result<&str, Fault> {
     }
 }
 
+/// A share such as `"50%"`, among `allowed`.
+pub(super) fn percent(key: &str, text: &str, allowed: &RangeInclusive<u8>) -> Result<u8, Fault> {
+    let (from, to) = (allowed.start(), allowed.end());
+    let wrong = |why: &str| {
+        Fault::new(format!("`{key}` is \"{}\", {why}", shown(text)))
+            .allowed(format!("allowed: \"{from}%\" to \"{to}%\""))
+    };
+    let bare = text.trim();
+    let Some(digits) = bare.strip_suffix('%').map(str::trim_end) else {
+        let fault = wrong("which is not a percentage");
+        return Err(match bare.parse::<u8>() {
+            Ok(number) if allowed.contains(&number) => fault.help(format!("write \"{number}%\"")),
+            Ok(_) | Err(_) => fault,
+        });
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong("which is not a whole percentage"));
+    }
+    match digits.parse() {
+        Ok(percent) if allowed.contains(&percent) => Ok(percent),
+        Ok(_) | Err(_) => Err(wrong("which is out of range")),
+    }
+}
+
 /// What Rust itself would not print as it is, such as U+200B: two names that look the same are a trap.
 fn is_invisible(c: char) -> bool {
     c.escape_debug().len() > 1
@@ -166,6 +190,18 @@ mod tests {
         assert!(duration("idle", "367d", &ANY).is_err());
         assert!(duration("idle", "-1s", &ANY).is_err());
         assert!(duration("idle", "", &ANY).is_err());
+    }
+
+    #[test]
+    fn a_percentage_has_its_sign_and_its_range() {
+        let read = |text| percent("max_ejected", text, &(1..=100));
+        assert_eq!(read("50%"), Ok(50));
+        assert_eq!(read(" 100 % "), Ok(100));
+        assert_eq!(read("50").unwrap_err().help.unwrap(), "write \"50%\"");
+        for wrong in ["", "%", "0%", "101%", "99999%", "+5%", "5.5%", "half"] {
+            let fault = read(wrong).unwrap_err();
+            assert_eq!(fault.allowed.unwrap(), "allowed: \"1%\" to \"100%\"");
+        }
     }
 
     #[test]

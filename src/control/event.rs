@@ -47,6 +47,19 @@ pub enum Event {
         /// Backends in the file.
         configured: usize,
     },
+    /// A backend is kept out for a time because its sessions failed, or returns from that.
+    Ejection {
+        /// Whom it concerns.
+        backend: BackendId,
+        /// Where it is.
+        address: SocketAddr,
+        /// How long it is out; `None` when it returns.
+        out: Option<Duration>,
+        /// Backends that may serve now.
+        eligible: usize,
+        /// Backends in the file.
+        configured: usize,
+    },
     /// A reload took effect.
     Reloaded {
         /// How each service stands now.

@@ -5,6 +5,7 @@
 //! configuration takes effect, the first one included; `targets` is what is known of each address;
 //! `probe` asks them; `prepare` does beside the loop what may take time.
 
+mod cases;
 mod event;
 mod limits;
 pub mod notify;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::check::{Asked, ask};
 use crate::health::{Check, Finding, Policy};
+use crate::model::BackendId;
 
 /// An address, how it is checked, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,15 +42,33 @@ pub(super) struct Prober {
     /// Bounds the descriptors that probes hold at a time.
     in_flight: Arc<Semaphore>,
     results: mpsc::Sender<Probed>,
+    answers: mpsc::Sender<Answer>,
     punctuality: Arc<Punctuality>,
 }
 
+/// What a confirming probe came to.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Whom it asked.
+    pub(super) target: TargetId,
+    /// Whose sessions had failed.
+    pub(super) accused: BackendId,
+    /// `None` when it could not be sent.
+    pub(super) finding: Option<Finding>,
+}
+
 impl Prober {
-    /// Probes that hold at most so many descriptors at a time and send what they find to `results`.
-    pub(super) fn new(in_flight: usize, results: mpsc::Sender<Probed>) -> Self {
+    /// Probes that hold at most so many descriptors at a time and send what they find to `results`,
+    /// or to `answers` if they were to confirm something.
+    pub(super) fn new(
+        in_flight: usize,
+        results: mpsc::Sender<Probed>,
+        answers: mpsc::Sender<Answer>,
+    ) -> Self {
         Self {
             in_flight: Arc::new(Semaphore::new(in_flight)),
             results,
+            answers,
             punctuality: Arc::default(),
         }
     }
@@ -84,6 +103,28 @@ impl Prober {
         if self.results.send(probed).await.is_ok() {
             parting.say_goodbye().await;
         }
+    }
+
+    /// Probes `target` once, now, because sessions of `accused` have failed. There is always an
+    /// answer.
+    pub(super) fn confirm(&self, target: TargetId, accused: BackendId) {
+        let prober = self.clone();
+        tokio::spawn(async move {
+            // Closed only when control ends, as the queue below.
+            let Ok(_permit) = prober.in_flight.acquire().await else {
+                return;
+            };
+            let Asked { finding, parting } =
+                ask(target.probed_at, &target.check, target.policy.timeout).await;
+            let answer = Answer {
+                target,
+                accused,
+                finding,
+            };
+            if prober.answers.send(answer).await.is_ok() {
+                parting.say_goodbye().await;
+            }
+        });
     }
 }
 

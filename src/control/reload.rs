@@ -41,7 +41,7 @@ pub(super) struct Running {
     /// Listeners that were closed, and when.
     emptying: Vec<(Claim, Instant)>,
     addresses: HashMap<Name, SocketAddr>,
-    loads: Loads,
+    pub(super) loads: Loads,
     /// Counts configurations.
     pub(super) epoch: u64,
 }
@@ -69,6 +69,11 @@ impl Staged {
     /// The configuration that will be in force.
     pub(super) fn config(&self) -> &Config {
         &self.prepared.loaded.config
+    }
+
+    /// The backends of that service.
+    pub(super) fn members(&self, service: &str) -> Option<&Members> {
+        self.members.get(service)
     }
 
     /// Backends whose name has no address, now or before, with the name.

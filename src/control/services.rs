@@ -9,7 +9,7 @@ use super::prepare::Name;
 use super::probe::TargetId;
 use super::targets::{Target, Targets};
 use crate::config::{BackendAddress, Config, ServiceConfig, SessionLog};
-use crate::health::{self, AdminView, HealthView, State, roster};
+use crate::health::{self, AdminView, HealthView, Passive, State, roster};
 use crate::model::{Backend, BackendId, Load};
 use crate::pool::{Service, Snapshot};
 use crate::strategy::Candidate;
@@ -64,6 +64,7 @@ impl Member {
     /// As the roster sees it.
     fn view(&self, targets: &Targets) -> health::Member<'_> {
         let target = self.target.as_ref().and_then(|id| targets.get(id));
+        let known = target.map_or(HealthView::of(State::Unknown), Target::view);
         health::Member {
             id: &self.id,
             weight: self.weight,
@@ -71,7 +72,10 @@ impl Member {
             enabled: self.enabled,
             resolved: self.target.is_some(),
             admin: self.admin,
-            health: target.map_or(HealthView::of(State::Unknown), Target::view),
+            health: HealthView {
+                ejected: self.load.is_ejected(),
+                ..known
+            },
         }
     }
 }
@@ -154,6 +158,17 @@ impl Members {
             };
             Some((user, member.target.as_ref()?))
         })
+    }
+
+    /// What failures of sessions lead to.
+    pub(super) fn passive(&self) -> &Passive {
+        &self.config.passive
+    }
+
+    /// What `backend` is checked by, if it has an address.
+    pub(super) fn target(&self, backend: &BackendId) -> Option<&TargetId> {
+        let member = self.all.iter().find(|member| member.id == *backend)?;
+        member.target.as_ref()
     }
 
     /// Backends in the file.

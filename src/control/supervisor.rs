@@ -3,20 +3,22 @@
 //! It waits for orders, verdicts, finished builds and the tick, and acts on each at once: whatever
 //! may take time (reading, resolving, laying out tables) runs beside it and comes back as a message.
 
+mod passive;
 mod reloading;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::reloading::{Reload, build};
+use super::cases::Cases;
 use super::limits::limits;
 use super::notify::Notify;
 use super::prepare::{Prepared, resolve};
@@ -27,9 +29,9 @@ use super::stop::stop;
 use super::targets::{Observed, Target};
 use super::{Event, Order};
 use crate::config::{Config, Loaded};
-use crate::health::{State, Transition, Verdict, Why};
+use crate::health::{Evidence, State, Transition, Verdict, Why};
 use crate::net::BindError;
-use crate::pool::Permits;
+use crate::pool::{Permits, Witness, testimonies};
 use crate::telemetry::logging::Logging;
 use crate::worker::{Command, Workers, die};
 
@@ -93,13 +95,17 @@ pub async fn run(
     let count = workers_of(&loaded.config);
     let limits = limits(&loaded.config, count);
     let permits = Permits::new(limits.max_connections);
-    let workers = Workers::start(count, permits)?;
+    let (witness, mut told) = testimonies();
+    let workers = Workers::start(count, permits, &witness)?;
     let (verdicts, mut verdict_queue) = mpsc::channel(VERDICTS);
+    let (answers, mut answer_queue) = mpsc::channel(VERDICTS);
     let (builds, mut build_queue) = mpsc::unbounded_channel();
     let mut control = Supervisor {
         running: Running::new(count),
         permits,
-        prober: Prober::new(limits.probes, verdicts),
+        prober: Prober::new(limits.probes, verdicts, answers),
+        cases: Cases::default(),
+        witness,
         builds,
         notify: Notify::from_environment(),
         options,
@@ -125,7 +131,8 @@ pub async fn run(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            // Verdicts come last: there may be thousands of them, and each of the others is rare.
+            // Verdicts and testimonies come last: there may be thousands of them, and each of the
+            // others is rare.
             biased;
             order = orders.recv() => match order {
                 Some(Order::Reload) => control.begin_reload(),
@@ -135,7 +142,10 @@ pub async fn run(
             _ = tick.tick() => control.tick(),
             Some(built) = build_queue.recv() => control.built(built),
             step = control.reload.next() => control.continue_reload(step),
+            Some(answer) = answer_queue.recv() => control.answered(answer),
+            () = until(control.cases.next_return()) => control.end_ejections(),
             Some(probed) = verdict_queue.recv() => control.observe(&probed),
+            Some(testimony) = told.recv() => control.hear(testimony),
         }
     }
     // A reload that is not applied yet takes its new listeners with it.
@@ -154,6 +164,14 @@ pub async fn run(
 
 async fn told_to_stop(orders: &mut mpsc::Receiver<Order>) {
     while !matches!(orders.recv().await, Some(Order::Stop) | None) {}
+}
+
+/// Waits for `deadline`, if there is one.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends the process with RST for every session if control panics: the kernel would say FIN.
@@ -179,6 +197,10 @@ struct Supervisor {
     workers: Workers,
     permits: &'static Permits,
     prober: Prober,
+    /// What is held against backends.
+    cases: Cases,
+    /// Whom sessions tell.
+    witness: Witness,
     builds: mpsc::UnboundedSender<Result<Built, Arc<str>>>,
     notify: Notify,
     options: Options,
@@ -258,10 +280,7 @@ impl Supervisor {
         }
         match (transition, &finding.verdict) {
             (Some(transition), _) => {
-                for user in &users {
-                    self.report(user, id, &transition);
-                    self.rebuild(user.id.service());
-                }
+                self.announce(id, &users, &transition, None);
             }
             (None, Verdict::Dead(why)) => self.report_missed(users, id, why),
             (None, Verdict::Alive) if other_agent => {
@@ -270,6 +289,22 @@ impl Supervisor {
                 }
             }
             (None, Verdict::Alive) => {}
+        }
+    }
+
+    /// Tells everybody of a transition, which `evidence` of sessions has brought about, and has their
+    /// services laid out anew.
+    fn announce(
+        &mut self,
+        id: &TargetId,
+        users: &[User],
+        transition: &Transition,
+        evidence: Option<&Evidence>,
+    ) {
+        for user in users {
+            self.cases.closed(&user.id, evidence.is_some());
+            self.report(user, id, transition, evidence);
+            self.rebuild(user.id.service());
         }
     }
 
@@ -305,16 +340,27 @@ impl Supervisor {
         }
     }
 
-    fn report(&mut self, user: &User, id: &TargetId, transition: &Transition) {
+    fn report(
+        &mut self,
+        user: &User,
+        id: &TargetId,
+        transition: &Transition,
+        evidence: Option<&Evidence>,
+    ) {
         let backend = &user.id;
         let Some(serving) = self.running.services.0.get_mut(backend.service()) else {
             return;
         };
         serving.revision += 1;
         let before = serving.eligible;
+        let ejected = self
+            .running
+            .loads
+            .find(backend)
+            .is_some_and(|load| load.is_ejected());
         // Unknown counts as eligible, so only leaving or entering Down changes the number.
         match (transition.from, transition.to) {
-            _ if !user.enabled => {}
+            _ if !user.enabled || ejected => {}
             (State::Down, _) => serving.eligible += 1,
             (_, State::Down) => serving.eligible -= 1,
             (State::Unknown | State::Up, State::Unknown | State::Up) => {}
@@ -327,7 +373,8 @@ impl Supervisor {
         let of = format!("{eligible}/{configured}");
         match &transition.cause {
             Some(why) => {
-                tracing::warn!(%service, backend = %name, %address, %why, %after, eligible = %of, "backend down");
+                let evidence = evidence.map(tracing::field::display);
+                tracing::warn!(%service, backend = %name, %address, %why, evidence, %after, eligible = %of, "backend down");
             }
             None => {
                 tracing::info!(%service, backend = %name, %address, %after, eligible = %of, "backend up");
@@ -358,6 +405,7 @@ impl Supervisor {
             rejected = self.reloads.rejected,
             probes,
             latest_probe_ms = latest.as_secs_f64() * 1e3,
+            unheard = self.witness.dropped(),
             "report"
         );
         for serving in self.running.services.0.values() {
@@ -376,6 +424,7 @@ impl Supervisor {
                     state = ?state.unwrap_or(State::Unknown),
                     enabled = user.enabled,
                     agent = agent.map(tracing::field::display),
+                    ejected = load.is_ejected(),
                     sessions = load.in_flight(),
                     served = sum.sessions,
                     connect_failures = sum.connect_failures,

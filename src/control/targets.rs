@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 use super::probe::{Probed, Prober, TargetId};
-use crate::health::{Agent, Health, HealthView, State, Transition};
+use crate::health::{Agent, Health, HealthView, State, Transition, Why};
 use crate::model::DownFlag;
 
 /// Every interval is drawn anew within ±10 %, so that probes of many backends stay spread out.
@@ -125,6 +125,14 @@ impl Targets {
                 }
             });
         }
+    }
+
+    /// Takes a target down that a confirming probe found dead, whatever its check says of `fall`.
+    pub(super) fn condemn(&mut self, id: &TargetId, why: Why) -> Option<Transition> {
+        let target = self.0.get_mut(id)?;
+        let transition = target.health.condemn(why, Instant::now())?;
+        target.down.set(true);
+        Some(transition)
     }
 
     /// Takes in what a probe came to, and has the next one sent when it is due. At a transition the

@@ -3,11 +3,13 @@
 
 mod check;
 mod finding;
+mod passive;
 mod roster;
 mod state;
 
 pub use check::{Check, Kind};
 pub use finding::{Finding, Verdict, Why};
+pub use passive::{Ejection, Evidence, Passive, Spared, Suspicion, Symptom, may_remove};
 pub use roster::{
     AdminView, Agent, Duty, FailBack, HealthView, Member, MinUp, Percent, Rules, WhenAllDown,
     roster,

@@ -87,6 +87,12 @@ impl Health {
         }
     }
 
+    /// Takes it down at once, whatever `fall` says: sessions have failed, and a probe has confirmed
+    /// it. `None` when it is down already.
+    pub fn condemn(&mut self, why: Why, now: Instant) -> Option<Transition> {
+        (self.state != State::Down).then(|| self.enter(State::Down, Some(why), now))
+    }
+
     /// Takes a verdict in, and tells the transition that it completes. The first verdict decides at
     /// once; afterwards `rise` successes or `fall` failures in a row do.
     pub fn observe(
@@ -112,18 +118,22 @@ impl Health {
         if self.against < needed {
             return None;
         }
+        Some(self.enter(to, cause.cloned(), now))
+    }
+
+    fn enter(&mut self, to: State, cause: Option<Why>, now: Instant) -> Transition {
         let transition = Transition {
             from: self.state,
             to,
             after: now.saturating_duration_since(self.since),
-            cause: cause.cloned(),
+            cause,
         };
         *self = Self {
             state: to,
             since: now,
             against: 0,
         };
-        Some(transition)
+        transition
     }
 }
 
@@ -247,6 +257,20 @@ mod tests {
             health.observe(verdict(alive), &policy, now);
             assert_eq!(health.pace(&policy), pace);
         }
+    }
+
+    #[test]
+    fn what_is_condemned_is_down_at_once_and_comes_back_as_ever() {
+        let policy = policy(2, 1000);
+        let mut health = settled(true, &policy);
+        let now = health.since() + Duration::from_secs(3);
+        let transition = health.condemn(Cause::TimedOut.into(), now).unwrap();
+        assert_eq!((transition.from, transition.to), (State::Up, State::Down));
+        assert_eq!(transition.after, Duration::from_secs(3));
+        assert_eq!(transition.cause, Some(Cause::TimedOut.into()));
+        assert_eq!(health.condemn(Cause::Refused.into(), now), None);
+        assert_eq!(health.observe(&Verdict::Alive, &policy, now), None);
+        assert!(health.observe(&Verdict::Alive, &policy, now).is_some());
     }
 
     #[test]

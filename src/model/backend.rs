@@ -95,10 +95,10 @@ impl Backend {
         u64::from(self.load.in_flight()) + phantom
     }
 
-    /// Whether its last known health is down. A pick skips such a backend before the table that
-    /// lacks it is built.
+    /// Whether its last known health is down, or its sessions' failures keep it out. A pick skips
+    /// such a backend before the table that lacks it is built.
     pub fn is_down(&self) -> bool {
-        self.down.is_set()
+        self.down.is_set() || self.load.is_ejected()
     }
 
     /// The counters it shares with its earlier and later selves.
@@ -131,6 +131,7 @@ impl DownFlag {
 pub struct Load {
     in_flight: AtomicU32,
     penalty: AtomicU32,
+    ejected: AtomicBool,
     tallies: Box<[Tally]>,
 }
 
@@ -140,6 +141,7 @@ impl Load {
         Self {
             in_flight: AtomicU32::new(0),
             penalty: AtomicU32::new(0),
+            ejected: AtomicBool::new(false),
             tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
         }
     }
@@ -162,6 +164,16 @@ impl Load {
     pub fn leave(&self) {
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "more sessions left than entered");
+    }
+
+    /// Whether its sessions' failures keep it out, whatever its probes say.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Written by the control thread only.
+    pub fn set_ejected(&self, ejected: bool) {
+        self.ejected.store(ejected, Ordering::Relaxed);
     }
 
     /// Sessions per unit of weight that recent failures are worth.

@@ -1,5 +1,5 @@
 //! Services and what workers and control share of them: one atomically swapped [`Snapshot`] a
-//! service, the cursor, in-flight leases and connection permits.
+//! service, the cursor, in-flight leases, connection permits, and what sessions tell control of backends that fail.
 //!
 //! Control is the only writer of snapshots. A worker only loads them. Knows no socket and no task.
 
@@ -7,8 +7,10 @@ mod lease;
 mod permits;
 mod route;
 mod service;
+mod witness;
 
 pub use lease::Lease;
 pub use permits::{Permit, Permits};
 pub use route::{Door, Route};
 pub use service::{Service, Snapshot};
+pub use witness::{Testimony, Witness, testimonies};

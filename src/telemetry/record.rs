@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use crate::config::SessionLog;
+use crate::health::Symptom;
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
-use crate::pool::{Door, Lease, Permit};
+use crate::pool::{Door, Lease, Permit, Witness};
 
 /// What is known of a session so far.
 #[derive(Debug)]
@@ -64,14 +65,17 @@ impl Record {
         self.lease = Some(lease);
     }
 
-    /// The connect to the backend being tried failed.
-    pub fn connect_failed(&self, cause: Cause) {
+    /// The connect to the backend being tried failed; `witness` is told, unless the wait was unfair.
+    pub fn connect_failed(&self, cause: Cause, witness: Option<&Witness>) {
         if let Some(lease) = &self.lease {
             let load = lease.backend().load();
             load.tally(self.worker as usize).connect_failed();
             // Running out of ports or descriptors is no fault of the backend.
             if cause != Cause::Exhausted {
                 load.penalise();
+            }
+            if let (Some(witness), Some(symptom)) = (witness, Symptom::of_connect(cause)) {
+                witness.tell(lease.backend(), symptom);
             }
         }
     }
@@ -101,15 +105,16 @@ impl Record {
         }
     }
 
-    /// Closes the record; the line is written now.
-    pub fn close(mut self, ending: Ending) {
+    /// Closes the record; the line is written now. `witness` is told of a backend that has reset the
+    /// session before its first byte.
+    pub fn close(mut self, ending: Ending, witness: &Witness) {
         self.ending = Some(ending);
-        self.judge(ending);
+        self.judge(ending, witness);
     }
 
     /// A backend that takes sessions and hangs up without a byte is as broken as one that refuses
     /// them; one that has answered is well.
-    fn judge(&self, ending: Ending) {
+    fn judge(&self, ending: Ending, witness: &Witness) {
         if let Some(lease) = &self.lease
             && ending.phase == Phase::Relay
         {
@@ -119,6 +124,9 @@ impl Record {
                 && (ending.cause == Cause::Reset || self.to_backend == 0)
             {
                 lease.backend().load().penalise();
+                if ending.cause == Cause::Reset {
+                    witness.tell(lease.backend(), Symptom::Reset);
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ mod interop;
 mod limits;
 mod listening;
 mod notify;
+mod passive;
 mod records;
 mod relay;
 mod reload;

@@ -83,6 +83,7 @@ pub struct Service {
     keys: Table,
     timeouts: Table,
     health: Table,
+    passive: Table,
     listen: Vec<String>,
     backends: Vec<Table>,
 }
@@ -96,6 +97,7 @@ impl Service {
             keys,
             timeouts: Table::new(),
             health: Table::new(),
+            passive: Table::new(),
             listen: vec![fresh_listen()],
             backends: Vec::new(),
         }
@@ -141,6 +143,12 @@ impl Service {
         self
     }
 
+    /// Sets a key of `[service.passive]`.
+    pub fn passive(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.passive, key, value);
+        self
+    }
+
     /// Probes so often that a test need not wait for a transition.
     pub fn quick_health(self) -> Self {
         self.health("interval", "100ms")
@@ -155,6 +163,13 @@ impl Service {
         self.health("interval", "500ms")
             .health("timeout", "400ms")
             .health("fall", 1000)
+            .passive("enabled", false)
+    }
+
+    /// Probes so rarely that after the first verdicts only evidence from sessions takes a backend
+    /// out.
+    pub fn rare_health(self) -> Self {
+        self.health("interval", "1m").health("timeout", "300ms")
     }
 
     /// Adds a backend.
@@ -191,6 +206,7 @@ impl Service {
         for (header, entries) in [
             ("[service.timeouts]", &self.timeouts),
             ("[service.health]", &self.health),
+            ("[service.passive]", &self.passive),
         ] {
             if !entries.is_empty() {
                 table(out, header, entries);

@@ -12,6 +12,12 @@ pub const REJECTED: &str = "reload rejected";
 pub const BACKEND_UP: &str = "backend up";
 /// `message` of a transition to down (`service`, `backend`, `why`, `after`, `eligible`).
 pub const BACKEND_DOWN: &str = "backend down";
+/// `message` of a decision about a backend whose sessions fail (`evidence`, `decision`).
+pub const SESSIONS_FAIL: &str = "sessions fail";
+/// `message` when a backend is taken out without a probe (`out`, `eligible`).
+pub const EJECTED: &str = "backend ejected";
+/// `message` when it returns from that (`eligible`).
+pub const EJECTION_OVER: &str = "ejection over";
 /// `message` of a session's line.
 pub const SESSION: &str = "session";
 /// `message` when a stop begins.

@@ -49,6 +49,7 @@ impl Balancer {
                 Ok(
                     Event::Missed { .. }
                     | Event::Transition { .. }
+                    | Event::Ejection { .. }
                     | Event::Reloaded { .. }
                     | Event::Rejected { .. },
                 )
@@ -136,6 +137,10 @@ fn configuration(listen: SocketAddr, servers: &[Server], heartbeat: Duration) ->
         timeout = "{}ms"
         rise = 2
         fall = {FALL}
+
+        # The demo shows what heartbeats see; its clients would be faster.
+        [service.passive]
+        enabled = false
         "#,
         heartbeat.as_millis(),
         heartbeat.as_millis() / 2,

@@ -177,6 +177,7 @@ The rows count sessions: the demo's own clients open about fifty a second.
             // The demo has no file to read again.
             Event::Listening { .. }
             | Event::Ready
+            | Event::Ejection { .. }
             | Event::Reloaded { .. }
             | Event::Rejected { .. } => {}
             Event::Missed {

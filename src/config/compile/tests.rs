@@ -64,6 +64,7 @@ fn a_good_file_becomes_a_configuration_with_every_default() {
     assert_eq!(service.timeouts.idle, Duration::from_secs(600));
     assert_eq!(service.timeouts.connect, Duration::from_secs(4));
     assert_eq!(service.health, health::default_policy());
+    assert_eq!(service.passive, crate::health::Passive::default());
     assert_eq!(
         (
             service.parameters.configured,
@@ -548,4 +549,28 @@ proptest! {
         }
         holds(&text)?;
     }
+}
+
+#[test]
+fn passive_settings_are_read_and_the_useless_one_is_told() {
+    let text = with(
+        "[service.timeouts]",
+        "[service.passive]\nfailures = 5\nwindow = \"3s\"\nmax_ejected = \"25%\"\n[service.timeouts]",
+    );
+    let passive = &good(&text).config.services[0].passive;
+    assert_eq!((passive.failures, passive.max_ejected), (5, 25));
+    assert_eq!(passive.window, Duration::from_secs(3));
+    assert!(passive.enabled && passive.confirm);
+    let eject = text.replace("failures = 5", "eject_time = \"1m\"");
+    says(&eject, "`eject_time` has no effect here");
+    let unasked = eject.replace("eject_time", "confirm = false\neject_time");
+    assert!(good(&unasked).warnings.is_empty());
+    says(
+        &text.replace("\"25%\"", "\"0%\""),
+        "`max_ejected` is \"0%\", which is out of range",
+    );
+    says(
+        &text.replace("failures = 5", "failures = 0"),
+        "`failures` is 0, which is out of range",
+    );
 }

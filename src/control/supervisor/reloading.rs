@@ -146,6 +146,7 @@ impl Supervisor {
                 "name does not resolve: the backend is down"
             );
         }
+        self.cases.review(&staged, &self.running.loads);
         let stale = self
             .running
             .apply(staged, built, &self.workers, &self.prober);

@@ -1,0 +1,503 @@
+//! What real sessions say against a backend, and what may be done about it.
+//!
+//! A heartbeat comes every other second; sessions come by the thousand. [`Suspicion`] gathers their
+//! failures until there are enough for a confirming probe, [`Ejection`] keeps a backend out for a
+//! time when the operator wants no such probe, and [`may_remove`] is the bound on both.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::model::Cause;
+
+/// `[service.passive]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passive {
+    /// Whether failures have consequences; else they are only counted.
+    pub enabled: bool,
+    /// So many failures …
+    pub failures: u32,
+    /// … within this time are evidence.
+    pub window: Duration,
+    /// Whether only a failed probe takes a backend out.
+    pub confirm: bool,
+    /// How long a backend is out for without a probe, the first time.
+    pub eject_time: Duration,
+    /// The most backends of the service that evidence may keep out at a time, in percent.
+    pub max_ejected: u8,
+}
+
+impl Default for Passive {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            failures: 3,
+            window: Duration::from_secs(10),
+            confirm: true,
+            eject_time: Duration::from_secs(10),
+            max_ejected: 50,
+        }
+    }
+}
+
+/// How a backend failed a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symptom {
+    /// It refused the connect.
+    Refused,
+    /// It did not answer the connect in time.
+    TimedOut,
+    /// The network could not reach it.
+    Unreachable,
+    /// It reset the session before its first byte.
+    Reset,
+}
+
+impl Symptom {
+    const ALL: [Self; 4] = [
+        Self::Refused,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::Reset,
+    ];
+
+    /// What a failed connect says about the backend; `None` where the fault is this host's.
+    pub fn of_connect(cause: Cause) -> Option<Self> {
+        match cause {
+            Cause::Refused => Some(Self::Refused),
+            Cause::TimedOut => Some(Self::TimedOut),
+            Cause::Unreachable => Some(Self::Unreachable),
+            Cause::Reset => Some(Self::Reset),
+            Cause::Finished
+            | Cause::Exhausted
+            | Cause::NoBackend
+            | Cause::Idle
+            | Cause::HalfClosed
+            | Cause::Unacknowledged
+            | Cause::Stopped
+            | Cause::Panicked
+            | Cause::Os(_) => None,
+        }
+    }
+
+    /// The cause that a transition for this reason has.
+    pub fn cause(self) -> Cause {
+        match self {
+            Self::Refused => Cause::Refused,
+            Self::TimedOut => Cause::TimedOut,
+            Self::Unreachable => Cause::Unreachable,
+            Self::Reset => Cause::Reset,
+        }
+    }
+}
+
+/// The failures that were enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// When the first of them was.
+    pub first: Instant,
+    /// Why the last of them failed.
+    pub last: Symptom,
+    counts: [usize; Symptom::ALL.len()],
+    within: Duration,
+}
+
+/// `3 failed within 12ms: 2 refused, 1 timed out`
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total: usize = self.counts.iter().sum();
+        let within = Duration::from_micros(u64::try_from(self.within.as_micros()).unwrap_or(0));
+        let within = humantime::format_duration(within);
+        write!(f, "{total} failed within {within}: ")?;
+        let told = Symptom::ALL.iter().zip(self.counts);
+        let told = told.filter(|&(_, count)| count > 0);
+        for (index, (symptom, count)) in told.enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{count} {}", symptom.cause())?;
+        }
+        Ok(())
+    }
+}
+
+/// The failures of one backend's sessions, and how far they have led.
+#[derive(Clone, Debug, Default)]
+pub struct Suspicion {
+    /// The latest, never more than are needed.
+    failures: VecDeque<(Instant, Symptom)>,
+    /// There was enough, and nobody has decided yet.
+    pending: bool,
+    rest: Duration,
+    rests_until: Option<Instant>,
+}
+
+impl Suspicion {
+    /// Takes a failure in. Tells the evidence once there is enough of it, and then not again until
+    /// it was [dropped](Self::dropped) or [heard](Self::heard).
+    pub fn observe(
+        &mut self,
+        symptom: Symptom,
+        policy: &Passive,
+        now: Instant,
+    ) -> Option<Evidence> {
+        self.forget(policy, now);
+        self.failures.push_back((now, symptom));
+        while self.failures.len() > policy.failures as usize {
+            self.failures.pop_front();
+        }
+        let enough = self.failures.len() >= policy.failures as usize;
+        let rests = self.rests_until.is_some_and(|until| now < until);
+        if self.pending || rests || !enough {
+            return None;
+        }
+        let &(first, _) = self.failures.front()?;
+        let mut counts = [0; Symptom::ALL.len()];
+        for (_, symptom) in &self.failures {
+            counts[*symptom as usize] += 1;
+        }
+        self.pending = true;
+        Some(Evidence {
+            first,
+            last: symptom,
+            counts,
+            within: now.saturating_duration_since(first),
+        })
+    }
+
+    /// The evidence had no consequence. The same failures are not looked at again, and further ones
+    /// only after a rest, which doubles each time up to the window: a backend that answers probes
+    /// and fails sessions is not probed without end.
+    pub fn dropped(&mut self, policy: &Passive, now: Instant) {
+        self.failures.clear();
+        self.pending = false;
+        self.rest = (self.rest * 2).clamp(FIRST_REST, policy.window.max(FIRST_REST));
+        self.rests_until = Some(now + self.rest);
+    }
+
+    /// The evidence had its consequence: what comes from here on is judged afresh.
+    pub fn heard(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Nothing speaks against the backend, nor has for as long as the window.
+    pub fn is_clear(&mut self, policy: &Passive, now: Instant) -> bool {
+        self.forget(policy, now);
+        self.failures.is_empty() && !self.pending
+    }
+
+    /// When the oldest failure was that still counts.
+    pub fn since(&self) -> Option<Instant> {
+        self.failures.front().map(|&(at, _)| at)
+    }
+
+    fn forget(&mut self, policy: &Passive, now: Instant) {
+        let recent = |at: Instant| now.saturating_duration_since(at) <= policy.window;
+        while self.failures.front().is_some_and(|&(at, _)| !recent(at)) {
+            self.failures.pop_front();
+        }
+        if self.rests_until.is_some_and(|until| !recent(until)) {
+            self.rest = Duration::ZERO;
+            self.rests_until = None;
+        }
+    }
+}
+
+/// How a backend is kept out without a probe, and for how long.
+#[derive(Clone, Debug, Default)]
+pub struct Ejection {
+    until: Option<Instant>,
+    returned: Option<Instant>,
+    repeats: u32,
+}
+
+impl Ejection {
+    /// Whether it is out.
+    pub fn is_out(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// When it returns, while it is out.
+    pub fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Takes it out, for `eject_time` as often as it has been out lately. Each such time that it
+    /// was in again without a relapse is one repeat forgiven.
+    pub fn eject(&mut self, policy: &Passive, now: Instant) -> Duration {
+        if let Some(returned) = self.returned {
+            let good = now.saturating_duration_since(returned).as_nanos();
+            let forgiven = good / policy.eject_time.as_nanos().max(1);
+            let forgiven = u32::try_from(forgiven).unwrap_or(u32::MAX);
+            self.repeats = self.repeats.saturating_sub(forgiven);
+        }
+        self.repeats = (self.repeats + 1).min(MOST_REPEATS);
+        let time = policy.eject_time * self.repeats;
+        self.until = Some(now + time);
+        time
+    }
+
+    /// Lets it in again if its time has come; whether it did.
+    pub fn end(&mut self, now: Instant) -> bool {
+        let over = self.until.is_some_and(|until| until <= now);
+        if over {
+            self.until = None;
+            self.returned = Some(now);
+        }
+        over
+    }
+
+    /// Lets it in at once, for example because the section has been turned off.
+    pub fn lift(&mut self, now: Instant) {
+        self.until = self.until.map(|until| until.min(now));
+        self.end(now);
+    }
+}
+
+/// Why a backend stays in although there is evidence against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spared {
+    /// Nobody else may serve.
+    Last,
+    /// Evidence keeps as many out as it may.
+    Capped {
+        /// So many.
+        most: usize,
+    },
+}
+
+impl fmt::Display for Spared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Last => f.write_str("no other backend may serve"),
+            Self::Capped { most } => write!(f, "max_ejected: evidence keeps {most} out already"),
+        }
+    }
+}
+
+/// Whether evidence may take one more backend out, of a service with `configured` backends of which
+/// `eligible` may serve and `removed` are out because of evidence. At least one always may be.
+///
+/// # Errors
+/// Why not.
+pub fn may_remove(
+    policy: &Passive,
+    configured: usize,
+    eligible: usize,
+    removed: usize,
+) -> Result<(), Spared> {
+    if eligible <= 1 {
+        return Err(Spared::Last);
+    }
+    let most = (configured * usize::from(policy.max_ejected) / 100).max(1);
+    if removed >= most {
+        return Err(Spared::Capped { most });
+    }
+    Ok(())
+}
+
+/// After evidence without a consequence, the first time.
+const FIRST_REST: Duration = Duration::from_millis(50);
+/// The longest ejection is so many times the first.
+const MOST_REPEATS: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy() -> Passive {
+        Passive::default()
+    }
+
+    fn after(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn the_evidence_tells_what_it_consists_of() {
+        let start = Instant::now();
+        let mut suspicion = Suspicion::default();
+        let mut seen = None;
+        for (millis, symptom) in [
+            (0, Symptom::Refused),
+            (5, Symptom::TimedOut),
+            (12, Symptom::Refused),
+        ] {
+            assert_eq!(seen, None);
+            seen = suspicion.observe(symptom, &policy(), after(start, millis));
+        }
+        let evidence = seen.unwrap();
+        assert_eq!(
+            evidence.to_string(),
+            "3 failed within 12ms: 2 refused, 1 timed out"
+        );
+        assert_eq!((evidence.first, evidence.last), (start, Symptom::Refused));
+    }
+
+    #[test]
+    fn failures_outside_the_window_do_not_add_up() {
+        let start = Instant::now();
+        let mut suspicion = Suspicion::default();
+        for index in 0..100 {
+            let at = after(start, index * 5_001);
+            assert_eq!(suspicion.observe(Symptom::Refused, &policy(), at), None);
+        }
+    }
+
+    #[test]
+    fn evidence_is_told_once_until_it_is_decided() {
+        let now = Instant::now();
+        let mut suspicion = Suspicion::default();
+        let mut told = 0;
+        for _ in 0..100 {
+            told += usize::from(suspicion.observe(Symptom::Reset, &policy(), now).is_some());
+        }
+        assert_eq!(told, 1);
+        suspicion.heard();
+        assert!(suspicion.is_clear(&policy(), now));
+        for _ in 0..2 {
+            assert_eq!(suspicion.observe(Symptom::Reset, &policy(), now), None);
+        }
+        assert!(suspicion.observe(Symptom::Reset, &policy(), now).is_some());
+    }
+
+    /// When evidence is told, of a backend that fails a session each millisecond for `millis` and
+    /// whose probes are all good.
+    fn told_at(millis: u64) -> Vec<u64> {
+        let start = Instant::now();
+        let mut suspicion = Suspicion::default();
+        let mut told = Vec::new();
+        for milli in 0..millis {
+            let now = after(start, milli);
+            if suspicion.observe(Symptom::Reset, &policy(), now).is_some() {
+                suspicion.dropped(&policy(), now);
+                told.push(milli);
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn a_backend_that_answers_probes_and_fails_sessions_is_probed_ever_less_often() {
+        let told = told_at(60_000);
+        let gaps: Vec<u64> = told.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.is_sorted(), "{gaps:?}");
+        assert!(gaps[0] <= 60, "{gaps:?}");
+        assert!(*gaps.last().unwrap() >= 10_000, "{gaps:?}");
+    }
+
+    #[test]
+    fn a_quiet_window_ends_the_rest() {
+        let start = Instant::now();
+        let mut suspicion = Suspicion::default();
+        for _ in 0..8 {
+            suspicion.dropped(&policy(), start);
+        }
+        let rested = after(start, 40_000);
+        assert!(suspicion.is_clear(&policy(), rested));
+        suspicion.dropped(&policy(), rested);
+        for _ in 0..2 {
+            suspicion.observe(Symptom::Reset, &policy(), after(rested, 50));
+        }
+        let third = suspicion.observe(Symptom::Reset, &policy(), after(rested, 50));
+        assert!(third.is_some());
+    }
+
+    #[test]
+    fn what_is_wrong_with_this_host_says_nothing_about_a_backend() {
+        for cause in [Cause::Exhausted, Cause::Os(1), Cause::Stopped] {
+            assert_eq!(Symptom::of_connect(cause), None);
+        }
+        for symptom in Symptom::ALL {
+            assert_eq!(Symptom::of_connect(symptom.cause()), Some(symptom));
+        }
+    }
+
+    #[test]
+    fn ejections_grow_with_repeats_and_shrink_with_good_conduct() {
+        let mut now = Instant::now();
+        let mut ejection = Ejection::default();
+        let mut times = Vec::new();
+        for _ in 0..12 {
+            let time = ejection.eject(&policy(), now);
+            assert!(ejection.is_out());
+            assert!(!ejection.end(now + time - Duration::from_millis(1)));
+            now += time;
+            assert!(ejection.end(now));
+            times.push(time.as_secs());
+        }
+        assert_eq!(times, [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 100, 100]);
+        now += Duration::from_secs(35);
+        assert_eq!(ejection.eject(&policy(), now).as_secs(), 80);
+        ejection.lift(now);
+        assert!(!ejection.is_out());
+        now += Duration::from_secs(10_000);
+        assert_eq!(ejection.eject(&policy(), now).as_secs(), 10);
+    }
+
+    #[test]
+    fn the_last_backend_stays_whatever_the_cap() {
+        let generous = Passive {
+            max_ejected: 100,
+            ..policy()
+        };
+        assert_eq!(may_remove(&generous, 4, 1, 3), Err(Spared::Last));
+        assert_eq!(may_remove(&generous, 1, 1, 0), Err(Spared::Last));
+        assert_eq!(may_remove(&generous, 4, 2, 2), Ok(()));
+    }
+
+    #[test]
+    fn the_cap_is_a_share_of_the_backends_but_never_less_than_one() {
+        let capped = |most| Err(Spared::Capped { most });
+        assert_eq!(may_remove(&policy(), 4, 3, 1), Ok(()));
+        assert_eq!(may_remove(&policy(), 4, 2, 2), capped(2));
+        assert_eq!(may_remove(&policy(), 3, 3, 0), Ok(()));
+        assert_eq!(may_remove(&policy(), 3, 2, 1), capped(1));
+        let strict = Passive {
+            max_ejected: 1,
+            ..policy()
+        };
+        assert_eq!(may_remove(&strict, 2, 2, 0), Ok(()));
+        assert_eq!(may_remove(&strict, 50, 49, 1), capped(1));
+    }
+
+    proptest! {
+        #[test]
+        fn evidence_is_as_many_failures_as_needed_within_the_window(
+            gaps in prop::collection::vec(0_u64..400, 1..80),
+            failures in 1_u32..8,
+        ) {
+            let policy = Passive { failures, window: Duration::from_secs(1), ..policy() };
+            let start = Instant::now();
+            let mut suspicion = Suspicion::default();
+            let mut at = 0;
+            let mut all = Vec::new();
+            for gap in gaps {
+                at += gap;
+                all.push(at);
+                let recent = all.iter().filter(|&&it| at - it <= 1_000).count();
+                let told = suspicion.observe(Symptom::Refused, &policy, after(start, at));
+                prop_assert_eq!(told.is_some(), recent >= failures as usize);
+                prop_assert!(suspicion.failures.len() <= failures as usize);
+                if told.is_some() {
+                    suspicion.heard();
+                    all.clear();
+                }
+            }
+        }
+
+        #[test]
+        fn however_many_fail_some_backend_is_left(
+            configured in 1_usize..60,
+            max_ejected in 1_u8..=100,
+        ) {
+            let policy = Passive { max_ejected, ..policy() };
+            let mut removed = 0;
+            while may_remove(&policy, configured, configured - removed, removed).is_ok() {
+                removed += 1;
+            }
+            prop_assert!(removed < configured);
+            prop_assert!(removed <= (configured * usize::from(max_ejected) / 100).max(1));
+        }
+    }
+}
