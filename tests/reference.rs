@@ -124,5 +124,7 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     assert_eq!(check.port.take(), Some(8081));
     let address = all.services[0].backends[0].check_address.take();
     assert_eq!(address, Some("10.0.0.11:8081".parse().unwrap()));
+    let alerts: Vec<_> = all.alerts.drain(..).map(|alert| alert.name).collect();
+    assert_eq!(alerts, ["chat".into(), "pager".into()]);
     assert_eq!(all, some);
 }

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use tracing::Level;
 
-use crate::config::{self, Config, Loaded, ServiceConfig, Timeouts, written};
+use crate::config::{
+    self, AlertConfig, AlertTarget, Config, Loaded, ServiceConfig, Timeouts, written,
+};
 use crate::health::Passive;
 use crate::telemetry::logging;
 
@@ -58,7 +60,31 @@ fn summary(path: &Path, loaded: &Loaded) -> String {
     if more > 0 {
         text += &format!("… and {more} more services\n");
     }
+    if !config.alerts.is_empty() {
+        text.push('\n');
+    }
+    for alert in config.alerts.iter().take(MOST_SERVICES) {
+        text += &told(alert);
+    }
     text
+}
+
+/// `alert ops: backend-down, backend-up → hooks.example.org`, without the path, which may be a secret.
+fn told(alert: &AlertConfig) -> String {
+    let on: Vec<&str> = alert.on.iter().map(|it| it.name()).collect();
+    let services = match alert.services.as_slice() {
+        [] => String::new(),
+        some => format!(" of {}", some.join(", ")),
+    };
+    let target = match &alert.target {
+        AlertTarget::Webhook(webhook) => webhook.authority.to_string(),
+        AlertTarget::Exec(exec) => exec.program.display().to_string(),
+    };
+    format!(
+        "alert {}: {}{services} → {target}\n",
+        alert.name,
+        on.join(", ")
+    )
 }
 
 fn counts(config: &Config) -> String {
@@ -68,12 +94,17 @@ fn counts(config: &Config) -> String {
     };
     let listeners = config.services.iter().map(|it| it.listen.len()).sum();
     let backends = config.services.iter().map(|it| it.backends.len()).sum();
-    format!(
+    let mut counts = format!(
         "{}, {}, {}",
         of(config.services.len(), "service"),
         of(listeners, "listener"),
         of(backends, "backend")
-    )
+    );
+    if !config.alerts.is_empty() {
+        counts += ", ";
+        counts += &of(config.alerts.len(), "alert");
+    }
+    counts
 }
 
 /// A service in a line each for what matters most.

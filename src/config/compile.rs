@@ -1,5 +1,6 @@
 //! The file as text → a checked [`Config`], or everything that keeps it from being one.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -16,7 +17,7 @@ use super::source::Source;
 use super::syntax;
 use super::value::{LONGEST, SHORTEST};
 use super::{Config, LogConfig, LogFormat, LogLevel, RuntimeConfig, SessionLog};
-use super::{address, keys};
+use super::{address, alert, keys};
 
 /// A configuration that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,11 +137,18 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
         .map(|table| service::draft(table, problems))
         .collect();
     conflicts::check(&drafts, source, problems);
+    let names: Option<HashSet<&str>> = drafts
+        .iter()
+        .map(|draft| draft.name.as_ref().map(|(name, _)| name.as_ref()))
+        .collect();
+    let alerts = root.tables("alert", &keys::ALERT, problems);
+    let alerts = alert::read(&alerts, names.as_ref(), source, problems);
     let services: Option<Vec<_>> = drafts.into_iter().map(service::Draft::finish).collect();
     Some(Config {
         runtime,
         log,
         services: services.filter(|services| !services.is_empty())?,
+        alerts: alerts?,
     })
 }
 

@@ -142,6 +142,30 @@ impl<'t> Table<'t> {
             .ok()
     }
 
+    /// A string, or a list of strings, each with its place.
+    pub(super) fn texts(
+        &self,
+        key: &'static str,
+        problems: &mut Problems,
+    ) -> Option<Vec<(&'t str, Span)>> {
+        let value = self.get(key)?;
+        let items = match value.get_ref().as_array() {
+            Some(items) => items.iter().collect(),
+            None => vec![value],
+        };
+        let read: Vec<_> = items
+            .into_iter()
+            .map(|item| {
+                let text = item.get_ref().as_str();
+                if text.is_none() {
+                    problems.add(mistype(key, item, "a string, or a list of them"));
+                }
+                Some((text?, item.span()))
+            })
+            .collect();
+        read.into_iter().collect()
+    }
+
     pub(super) fn duration(
         &self,
         key: &'static str,
@@ -304,10 +328,10 @@ fn unknown_key(
 }
 
 /// The candidate that `word` is most likely a slip of.
-pub(super) fn nearest(
+pub(super) fn nearest<'a>(
     word: &str,
-    candidates: impl Iterator<Item = &'static str>,
-) -> Option<&'static str> {
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
     // A long text is no slip of a key, and the distance costs the product of the lengths.
     if word.len() > LONGEST_SLIP {
         return None;

@@ -64,6 +64,7 @@ pub static ROOT: Section = Section {
             Preset::Section,
             "listeners with the backends behind them",
         ),
+        key("alert", Preset::Section, "who is told of what"),
     ],
 };
 
@@ -305,7 +306,51 @@ pub static BACKEND: Section = Section {
     ],
 };
 
+/// `[[alert]]`
+pub static ALERT: Section = Section {
+    path: "alert",
+    header: "[[alert]]",
+    keys: &[
+        key("name", Required, "unique among the alerts"),
+        key("on", Required, "what it tells of"),
+        key(
+            "services",
+            Derived("every service"),
+            "the services it is about",
+        ),
+        key(
+            "degraded_below",
+            Is("\"50%\""),
+            "a smaller share of backends up is \"degraded\"",
+        ),
+        key(
+            "flapping",
+            Is("6"),
+            "so many transitions of a backend are \"flapping\" …",
+        ),
+        key("flapping_window", Is("\"5m\""), "… within this time"),
+        key("webhook", Off, "the URL that is sent a POST"),
+        key("headers", Off, "headers of the POST"),
+        key("token_file", Off, "holds the bearer token of the POST"),
+        key("exec", Off, "the program that is run, with its arguments"),
+        key(
+            "group_wait",
+            Is("\"3s\""),
+            "how long the first event waits for others",
+        ),
+        key("min_interval", Is("\"0s\""), "between two alerts"),
+        key("max_per_minute", Is("10"), "alerts within any minute"),
+        key("timeout", Is("\"5s\""), "for one attempt to deliver"),
+        key("retries", Is("3"), "attempts after the first"),
+        key(
+            "backoff",
+            Is("\"1s\""),
+            "before the first retry, doubled before each further one",
+        ),
+    ],
+};
+
 /// Every section there is, in the order of the reference file.
 pub static SECTIONS: &[&Section] = &[
-    &ROOT, &RUNTIME, &LOG, &ADMIN, &SERVICE, &TIMEOUTS, &HEALTH, &PASSIVE, &BACKEND,
+    &ROOT, &RUNTIME, &LOG, &ADMIN, &SERVICE, &TIMEOUTS, &HEALTH, &PASSIVE, &BACKEND, &ALERT,
 ];

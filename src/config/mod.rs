@@ -7,6 +7,7 @@
 //! what changes from one configuration to the next.
 
 mod address;
+mod alert;
 mod compile;
 mod conflicts;
 mod decode;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use crate::health::{Check, Passive, Policy, Rules};
 use crate::strategy::{Entry, Parameters};
 
+pub use alert::{AlertConfig, AlertTarget, Effort, Exec, Flapping, Occasion, Pace, Webhook};
 pub use compile::{Loaded, Rejected, compile};
 pub use load::load;
 pub use plan::{ListenerId, Plan, listeners};
@@ -48,6 +50,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[[service]]`, in the order of the file.
     pub services: Vec<ServiceConfig>,
+    /// `[[alert]]`, in the order of the file.
+    pub alerts: Vec<AlertConfig>,
 }
 
 impl Config {
@@ -66,6 +70,7 @@ impl Config {
                 sessions: SessionLog::Failed,
             },
             services: Vec::new(),
+            alerts: Vec::new(),
         }
     }
 }

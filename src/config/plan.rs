@@ -19,6 +19,8 @@ pub struct Plan {
     pub listeners: Changes<ListenerId>,
     /// By service and name. Changed is another address, weight or `enabled`.
     pub backends: Changes<BackendId>,
+    /// By name. Changed is any difference.
+    pub alerts: Changes<Arc<str>>,
     /// Keys outside of services whose new value takes effect at once.
     pub settings: Vec<&'static str>,
     /// What takes effect only after a restart, in words.
@@ -62,6 +64,10 @@ impl Plan {
                 listeners(new).iter().map(|&(id, ..)| (id, ())),
             ),
             backends: Changes::between(backends(old), backends(new)),
+            alerts: Changes::between(
+                old.alerts.iter().map(|it| (it.name.clone(), it)),
+                new.alerts.iter().map(|it| (it.name.clone(), it)),
+            ),
             settings: settings(old, new),
             needs_restart: needs_restart(old, new),
         }
@@ -72,6 +78,7 @@ impl Plan {
         self.services.is_empty()
             && self.listeners.is_empty()
             && self.backends.is_empty()
+            && self.alerts.is_empty()
             && self.settings.is_empty()
             && self.needs_restart.is_empty()
     }
@@ -95,6 +102,9 @@ impl fmt::Display for Plan {
             kept.len(),
             self.backends
         )?;
+        if !self.alerts.is_empty() {
+            write!(f, ", alerts {}", self.alerts)?;
+        }
         if !self.settings.is_empty() {
             write!(f, ", settings {}", self.settings.join(" "))?;
         }

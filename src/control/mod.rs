@@ -3,8 +3,10 @@
 //!
 //! Read [`run`] in `supervisor` first: it starts everything and is the one loop. `reload` is how a
 //! configuration takes effect, the first one included; `targets` is what is known of each address;
-//! `probe` asks them; `prepare` does beside the loop what may take time.
+//! `probe` asks them; `prepare` does beside the loop what may take time; `alerts` tells the
+//! world, from a thread of its own.
 
+mod alerts;
 mod cases;
 mod event;
 mod limits;

@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::reloading::{Reload, build};
+use super::alerts::Alerts;
 use super::cases::Cases;
 use super::limits::limits;
 use super::notify::Notify;
@@ -116,6 +117,7 @@ pub async fn run(
         beat: 0,
         status: String::new(),
         full: false,
+        alerts: Alerts::default(),
         workers,
     };
     tokio::select! {
@@ -150,6 +152,7 @@ pub async fn run(
     }
     // A reload that is not applied yet takes its new listeners with it.
     control.reload = Reload::None;
+    let last_words = control.alerts.finish();
     let closed = stop(
         &mut control.running,
         &control.workers,
@@ -158,6 +161,7 @@ pub async fn run(
     )
     .await;
     control.workers.stop();
+    last_words.await;
     tracing::info!(closed, "stopped");
     Ok(Stopped { closed })
 }
@@ -213,6 +217,7 @@ struct Supervisor {
     status: String,
     /// `max_connections` was reached when last looked at.
     full: bool,
+    alerts: Alerts,
 }
 
 /// How many reloads took effect, and how many did not.
@@ -398,6 +403,7 @@ impl Supervisor {
     /// Every backend with its state and its counters, in the log.
     fn report_everything(&self) {
         let (probes, latest) = self.prober.punctuality();
+        let (alerts_sent, alerts_failed) = self.alerts.counts();
         tracing::info!(
             sessions = self.workers.sessions(),
             max_connections = self.permits.limit(),
@@ -406,6 +412,8 @@ impl Supervisor {
             probes,
             latest_probe_ms = latest.as_secs_f64() * 1e3,
             unheard = self.witness.dropped(),
+            alerts_sent,
+            alerts_failed,
             "report"
         );
         for serving in self.running.services.0.values() {

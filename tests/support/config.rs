@@ -14,6 +14,7 @@ pub struct Config {
     runtime: Table,
     log: Table,
     services: Vec<Service>,
+    alerts: Vec<Alert>,
 }
 
 type Table = Vec<(String, toml::Value)>;
@@ -25,6 +26,7 @@ impl Config {
             runtime: Table::new(),
             log: Table::new(),
             services: Vec::new(),
+            alerts: Vec::new(),
         }
         .runtime("workers", 2)
         .log("format", "json")
@@ -65,6 +67,12 @@ impl Config {
         self
     }
 
+    /// Adds an alert.
+    pub fn alert(mut self, alert: Alert) -> Self {
+        self.alerts.push(alert);
+        self
+    }
+
     /// The file.
     pub fn text(&self) -> String {
         let mut out = String::new();
@@ -73,7 +81,37 @@ impl Config {
         for service in &self.services {
             service.write(&mut out);
         }
+        for alert in &self.alerts {
+            table(&mut out, "[[alert]]", &alert.0);
+        }
         out
+    }
+}
+
+/// One `[[alert]]`.
+#[derive(Clone, Debug)]
+pub struct Alert(Table);
+
+impl Alert {
+    /// An alert by POST, at once and without limits that a test would notice.
+    pub fn webhook(name: &str, on: &[&str], url: &str) -> Self {
+        Self::new(name, on).key("webhook", url)
+    }
+
+    fn new(name: &str, on: &[&str]) -> Self {
+        let on: Vec<toml::Value> = on.iter().map(|&word| word.into()).collect();
+        Self(Table::new())
+            .key("name", name)
+            .key("on", on)
+            .key("group_wait", "0s")
+            .key("max_per_minute", 600)
+            .key("backoff", "20ms")
+    }
+
+    /// Sets any key.
+    pub fn key(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.0, key, value);
+        self
     }
 }
 

@@ -18,6 +18,10 @@ pub const SESSIONS_FAIL: &str = "sessions fail";
 pub const EJECTED: &str = "backend ejected";
 /// `message` when it returns from that (`eligible`).
 pub const EJECTION_OVER: &str = "ejection over";
+/// `message` of an alert that was delivered (`alert`, `events`, `attempts`, `held_back`).
+pub const ALERT_SENT: &str = "alert sent";
+/// `message` of an alert that was given up (`alert`, `events`, `attempts`, `error`).
+pub const ALERT_NOT_SENT: &str = "alert not sent";
 /// `message` of a session's line.
 pub const SESSION: &str = "session";
 /// `message` when a stop begins.

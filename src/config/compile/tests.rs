@@ -103,6 +103,13 @@ fn every_key_of_the_table_is_accepted_and_its_preset_is_what_holds_without_it() 
             let text = match section.path {
                 "service" => format!("{base}{line}{backend}"),
                 "service.backend" => format!("{base}{backend}{line}"),
+                "alert" => {
+                    let alert = "[[alert]]\nname = \"a\"\non = [\"degraded\", \"flapping\"]\nexec = \"/a\"\n";
+                    let without = good(&format!("{base}{backend}{alert}")).config;
+                    let with = good(&format!("{base}{backend}{alert}{line}")).config;
+                    assert_eq!(with, without, "{line}");
+                    continue;
+                }
                 _ => format!("{base}{backend}{}\n{line}", section.header),
             };
             assert_eq!(good(&text).config, without, "{line}");

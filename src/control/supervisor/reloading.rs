@@ -156,6 +156,9 @@ impl Supervisor {
         if let Some(logging) = &self.options.logging {
             logging.set_level(self.running.config.log.level);
         }
+        let options = &mut self.options;
+        self.alerts
+            .configure(&self.running.config.alerts, || options.watch());
         for service in stale {
             self.rebuild(&service);
         }
@@ -208,6 +211,18 @@ fn names(plan: &Plan) -> String {
         .changed
         .iter()
         .for_each(|it| add('~', "backend", it));
+    plan.alerts
+        .added
+        .iter()
+        .for_each(|it| add('+', "alert", it));
+    plan.alerts
+        .removed
+        .iter()
+        .for_each(|it| add('-', "alert", it));
+    plan.alerts
+        .changed
+        .iter()
+        .for_each(|it| add('~', "alert", it));
     let more = names.len().saturating_sub(MOST_NAMES);
     names.truncate(MOST_NAMES);
     if more > 0 {

@@ -1,0 +1,808 @@
+//! `[[alert]]`: who is told of what, where to, and how often at most; read key by key.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Uri};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::compile::SOME_TIME;
+use super::decode::{Table, mistype, nearest, unknown_word};
+use super::problem::{Problem, Problems, shown};
+use super::source::{Source, Span};
+use super::value::{self, Fault, LONGEST};
+
+/// One `[[alert]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertConfig {
+    /// Unique among the alerts.
+    pub name: Arc<str>,
+    /// What it tells of, at least one.
+    pub on: Vec<Occasion>,
+    /// The services it is about; empty is all.
+    pub services: Vec<Arc<str>>,
+    /// A service with a smaller share of its backends up is degraded; in percent.
+    pub degraded_below: u8,
+    /// When a backend counts as flapping.
+    pub flapping: Flapping,
+    /// Where to.
+    pub target: AlertTarget,
+    /// How often.
+    pub pace: Pace,
+    /// How hard it is tried.
+    pub effort: Effort,
+}
+
+impl AlertConfig {
+    /// Whether it tells of this.
+    pub fn tells_of(&self, occasion: Occasion) -> bool {
+        self.on.contains(&occasion)
+    }
+
+    /// Whether it is about this service.
+    pub fn is_about(&self, service: &str) -> bool {
+        self.services.is_empty() || self.services.iter().any(|name| **name == *service)
+    }
+}
+
+/// What an alert may tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Occasion {
+    /// A service has no backend that may serve.
+    AllDown,
+    /// Fewer backends of a service are up than `degraded_below` says.
+    Degraded,
+    /// A backend went down.
+    BackendDown,
+    /// A backend went up and down too often.
+    Flapping,
+    /// A reload was rejected.
+    ReloadFailed,
+    /// A failover is over; with its timeline.
+    Failover,
+    /// A backend answers its probes slower than it used to.
+    Suspect,
+    /// A backend that was down is back.
+    BackendUp,
+}
+
+impl Occasion {
+    /// Every one, the gravest first.
+    pub const ALL: [Self; 8] = [
+        Self::AllDown,
+        Self::Degraded,
+        Self::BackendDown,
+        Self::Flapping,
+        Self::ReloadFailed,
+        Self::Failover,
+        Self::Suspect,
+        Self::BackendUp,
+    ];
+
+    /// As it is written in a file and in a message.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AllDown => "all-down",
+            Self::Degraded => "degraded",
+            Self::BackendDown => "backend-down",
+            Self::Flapping => "flapping",
+            Self::ReloadFailed => "reload-failed",
+            Self::Failover => "failover",
+            Self::Suspect => "suspect",
+            Self::BackendUp => "backend-up",
+        }
+    }
+}
+
+/// When a backend counts as flapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flapping {
+    /// So many transitions …
+    pub transitions: u32,
+    /// … within this time.
+    pub window: Duration,
+}
+
+/// Where an alert goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlertTarget {
+    /// An HTTP POST.
+    Webhook(Box<Webhook>),
+    /// A program.
+    Exec(Exec),
+}
+
+/// An HTTP POST.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// The host and the port, as they go into the Host header.
+    pub authority: Authority,
+    /// What is asked for there.
+    pub path: Arc<str>,
+    /// Sent along. Their values are marked as sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Holds the bearer token.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Webhook {
+    /// The name or address to connect to, without the brackets of an IPv6 address.
+    pub fn host(&self) -> &str {
+        let host = self.authority.host();
+        let inside = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        inside.unwrap_or(host)
+    }
+
+    /// The port to connect to.
+    pub fn port(&self) -> u16 {
+        let preset = if self.tls { 443 } else { 80 };
+        self.authority.port_u16().unwrap_or(preset)
+    }
+}
+
+/// A program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// Its absolute path.
+    pub program: PathBuf,
+    /// What it is given.
+    pub args: Vec<Arc<str>>,
+}
+
+/// How often an alert is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How long the first event waits for others, to be told together.
+    pub group_wait: Duration,
+    /// Between two alerts.
+    pub min_interval: Duration,
+    /// Alerts within any minute.
+    pub max_per_minute: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            group_wait: Duration::from_secs(3),
+            min_interval: Duration::ZERO,
+            max_per_minute: 10,
+        }
+    }
+}
+
+/// How hard it is tried to deliver an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// For one attempt.
+    pub timeout: Duration,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Before the first retry; doubled before each further one.
+    pub backoff: Duration,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            retries: 3,
+            backoff: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Every `[[alert]]`; `services` are the names there are, if all of them could be read.
+pub(super) fn read(
+    tables: &[Table<'_>],
+    services: Option<&HashSet<&str>>,
+    source: &Source<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<AlertConfig>> {
+    let mut first: HashMap<Arc<str>, Span> = HashMap::new();
+    let mut alerts = Vec::new();
+    for table in tables {
+        let alert = alert(table, services, problems);
+        if let (Some(name), Some(span)) =
+            (name(table, &mut Problems::default()), table.span_of("name"))
+        {
+            if let Some(other) = first.get(&name) {
+                let line = source.line_of(other.start) + 1;
+                problems.add(
+                    Problem::error(format!("two alerts are named `{}`", shown(&name)))
+                        .at(span)
+                        .label("a name is unique among the alerts")
+                        .note(format!("first used on line {line}")),
+                );
+            } else {
+                first.insert(name, span);
+            }
+        }
+        alerts.push(alert);
+    }
+    if let Some(table) = tables.get(MOST_ALERTS) {
+        let mut problem = Problem::error(format!("there are {} alerts", tables.len()));
+        problem.span = table.span();
+        problems.add(problem.label(format!("allowed: at most {MOST_ALERTS}")));
+    }
+    alerts.into_iter().collect()
+}
+
+fn alert(
+    table: &Table<'_>,
+    services: Option<&HashSet<&str>>,
+    problems: &mut Problems,
+) -> Option<AlertConfig> {
+    let name = name(table, problems);
+    if table.lacks("name") {
+        problems.add(missing(table, "this alert has no name").help("write name = \"ops\""));
+    }
+    let on = on(table, problems);
+    let services = about(table, services, problems);
+    let degraded_below = table.parsed("degraded_below", problems, |text| {
+        value::percent("degraded_below", text, &(1..=100))
+    });
+    let flapping = Flapping {
+        transitions: table
+            .integer("flapping", &(2..=1000), problems)
+            .unwrap_or(DEFAULT_FLAPPING),
+        window: table
+            .duration("flapping_window", &SOME_TIME, problems)
+            .unwrap_or(DEFAULT_FLAPPING_WINDOW),
+    };
+    for (key, occasion) in [
+        ("degraded_below", Occasion::Degraded),
+        ("flapping", Occasion::Flapping),
+        ("flapping_window", Occasion::Flapping),
+    ] {
+        if let (Some(on), Some(span)) = (&on, table.span_of(key))
+            && !on.contains(&occasion)
+        {
+            problems.add(
+                Problem::warning(format!("`{key}` has no effect here"))
+                    .at(span)
+                    .label(format!("`on` does not have \"{}\"", occasion.name())),
+            );
+        }
+    }
+    let pace = pace(table, problems);
+    let effort = effort(table, problems);
+    let target = target(table, problems);
+    Some(AlertConfig {
+        name: name?,
+        on: on?,
+        services: services?,
+        degraded_below: degraded_below.unwrap_or(DEFAULT_DEGRADED_BELOW),
+        flapping,
+        target: target?,
+        pace,
+        effort,
+    })
+}
+
+fn name(table: &Table<'_>, problems: &mut Problems) -> Option<Arc<str>> {
+    table.parsed("name", problems, value::name).map(Arc::from)
+}
+
+fn missing(table: &Table<'_>, message: &str) -> Problem {
+    let mut problem = Problem::error(message).absent();
+    problem.span = table.span();
+    problem
+}
+
+fn on(table: &Table<'_>, problems: &mut Problems) -> Option<Vec<Occasion>> {
+    let words = Occasion::ALL.map(Occasion::name);
+    if table.lacks("on") {
+        let list: Vec<String> = words.map(|word| format!("\"{word}\"")).into();
+        problems.add(
+            missing(table, "this alert has no `on`, so it would tell nothing")
+                .label(format!("allowed: {}", list.join(", ")))
+                .help("write on = [\"backend-down\", \"backend-up\"]"),
+        );
+    }
+    let mut on = Vec::new();
+    for (word, span) in table.texts("on", problems)? {
+        match Occasion::ALL.into_iter().find(|it| it.name() == word) {
+            Some(occasion) if on.contains(&occasion) => {}
+            Some(occasion) => on.push(occasion),
+            None => problems.add(unknown_word("on", word, words.into_iter()).at(span)),
+        }
+    }
+    if on.is_empty()
+        && let Some(span) = table.span_of("on")
+    {
+        problems.add(
+            Problem::error("`on` names nothing")
+                .at(span)
+                .label("at least one is needed"),
+        );
+    }
+    Some(on)
+}
+
+/// The services that an alert is about. Nothing written is all of them.
+fn about(
+    table: &Table<'_>,
+    known: Option<&HashSet<&str>>,
+    problems: &mut Problems,
+) -> Option<Vec<Arc<str>>> {
+    if table.get("services").is_none() {
+        return Some(Vec::new());
+    }
+    let mut services = Vec::new();
+    for (name, span) in table.texts("services", problems)? {
+        if let Some(known) = known.filter(|known| !known.contains(name)) {
+            let problem = Problem::error(format!("no service is named `{}`", shown(name)))
+                .at(span)
+                .label("allowed: names of services in this file");
+            problems.add(match nearest(name, known.iter().copied()) {
+                Some(near) => problem.help(format!("did you mean \"{near}\"?")),
+                None => problem,
+            });
+        }
+        services.push(Arc::from(name));
+    }
+    if services.is_empty()
+        && let Some(span) = table.span_of("services")
+    {
+        problems.add(
+            Problem::error("`services` names nothing")
+                .at(span)
+                .label("at least one is needed")
+                .help("leave it out, and the alert is about every service"),
+        );
+    }
+    Some(services)
+}
+
+fn pace(table: &Table<'_>, problems: &mut Problems) -> Pace {
+    let preset = Pace::default();
+    Pace {
+        group_wait: table
+            .duration("group_wait", &(Duration::ZERO..=LONGEST_WAIT), problems)
+            .unwrap_or(preset.group_wait),
+        min_interval: table
+            .duration("min_interval", &(Duration::ZERO..=LONGEST), problems)
+            .unwrap_or(preset.min_interval),
+        max_per_minute: table
+            .integer("max_per_minute", &(1..=MOST_PER_MINUTE), problems)
+            .unwrap_or(preset.max_per_minute),
+    }
+}
+
+fn effort(table: &Table<'_>, problems: &mut Problems) -> Effort {
+    let preset = Effort::default();
+    Effort {
+        timeout: table
+            .duration("timeout", &SOME_PATIENCE, problems)
+            .unwrap_or(preset.timeout),
+        retries: table
+            .integer("retries", &(0..=10), problems)
+            .unwrap_or(preset.retries),
+        backoff: table
+            .duration("backoff", &SOME_PATIENCE, problems)
+            .unwrap_or(preset.backoff),
+    }
+}
+
+fn target(table: &Table<'_>, problems: &mut Problems) -> Option<AlertTarget> {
+    let webhook = table.parsed("webhook", problems, url);
+    let exec = exec(table, problems);
+    let headers = headers(table, problems);
+    let token_file = table.parsed("token_file", problems, |text| absolute("token_file", text));
+    match (table.span_of("webhook"), table.span_of("exec")) {
+        (None, None) => {
+            if table.lacks("webhook") && table.lacks("exec") {
+                problems.add(
+                    missing(table, "this alert has no target")
+                        .help("write webhook = \"https://…\", or exec = \"/path/of/a/program\""),
+                );
+            }
+            None
+        }
+        (Some(_), Some(span)) => {
+            problems.add(
+                Problem::error("an alert has one target, and this one has two")
+                    .at(span)
+                    .label("there is a `webhook` too")
+                    .help("write an [[alert]] for each"),
+            );
+            None
+        }
+        (None, Some(_)) => {
+            for key in ["headers", "token_file"] {
+                if let Some(span) = table.span_of(key) {
+                    problems.add(
+                        Problem::warning(format!("`{key}` has no effect on a program"))
+                            .at(span)
+                            .label("only a `webhook` sends it"),
+                    );
+                }
+            }
+            exec.map(AlertTarget::Exec)
+        }
+        (Some(span), None) => {
+            let (tls, authority, path) = webhook?;
+            let webhook = Webhook {
+                tls,
+                authority,
+                path,
+                headers: headers?,
+                token_file,
+            };
+            secrets(table, &webhook, span, problems);
+            Some(AlertTarget::Webhook(Box::new(webhook)))
+        }
+    }
+}
+
+/// What a webhook's credentials have against them.
+fn secrets(table: &Table<'_>, webhook: &Webhook, url: Span, problems: &mut Problems) {
+    let authorized = webhook
+        .headers
+        .iter()
+        .any(|(name, _)| name == AUTHORIZATION);
+    let token = table.span_of("token_file");
+    if let Some(span) = token.clone().filter(|_| authorized) {
+        problems.add(
+            Problem::error("`token_file` and an Authorization header are one too many")
+                .at(span)
+                .label("it is sent as \"Authorization: Bearer …\""),
+        );
+    }
+    let local = match webhook.host().parse::<std::net::IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => webhook.host() == "localhost",
+    };
+    if !webhook.tls && !local && (authorized || token.is_some()) {
+        problems.add(
+            Problem::warning("a secret goes over the network in clear text")
+                .at(url)
+                .label("this is http, not https"),
+        );
+    }
+}
+
+/// Whether TLS is spoken, with whom, and what is asked for.
+fn url(text: &str) -> Result<(bool, Authority, Arc<str>), Fault> {
+    let wrong = |why: &str| {
+        // The rest of a webhook's URL is often its secret.
+        Fault::new(format!("`webhook` {why}")).allowed("allowed: http://host[:port]/path, or https")
+    };
+    if !text.is_empty() && !text.contains("://") {
+        return Err(wrong("has no scheme").help("begin it with https:// or http://"));
+    }
+    let uri: Uri = text.parse().map_err(|_| wrong("is not a URL"))?;
+    let tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        Some(_) | None => return Err(wrong("is neither http nor https")),
+    };
+    let authority = uri.authority().filter(|it| !it.host().is_empty());
+    let authority = authority.ok_or_else(|| wrong("has no host"))?.clone();
+    if authority.as_str().contains('@') {
+        return Err(wrong("has a user or a password in it")
+            .help("write headers = { Authorization = \"Basic …\" }"));
+    }
+    if authority.port_u16() == Some(0) || (authority.port().is_none() && has_port(&authority)) {
+        return Err(wrong("has an impossible port"));
+    }
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    Ok((tls, authority, Arc::from(path)))
+}
+
+fn has_port(authority: &Authority) -> bool {
+    authority.as_str().len() > authority.host().len()
+}
+
+fn exec(table: &Table<'_>, problems: &mut Problems) -> Option<Exec> {
+    let words = table.texts("exec", problems)?;
+    let mut words = words.into_iter();
+    let Some((program, span)) = words.next() else {
+        if let Some(span) = table.span_of("exec") {
+            problems.add(
+                Problem::error("`exec` names no program")
+                    .at(span)
+                    .label("a path, or a list of a path and arguments"),
+            );
+        }
+        return None;
+    };
+    let program = absolute("exec", program)
+        .map_err(|fault| problems.add(fault.at(span)))
+        .ok()?;
+    Some(Exec {
+        program,
+        args: words.map(|(word, _)| Arc::from(word)).collect(),
+    })
+}
+
+fn absolute(key: &str, text: &str) -> Result<PathBuf, Fault> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() && !text.contains('\0') {
+        true => Ok(path),
+        false => Err(Fault::new(format!(
+            "`{key}` is \"{}\", which is no absolute path",
+            shown(text)
+        ))
+        .allowed("allowed: a path that begins with \"/\"")),
+    }
+}
+
+/// `{ Name = "value", … }`
+fn headers(table: &Table<'_>, problems: &mut Problems) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let Some(value) = table.get("headers") else {
+        return Some(Vec::new());
+    };
+    let Some(entries) = value.get_ref().as_table() else {
+        problems.add(
+            mistype("headers", value, "a table").help("write headers = { X-Name = \"value\" }"),
+        );
+        return None;
+    };
+    if entries.len() > MOST_HEADERS {
+        problems.add(
+            Problem::error(format!("there are {} headers", entries.len()))
+                .at(value.span())
+                .label(format!("allowed: at most {MOST_HEADERS}")),
+        );
+    }
+    let read: Vec<_> = entries
+        .iter()
+        .map(|(name, value)| header(name.get_ref(), &name.span(), value, problems))
+        .collect();
+    read.into_iter().collect()
+}
+
+fn header(
+    name: &str,
+    span: &Span,
+    value: &Spanned<DeValue<'_>>,
+    problems: &mut Problems,
+) -> Option<(HeaderName, HeaderValue)> {
+    let header = HeaderName::from_bytes(name.as_bytes()).ok();
+    if header.is_none() {
+        problems.add(
+            Problem::error(format!("`{}` is not the name of a header", shown(name)))
+                .at(span.clone())
+                .label("letters, digits and \"-\""),
+        );
+    }
+    let header = header.filter(|header| {
+        let own = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(header);
+        if own {
+            problems.add(
+                Problem::error(format!("the header `{header}` is not yours to set"))
+                    .at(span.clone())
+                    .label("it follows from the URL and the message"),
+            );
+        }
+        !own
+    });
+    let Some(text) = value.get_ref().as_str() else {
+        problems.add(mistype(&shown(name), value, "a string"));
+        return None;
+    };
+    let Ok(mut text) = HeaderValue::from_str(text) else {
+        // Not shown: it is probably a secret.
+        problems.add(
+            Problem::error(format!("the value of `{}` cannot be sent", shown(name)))
+                .at(value.span())
+                .label("printable ASCII characters only"),
+        );
+        return None;
+    };
+    text.set_sensitive(true);
+    Some((header?, text))
+}
+
+const DEFAULT_DEGRADED_BELOW: u8 = 50;
+const DEFAULT_FLAPPING: u32 = 6;
+const DEFAULT_FLAPPING_WINDOW: Duration = Duration::from_secs(5 * 60);
+/// Each costs a look at every event.
+const MOST_ALERTS: usize = 64;
+const MOST_HEADERS: usize = 32;
+const MOST_PER_MINUTE: u32 = 600;
+/// Somebody waits for the alert.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+/// Of an attempt, and of a pause between two.
+const SOME_PATIENCE: RangeInclusive<Duration> = value::SHORTEST..=Duration::from_secs(5 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, compile};
+
+    const BASE: &str = "[[service]]\nname = \"web\"\nlisten = \"[::]:80\"\n\
+                        [[service.backend]]\naddress = \"b:1\"\n";
+
+    fn file(alert: &str) -> String {
+        format!("{BASE}[[alert]]\nname = \"ops\"\non = [\"backend-down\"]\n{alert}\n")
+    }
+
+    fn good(alert: &str) -> Config {
+        let loaded = compile(&file(alert), "f").unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+        loaded.config
+    }
+
+    fn webhook(alert: &str) -> Webhook {
+        match good(alert).alerts.remove(0).target {
+            AlertTarget::Webhook(webhook) => *webhook,
+            AlertTarget::Exec(exec) => panic!("{exec:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn says(text: &str, fault: &str) {
+        let said = match compile(text, "f") {
+            Ok(loaded) => loaded.warnings.lines().join("\n"),
+            Err(rejected) => rejected.lines().join("\n"),
+        };
+        assert!(said.contains(fault), "{fault}\nnot in:\n{said}");
+    }
+
+    #[test]
+    fn an_alert_has_a_default_for_everything_but_its_name_its_occasions_and_its_target() {
+        let config = good("webhook = \"https://hooks.example.org/a?b=c\"");
+        let alert = &config.alerts[0];
+        assert_eq!(alert.on, [Occasion::BackendDown]);
+        assert!(alert.is_about("web") && alert.is_about("any"));
+        assert_eq!(alert.degraded_below, 50);
+        assert_eq!(
+            (alert.pace, alert.effort),
+            (Pace::default(), Effort::default())
+        );
+        for (without, fault) in [
+            ("", "this alert has no name"),
+            ("name = \"a\"", "this alert has no `on`"),
+            ("name = \"a\"\non = \"suspect\"", "this alert has no target"),
+            ("name = \"a\"\non = []", "`on` names nothing"),
+        ] {
+            says(&format!("{BASE}[[alert]]\n{without}\n"), fault);
+        }
+    }
+
+    #[test]
+    fn a_url_says_how_to_reach_it() {
+        let read = webhook("webhook = \"https://hooks.example.org/a?b=c\"");
+        assert_eq!(
+            (read.tls, read.host(), read.port(), &*read.path),
+            (true, "hooks.example.org", 443, "/a?b=c")
+        );
+        let read = webhook("webhook = \"http://[::1]:9093\"");
+        assert_eq!(
+            (read.tls, read.host(), read.port(), &*read.path),
+            (false, "::1", 9093, "/")
+        );
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_reached_is_refused_without_showing_its_secret() {
+        for (url, why) in [
+            ("hooks.example.org/SECRET", "has no scheme"),
+            ("ftp://a/SECRET", "neither http nor https"),
+            ("https:///SECRET", "not a URL"),
+            ("http://u:SECRET@a/", "has a user or a password"),
+            ("http://a b/SECRET", "not a URL"),
+            ("http://a:99999/SECRET", ""),
+            ("http://a:0/SECRET", "impossible port"),
+            ("", "not a URL"),
+        ] {
+            let text = file(&format!("webhook = \"{url}\""));
+            let rejected = compile(&text, "f").expect_err(url);
+            let lines = rejected.lines().join("\n");
+            assert!(lines.contains(why), "{url}: {lines}");
+            assert!(!lines.contains("SECRET"), "{lines}");
+        }
+    }
+
+    #[test]
+    fn headers_and_a_token_are_read_and_never_shown() {
+        let read = webhook(
+            "webhook = \"http://127.0.0.1/\"\nheaders = { X-Key = \"hush\" }\ntoken_file = \"/etc/t\"",
+        );
+        assert_eq!(read.headers[0].0, "x-key");
+        assert_eq!(read.headers[0].1, "hush");
+        assert!(!format!("{read:?}").contains("hush"));
+        let hook = "webhook = \"http://127.0.0.1/\"\n";
+        for (line, fault) in [
+            ("headers = { Host = \"a\" }", "not yours to set"),
+            ("headers = { \"a b\" = \"a\" }", "not the name of a header"),
+            ("headers = { a = 1 }", "`a` is the integer 1"),
+            ("headers = { a = \"\\n\" }", "cannot be sent"),
+            ("headers = [\"a\"]", "`headers` is an array, not a table"),
+            ("token_file = \"t\"", "no absolute path"),
+            (
+                "headers = { Authorization = \"a\" }\ntoken_file = \"/t\"",
+                "one too many",
+            ),
+        ] {
+            says(&file(&format!("{hook}{line}")), fault);
+        }
+        says(
+            &file("webhook = \"http://10.0.0.1/\"\ntoken_file = \"/t\""),
+            "clear text",
+        );
+    }
+
+    #[test]
+    fn a_program_is_an_absolute_path_with_arguments() {
+        let read = |text| match good(text).alerts.remove(0).target {
+            AlertTarget::Exec(exec) => (exec.program.display().to_string(), exec.args.len()),
+            AlertTarget::Webhook(webhook) => panic!("{webhook:?}"),
+        };
+        assert_eq!(read("exec = \"/bin/a\""), ("/bin/a".to_owned(), 0));
+        assert_eq!(
+            read("exec = [\"/bin/a\", \"b\", \"c\"]"),
+            ("/bin/a".to_owned(), 2)
+        );
+        says(&file("exec = \"a\""), "no absolute path");
+        says(&file("exec = []"), "names no program");
+        says(
+            &file("exec = \"/a\"\nwebhook = \"http://a/\""),
+            "one target",
+        );
+        says(
+            &file("exec = \"/a\"\ntoken_file = \"/t\""),
+            "no effect on a program",
+        );
+    }
+
+    #[test]
+    fn what_an_alert_is_about_must_exist() {
+        let hook = "webhook = \"http://a/\"\n";
+        says(
+            &file(&format!("{hook}services = [\"wev\"]")),
+            "did you mean \"web\"?",
+        );
+        says(&file(&format!("{hook}services = []")), "names nothing");
+        let alerts = good(&format!("{hook}services = \"web\"")).alerts;
+        assert!(alerts[0].is_about("web") && !alerts[0].is_about("db"));
+        says(
+            &file(hook).replace("backend-down", "backend-dwn"),
+            "did you mean \"backend-down\"?",
+        );
+    }
+
+    #[test]
+    fn thresholds_without_their_occasion_are_warned_of() {
+        let hook = "webhook = \"http://a/\"\n";
+        for line in [
+            "degraded_below = \"30%\"",
+            "flapping = 3",
+            "flapping_window = \"1m\"",
+        ] {
+            says(&file(&format!("{hook}{line}")), "has no effect here");
+        }
+        says(
+            &file(&format!("{hook}degraded_below = \"0%\"")),
+            "allowed: \"1%\" to \"100%\"",
+        );
+        says(
+            &file(&format!("{hook}degraded_below = \"half\"")),
+            "allowed: \"1%\" to \"100%\"",
+        );
+        says(
+            &file(&format!("{hook}degraded_below = 30")),
+            "`degraded_below` is the integer 30",
+        );
+    }
+
+    #[test]
+    fn two_alerts_of_one_name_are_a_problem() {
+        let one = "[[alert]]\nname = \"a\"\non = \"suspect\"\nexec = \"/a\"\n";
+        says(&format!("{BASE}{one}{one}"), "two alerts are named `a`");
+        let many: String = (0..65)
+            .map(|n| one.replace("\"a\"", &format!("\"a{n}\"")))
+            .collect();
+        says(&format!("{BASE}{many}"), "there are 65 alerts");
+    }
+}

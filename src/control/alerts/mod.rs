@@ -1,0 +1,338 @@
+//! Alerts: a thread of its own that watches the events, gathers what each `[[alert]]` is about, and
+//! delivers it. Nothing here can delay control, let alone a byte: events come over the bus that
+//! drops the oldest for a watcher that lags, and of each alert one message at a time is on its way
+//! while a bounded number of notices gathers for the next.
+//!
+//! Follow an event: [`watch`] makes notices of it, [`outbox`] holds them until they may go,
+//! [`message`] is what is said, [`delivery`] tries until it is said, over [`webhook`].
+
+mod delivery;
+mod message;
+mod outbox;
+mod watch;
+mod webhook;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use tokio::runtime;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, oneshot};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{sleep_until, timeout};
+
+use self::delivery::{Delivered, deliver};
+use self::message::Message;
+use self::outbox::{Outbox, Parcel};
+use self::watch::{Moment, Watch};
+use super::Event;
+use crate::config::AlertConfig;
+
+/// What control holds of the alerts.
+#[derive(Debug, Default)]
+pub(super) struct Alerts {
+    desk: Option<Desk>,
+    counts: Arc<Counts>,
+}
+
+/// The thread, while there is one.
+#[derive(Debug)]
+struct Desk {
+    /// What is to be told, and where to. The thread ends when this goes.
+    alerts: tokio::sync::watch::Sender<Vec<Arc<AlertConfig>>>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// Alerts since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Alerts {
+    /// Takes over what a configuration says. The thread starts with the first alert.
+    pub(super) fn configure(
+        &mut self,
+        alerts: &[AlertConfig],
+        watch: impl FnOnce() -> broadcast::Receiver<Event>,
+    ) {
+        let alerts: Vec<_> = alerts.iter().cloned().map(Arc::new).collect();
+        match &self.desk {
+            Some(desk) => {
+                // Fails only once the thread has panicked, which the log has told of.
+                let _ = desk.alerts.send(alerts);
+            }
+            None if alerts.is_empty() => {}
+            None => match start(alerts, watch(), Arc::clone(&self.counts)) {
+                Ok(desk) => self.desk = Some(desk),
+                Err(error) => tracing::error!(%error, "no alerts: their thread cannot start"),
+            },
+        }
+    }
+
+    /// How many alerts were delivered, and how many were given up, since the start.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let Counts { sent, failed } = &*self.counts;
+        (sent.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))
+    }
+
+    /// Lets what waits go at once, and the thread end. The returned future is over when it has, or
+    /// after [`LAST_WORDS`].
+    pub(super) fn finish(&mut self) -> impl Future<Output = ()> + use<> {
+        let desk = self.desk.take();
+        let ended = desk.map(|desk| desk.ended);
+        async {
+            if let Some(ended) = ended {
+                // However it ended: it was waited for.
+                let _ = timeout(LAST_WORDS, ended).await;
+            }
+        }
+    }
+}
+
+/// What is still on its way when the daemon stops has this long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+fn start(
+    alerts: Vec<Arc<AlertConfig>>,
+    events: broadcast::Receiver<Event>,
+    counts: Arc<Counts>,
+) -> std::io::Result<Desk> {
+    let runtime = runtime::Builder::new_current_thread()
+        .max_blocking_threads(MOST_BLOCKING)
+        .enable_all()
+        .build()?;
+    let (sender, receiver) = tokio::sync::watch::channel(alerts);
+    let (end, ended) = oneshot::channel();
+    let clerk = Clerk {
+        alerts: receiver,
+        events,
+        post: Post {
+            host: rustix::system::uname().nodename().to_string_lossy().into(),
+            counts,
+        },
+        cases: Vec::new(),
+        on_their_way: JoinSet::new(),
+    };
+    thread::Builder::new()
+        .name("alerts".to_owned())
+        .spawn(move || {
+            runtime.block_on(clerk.run());
+            // A name look-up that still hangs must not hold the exit up.
+            runtime.shutdown_background();
+            // Nobody waits when the daemon ends otherwise.
+            let _ = end.send(());
+        })?;
+    Ok(Desk {
+        alerts: sender,
+        ended,
+    })
+}
+
+/// Threads that may hang in a name look-up or a file at a time.
+const MOST_BLOCKING: usize = 16;
+
+/// The thread's one loop and what it works with.
+struct Clerk {
+    alerts: tokio::sync::watch::Receiver<Vec<Arc<AlertConfig>>>,
+    events: broadcast::Receiver<Event>,
+    post: Post,
+    cases: Vec<Case>,
+    on_their_way: JoinSet<()>,
+}
+
+/// One alert of the configuration.
+struct Case {
+    config: Arc<AlertConfig>,
+    watch: Watch,
+    outbox: Outbox,
+    /// The message that is on its way.
+    delivery: Option<AbortHandle>,
+}
+
+impl Case {
+    fn new(config: Arc<AlertConfig>) -> Self {
+        Self {
+            config,
+            watch: Watch::default(),
+            outbox: Outbox::default(),
+            delivery: None,
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match self.delivery {
+            Some(_) => None,
+            None => self.outbox.due(&self.config.pace),
+        }
+    }
+}
+
+impl Clerk {
+    async fn run(mut self) {
+        self.configure();
+        loop {
+            let due = self.cases.iter().filter_map(Case::due).min();
+            let due = async {
+                match due {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // What a reload changed counts for whatever happened after it.
+                biased;
+                changed = self.alerts.changed() => match changed {
+                    Ok(()) => self.configure(),
+                    Err(_) => break,
+                },
+                Some(ended) = self.on_their_way.join_next_with_id() => self.ended(&ended),
+                event = self.events.recv() => match event {
+                    Ok(event) => self.observe(&event),
+                    Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "alerts miss events: too many at once"),
+                    Err(RecvError::Closed) => break,
+                },
+                () = due => self.send_due(),
+            }
+        }
+        self.send_all();
+        let all = async {
+            while let Some(ended) = self.on_their_way.join_next_with_id().await {
+                self.ended(&ended);
+            }
+        };
+        if timeout(LAST_WORDS, all).await.is_err() {
+            tracing::warn!(
+                alerts = self.on_their_way.len(),
+                "alerts not sent: the daemon stops"
+            );
+        }
+    }
+
+    /// What is remembered and what waits stays with the alert's name.
+    fn configure(&mut self) {
+        let alerts = self.alerts.borrow_and_update().clone();
+        let mut known = std::mem::take(&mut self.cases);
+        for config in alerts {
+            let case = known
+                .iter()
+                .position(|case| case.config.name == config.name);
+            self.cases.push(match case {
+                Some(index) => Case {
+                    config,
+                    ..known.swap_remove(index)
+                },
+                None => Case::new(config),
+            });
+        }
+        for delivery in known.into_iter().filter_map(|case| case.delivery) {
+            delivery.abort();
+        }
+    }
+
+    fn observe(&mut self, event: &Event) {
+        let now = now();
+        for case in &mut self.cases {
+            for notice in case.watch.observe(&case.config, event, now) {
+                case.outbox.add(notice, now.at);
+            }
+        }
+    }
+
+    fn send_due(&mut self) {
+        let now = now();
+        for case in self.cases.iter_mut().filter(|case| case.delivery.is_none()) {
+            if let Some(parcel) = case.outbox.take(&case.config.pace, now.at) {
+                let sending = self.post.send(&case.config, parcel, now);
+                case.delivery = Some(self.on_their_way.spawn(sending));
+            }
+        }
+    }
+
+    /// Whatever waits, because nothing comes any more.
+    fn send_all(&mut self) {
+        let now = now();
+        for case in &mut self.cases {
+            if let Some(parcel) = case.outbox.take_all(now.at) {
+                self.on_their_way
+                    .spawn(self.post.send(&case.config, parcel, now));
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: &Result<(Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => *id,
+            // A defect, which the log has told of; or its alert is not in the file any more.
+            Err(error) => error.id(),
+        };
+        let case = self.cases.iter_mut().find(|case| {
+            let delivery = case.delivery.as_ref();
+            delivery.is_some_and(|delivery| delivery.id() == id)
+        });
+        if let Some(case) = case {
+            case.delivery = None;
+        }
+    }
+}
+
+/// What every delivery needs.
+struct Post {
+    /// This machine's name.
+    host: Arc<str>,
+    counts: Arc<Counts>,
+}
+
+impl Post {
+    /// Delivers a parcel, counts it, and tells in the log how that went.
+    fn send(
+        &self,
+        config: &Arc<AlertConfig>,
+        parcel: Parcel,
+        now: Moment,
+    ) -> impl Future<Output = ()> + use<> {
+        let Parcel {
+            notices,
+            held_back,
+            omitted,
+        } = parcel;
+        let message = Message::new(
+            Arc::clone(&config.name),
+            Arc::clone(&self.host),
+            now.wall,
+            (held_back, omitted),
+            notices,
+        );
+        let (config, counts) = (Arc::clone(config), Arc::clone(&self.counts));
+        async move {
+            let events = message.events.len();
+            let Delivered {
+                attempts,
+                took,
+                result,
+            } = deliver(&config, &message).await;
+            let (alert, took_ms) = (&config.name, took.as_millis());
+            match result {
+                Ok(()) => {
+                    counts.sent.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(%alert, events, held_back, omitted, attempts, took_ms, "alert sent");
+                }
+                Err(error) => {
+                    let failed = counts.failed.fetch_add(1, Ordering::Relaxed) + 1;
+                    tracing::warn!(%alert, events, held_back, omitted, attempts, took_ms, error, failed, "alert not sent");
+                }
+            }
+        }
+    }
+}
+
+fn now() -> Moment {
+    Moment {
+        at: Instant::now(),
+        // Before 1970 there were no alerts.
+        wall: UNIX_EPOCH.elapsed().unwrap_or_default(),
+    }
+}

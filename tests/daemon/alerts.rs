@@ -1,0 +1,416 @@
+//! Alerts: what is told, to whom, how often, and that nothing suffers when nobody listens.
+
+use std::time::Duration;
+
+use crate::support::{
+    Alert, Backend, Config, Daemon, Received, Receiver, Reply, Service, Signal, Storm, ask_name,
+    eventually, words,
+};
+
+const EVERYTHING: [&str; 8] = [
+    "backend-down",
+    "backend-up",
+    "degraded",
+    "all-down",
+    "flapping",
+    "reload-failed",
+    "failover",
+    "suspect",
+];
+
+/// A service with backends of these names, probed often.
+fn service(name: &str, backends: &[(&str, &Backend)]) -> Service {
+    let service = Service::new(name).quick_health();
+    backends.iter().fold(service, |service, (name, backend)| {
+        service.backend(name, backend.address())
+    })
+}
+
+/// A daemon whose backends have had their first verdict.
+fn settled(config: &Config, backends: &[&str]) -> Daemon {
+    let daemon = Daemon::start(config);
+    for backend in backends {
+        daemon.wait_until_up(0, backend);
+    }
+    daemon
+}
+
+#[test]
+fn a_backend_that_goes_down_and_returns_is_told_with_its_story() {
+    let receiver = Receiver::new();
+    let (mut a, b) = (Backend::named("a"), Backend::named("b"));
+    let config = Config::of(service("web", &[("a", &a), ("b", &b)])).alert(Alert::webhook(
+        "ops",
+        &["backend-down", "backend-up"],
+        &receiver.url(),
+    ));
+    let daemon = settled(&config, &["a", "b"]);
+    a.refuse();
+    let down = receiver.wait_for("backend-down web/a");
+    assert!(
+        down.line.starts_with("POST /hook?key=1 HTTP/1.1"),
+        "{}",
+        down.line
+    );
+    assert_eq!(down.header("content-type"), "application/json");
+    let json = down.json();
+    assert_eq!(
+        (&json["alert"], &json["status"]),
+        (&"ops".into(), &"firing".into())
+    );
+    let event = &json["events"][0];
+    assert_eq!(event["address"], a.address().to_string());
+    assert_eq!(event["why"], words::REFUSED);
+    assert_eq!((&event["up"], &event["of"]), (&1.into(), &2.into()));
+    let text = json["text"].as_str().unwrap();
+    assert!(
+        text.ends_with("web/a is down: refused (1 of 2 up)"),
+        "{text}"
+    );
+    a.answer();
+    let up = receiver.wait_for("backend-up web/a");
+    assert_eq!(up.json()["status"], "resolved");
+    daemon.wait_for(0, words::ALERT_SENT, "alert", "ops");
+    // The first verdicts were no news.
+    assert_eq!(
+        receiver.events(),
+        ["backend-down web/a", "backend-up web/a"]
+    );
+}
+
+#[test]
+fn a_rack_that_dies_is_one_alert() {
+    let receiver = Receiver::new();
+    let names: Vec<String> = (0..20).map(|n| format!("rack-{n}")).collect();
+    let mut rack: Vec<Backend> = names.iter().map(|name| Backend::named(name)).collect();
+    let steady = Backend::named("steady");
+    let mut all: Vec<(&str, &Backend)> = vec![("steady", &steady)];
+    all.extend(names.iter().map(String::as_str).zip(&rack));
+    let config = Config::of(service("web", &all)).alert(
+        Alert::webhook("ops", &["backend-down", "degraded"], &receiver.url())
+            .key("group_wait", "3s"),
+    );
+    let daemon = settled(
+        &config,
+        &names.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    rack.iter_mut().for_each(Backend::refuse);
+    let sent = daemon.wait_for(0, words::ALERT_SENT, "alert", "ops");
+    assert_eq!(sent.number("events"), 21);
+    let received = receiver.received();
+    assert_eq!(received.len(), 1, "{received:?}");
+    let text = received[0].json()["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("web is degraded (1 of 21 up)"), "{text}");
+    assert!(text.contains("20 backends are down: "), "{text}");
+}
+
+#[test]
+fn the_limit_on_alerts_gathers_what_it_holds_back() {
+    let receiver = Receiver::new();
+    let mut a = Backend::named("a");
+    let config = Config::of(service("web", &[("a", &a)])).alert(
+        Alert::webhook("ops", &["backend-down", "backend-up"], &receiver.url())
+            .key("min_interval", "4s"),
+    );
+    let daemon = settled(&config, &["a"]);
+    for _ in 0..3 {
+        let mark = daemon.log().mark();
+        a.refuse();
+        daemon.wait_until_down(mark, "a");
+        a.answer();
+        daemon.wait_until_up(mark, "a");
+    }
+    let all = eventually("every event is told", || {
+        let received = receiver.received();
+        let count: usize = received.iter().map(|it| it.events().len()).sum();
+        (count == 6).then_some(received)
+    });
+    assert!(all.len() <= 3, "{all:?}");
+    let held_back = |it: &Received| it.json()["held_back"].as_u64().unwrap();
+    assert_eq!(held_back(&all[0]), 0);
+    assert!(all.iter().map(held_back).sum::<u64>() >= 2, "{all:?}");
+    assert_eq!(
+        receiver.events(),
+        ["backend-down web/a", "backend-up web/a"].repeat(3)
+    );
+}
+
+#[test]
+fn a_service_that_is_degraded_or_has_nobody_left_is_told_until_it_is_not() {
+    let receiver = Receiver::new();
+    let (mut a, mut b) = (Backend::named("a"), Backend::named("b"));
+    let config = Config::of(service("web", &[("a", &a), ("b", &b)])).alert(
+        Alert::webhook("ops", &["degraded", "all-down"], &receiver.url())
+            .key("degraded_below", "60%"),
+    );
+    let daemon = settled(&config, &["a", "b"]);
+    let mark = daemon.log().mark();
+    let status = |received: &Received| received.json()["events"][0]["status"].clone();
+    a.refuse();
+    daemon.wait_until_down(mark, "a");
+    let degraded = receiver.wait_for("degraded web/");
+    assert_eq!(status(&degraded), "firing");
+    assert_eq!(degraded.json()["events"][0]["below_percent"], 60);
+    b.refuse();
+    let all_down = receiver.wait_for("all-down web/");
+    assert_eq!(all_down.json()["severity"], "critical");
+    daemon.wait_until_down(mark, "b");
+    b.answer();
+    receiver.wait("somebody serves again", |it| {
+        it.events() == ["all-down web/"] && status(it) == "resolved"
+    });
+    a.answer();
+    receiver.wait("all is well", |it| {
+        it.events() == ["degraded web/"] && status(it) == "resolved"
+    });
+    assert_eq!(receiver.received().len(), 4);
+}
+
+#[test]
+fn a_backend_that_flaps_is_told_once() {
+    let receiver = Receiver::new();
+    let mut a = Backend::named("a");
+    let config = Config::of(service("web", &[("a", &a)])).alert(
+        Alert::webhook("ops", &["flapping", "reload-failed"], &receiver.url()).key("flapping", 4),
+    );
+    let daemon = settled(&config, &["a"]);
+    for _ in 0..4 {
+        let mark = daemon.log().mark();
+        a.refuse();
+        daemon.wait_until_down(mark, "a");
+        a.answer();
+        daemon.wait_until_up(mark, "a");
+    }
+    let told = receiver.wait_for("flapping web/a");
+    assert_eq!(told.json()["events"][0]["transitions"], 4);
+    daemon.reload_rejected("nonsense");
+    receiver.wait_for("reload-failed /");
+    assert_eq!(receiver.events().len(), 2);
+}
+
+#[test]
+fn a_rejected_reload_is_told_with_its_problems_and_its_end() {
+    let receiver = Receiver::new();
+    let a = Backend::named("a");
+    let config = Config::of(service("web", &[("a", &a)])).alert(Alert::webhook(
+        "ops",
+        &["reload-failed"],
+        &receiver.url(),
+    ));
+    let daemon = settled(&config, &["a"]);
+    daemon.reload_rejected(&config.text().replace("interval", "intervall"));
+    let told = receiver.wait_for("reload-failed /");
+    let problem = told.json()["events"][0]["problems"][0].to_string();
+    assert!(problem.contains("unknown key `intervall`"), "{problem}");
+    daemon.reload(&config);
+    receiver.wait("the reload that works", |it| {
+        it.json()["status"] == "resolved"
+    });
+}
+
+#[test]
+fn a_receiver_that_hangs_is_given_up_after_bounded_retries_and_nobody_waits_for_it() {
+    let receiver = Receiver::answering(&[], Reply::Never);
+    let (mut a, b) = (Backend::named("a"), Backend::named("b"));
+    let config = Config::of(service("web", &[("a", &a), ("b", &b)])).alert(
+        Alert::webhook("ops", &["backend-down", "backend-up"], &receiver.url())
+            .key("timeout", "300ms")
+            .key("retries", 2),
+    );
+    let daemon = settled(&config, &["a", "b"]);
+    let address = daemon.address("web");
+    let storm = Storm::start(4, move |_| ask_name(address));
+    let mark = daemon.log().mark();
+    a.refuse();
+    daemon.wait_until_down(mark, "a");
+    storm.pass(200);
+    let failed = daemon.wait_for(mark, words::ALERT_NOT_SENT, "alert", "ops");
+    assert_eq!(failed.number("attempts"), 3);
+    assert!(
+        failed.text("error").contains("no answer within 300ms"),
+        "{}",
+        failed.raw()
+    );
+    assert_eq!(receiver.received().len(), 3);
+    // The next one gets through.
+    receiver.answer(Reply::Status(204));
+    a.answer();
+    receiver.wait_for("backend-up web/a");
+    storm.pass(200);
+    drop(storm.finish());
+}
+
+#[test]
+fn a_receiver_that_fails_for_a_while_is_tried_again() {
+    for (first, attempts) in [
+        (
+            vec![Reply::Status(503), Reply::Status(429), Reply::Close],
+            4,
+        ),
+        (vec![], 1),
+    ] {
+        let receiver = Receiver::answering(&first, Reply::Status(200));
+        let mut a = Backend::named("a");
+        let config = Config::of(service("web", &[("a", &a)])).alert(Alert::webhook(
+            "ops",
+            &["backend-down"],
+            &receiver.url(),
+        ));
+        let daemon = settled(&config, &["a"]);
+        a.refuse();
+        let sent = daemon.wait_for(0, words::ALERT_SENT, "alert", "ops");
+        assert_eq!(sent.number("attempts"), attempts);
+    }
+}
+
+#[test]
+fn a_receiver_that_refuses_is_not_asked_again_and_its_words_are_logged() {
+    let receiver = Receiver::answering(&[], Reply::Status(400));
+    let mut a = Backend::named("a");
+    let config = Config::of(service("web", &[("a", &a)])).alert(Alert::webhook(
+        "ops",
+        &["backend-down"],
+        &receiver.url(),
+    ));
+    let daemon = settled(&config, &["a"]);
+    a.refuse();
+    let failed = daemon.wait_for(0, words::ALERT_NOT_SENT, "alert", "ops");
+    assert_eq!(failed.number("attempts"), 1);
+    assert!(failed.text("error").contains("400"), "{}", failed.raw());
+    assert!(failed.text("error").contains("why?"), "{}", failed.raw());
+    daemon.signal(Signal::USR1);
+    daemon.wait_for(0, words::REPORT, "alerts_failed", "1");
+    assert_eq!(receiver.received().len(), 1);
+}
+
+#[test]
+fn credentials_are_sent_and_a_rotated_token_needs_no_reload() {
+    let receiver = Receiver::new();
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "first\n").unwrap();
+    let mut a = Backend::named("a");
+    let alert = |name, on: &str| Alert::webhook(name, &[on], &receiver.url());
+    let mut headers = toml::Table::new();
+    headers.insert("X-Key".to_owned(), "hush".into());
+    let config = Config::of(service("web", &[("a", &a)]))
+        .alert(
+            alert("down", "backend-down")
+                .key("token_file", token.to_str().unwrap())
+                .key("headers", headers),
+        )
+        .alert(alert("up", "backend-up").key("token_file", token.to_str().unwrap()));
+    let daemon = settled(&config, &["a"]);
+    a.refuse();
+    let down = receiver.wait_for("backend-down web/a");
+    assert_eq!(down.header("authorization"), "Bearer first");
+    assert_eq!(down.header("x-key"), "hush");
+    std::fs::write(&token, "second").unwrap();
+    a.answer();
+    let up = receiver.wait_for("backend-up web/a");
+    assert_eq!(up.header("authorization"), "Bearer second");
+    let told = daemon.log().all(0, |line| {
+        ["hush", "first", "second", "key=1"]
+            .iter()
+            .any(|secret| line.raw().contains(secret))
+    });
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn alerts_come_change_and_go_with_a_reload() {
+    let (before, after) = (Receiver::new(), Receiver::new());
+    let mut a = Backend::named("a");
+    let plain = Config::of(service("web", &[("a", &a)]));
+    let to = |receiver: &Receiver| {
+        plain.clone().alert(Alert::webhook(
+            "ops",
+            &["backend-down", "backend-up"],
+            &receiver.url(),
+        ))
+    };
+    let daemon = settled(&plain, &["a"]);
+    let line = daemon.reload(&to(&before));
+    assert!(
+        line.text("plan").ends_with("alerts +1 -0 ~0 =0"),
+        "{}",
+        line.raw()
+    );
+    a.refuse();
+    before.wait_for("backend-down web/a");
+    let line = daemon.reload(&to(&after));
+    assert!(
+        line.text("changes").contains("~alert ops"),
+        "{}",
+        line.raw()
+    );
+    a.answer();
+    after.wait_for("backend-up web/a");
+    daemon.reload(&plain);
+    let mark = daemon.log().mark();
+    a.refuse();
+    daemon.wait_until_down(mark, "a");
+    daemon.reload(&to(&after));
+    let mark = daemon.log().mark();
+    a.answer();
+    daemon.wait_until_up(mark, "a");
+    eventually("the second return is told", || {
+        (after.events() == ["backend-up web/a"; 2]).then_some(())
+    });
+    assert_eq!(before.events(), ["backend-down web/a"]);
+}
+
+#[test]
+fn an_alert_is_about_its_services_only() {
+    let receiver = Receiver::new();
+    let (mut a, mut b) = (Backend::named("a"), Backend::named("b"));
+    let config = Config::of(service("web", &[("a", &a)]))
+        .service(service("db", &[("b", &b)]))
+        .alert(Alert::webhook("db", &EVERYTHING, &receiver.url()).key("services", vec!["db"]));
+    let daemon = settled(&config, &["a", "b"]);
+    let mark = daemon.log().mark();
+    a.refuse();
+    daemon.wait_until_down(mark, "a");
+    b.refuse();
+    receiver.wait_for("backend-down db/b");
+    let others = receiver
+        .events()
+        .iter()
+        .filter(|it| !it.contains("db/"))
+        .count();
+    assert_eq!(others, 0);
+}
+
+#[test]
+fn what_waits_when_the_daemon_stops_is_told_at_once() {
+    let receiver = Receiver::new();
+    let mut a = Backend::named("a");
+    let config = Config::of(service("web", &[("a", &a)]))
+        .alert(Alert::webhook("ops", &["backend-down"], &receiver.url()).key("group_wait", "1h"));
+    let mut daemon = settled(&config, &["a"]);
+    let mark = daemon.log().mark();
+    a.refuse();
+    daemon.wait_until_down(mark, "a");
+    daemon.signal(Signal::TERM);
+    receiver.wait_for("backend-down web/a");
+    daemon.wait_until_stopped();
+}
+
+#[test]
+fn a_stop_does_not_wait_long_for_a_receiver_that_hangs() {
+    let receiver = Receiver::answering(&[], Reply::Never);
+    let mut a = Backend::named("a");
+    let config = Config::of(service("web", &[("a", &a)]))
+        .alert(Alert::webhook("ops", &["backend-down"], &receiver.url()).key("timeout", "5m"));
+    let mut daemon = settled(&config, &["a"]);
+    a.refuse();
+    receiver.wait_for("backend-down web/a");
+    let since = std::time::Instant::now();
+    daemon.signal(Signal::TERM);
+    daemon.wait_until_stopped();
+    assert!(
+        since.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        since.elapsed()
+    );
+}
