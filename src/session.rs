@@ -92,7 +92,8 @@ async fn establish(
             break;
         };
         record.attempt(Lease::acquire(backend));
-        let deadline = give_up.min(Instant::now() + timeouts.connect);
+        let tried = Instant::now();
+        let deadline = give_up.min(tried + timeouts.connect);
         match connect(backend.address(), ticket, deadline).await {
             Ok(backend) => {
                 record.connected();
@@ -106,7 +107,7 @@ async fn establish(
             Err(Connecting::Failed(cause)) => {
                 // A wait that was cut short proves nothing.
                 let fair = cause != Cause::TimedOut || deadline < give_up;
-                record.connect_failed(cause, fair.then_some(&context.witness));
+                record.connect_failed(cause, fair.then_some((&context.witness, tried)));
                 skip.insert(index);
                 let who = if cause == Cause::Exhausted {
                     Who::Ballast

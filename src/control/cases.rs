@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::probe::TargetId;
 use super::reload::Staged;
 use super::services::Loads;
-use crate::health::{Ejection, Evidence, Suspicion};
+use crate::health::{Ejection, Evidence, Passive, Suspicion};
 use crate::model::BackendId;
 
 /// One backend with a session that failed.
@@ -46,6 +46,21 @@ impl Cases {
             evidence: None,
             removed: false,
         })
+    }
+
+    /// Whether sessions of that backend have failed lately.
+    pub(super) fn suspects(&self, backend: &BackendId) -> bool {
+        let case = self.of.get(backend);
+        case.is_some_and(|case| case.suspicion.failures().next().is_some())
+    }
+
+    /// Forgets failures that do not count any more.
+    pub(super) fn forget(&mut self, policy: impl Fn(&BackendId) -> Option<Passive>, now: Instant) {
+        for (id, case) in &mut self.of {
+            if let Some(policy) = policy(id) {
+                case.suspicion.is_clear(&policy, now);
+            }
+        }
     }
 
     /// How many backends of `service` evidence keeps out.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::health::{State, Why};
+use crate::health::{Failover, State, Why};
 use crate::model::BackendId;
 
 /// Something that happened. Watchers that fall behind miss the oldest.
@@ -60,6 +60,8 @@ pub enum Event {
         /// Backends in the file.
         configured: usize,
     },
+    /// A backend that was serving was taken out, and what that has cost is known.
+    Failover(Arc<Failover>),
     /// A reload took effect.
     Reloaded {
         /// How each service stands now.

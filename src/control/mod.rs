@@ -9,6 +9,7 @@
 mod alerts;
 mod cases;
 mod event;
+mod failovers;
 mod limits;
 pub mod notify;
 mod prepare;

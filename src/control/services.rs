@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::event::Standing;
+use super::failovers::Harm;
 use super::prepare::Name;
 use super::probe::TargetId;
 use super::targets::{Target, Targets};
@@ -58,6 +60,8 @@ struct Member {
     load: Arc<Load>,
     /// What an operator has said of it since the start.
     admin: AdminView,
+    /// Whom it had failed when that was last looked at with nothing against it, and the time before.
+    noted: [Harm; 2],
 }
 
 impl Member {
@@ -119,8 +123,10 @@ impl Members {
                 check: Arc::clone(&config.check),
                 policy: config.health.clone(),
             });
+            let load = loads.get(&id);
             Member {
-                load: loads.get(&id),
+                noted: [Harm::of(&load.sum()); 2],
+                load,
                 id,
                 weight: backend.weight,
                 priority: backend.priority,
@@ -158,6 +164,26 @@ impl Members {
             };
             Some((user, member.target.as_ref()?))
         })
+    }
+
+    /// Notes whom the backends have failed so far, but for those that something speaks against.
+    pub(super) fn note(&mut self, accused: impl Fn(&BackendId, Option<&TargetId>) -> bool) {
+        for member in &mut self.all {
+            if !accused(&member.id, member.target.as_ref()) {
+                member.noted = [member.noted[1], Harm::of(&member.load.sum())];
+            }
+        }
+    }
+
+    /// Whom `backend` had failed a second or two before anything spoke against it.
+    pub(super) fn noted(&self, backend: &BackendId) -> Option<(Harm, &Arc<Load>)> {
+        let member = self.all.iter().find(|member| member.id == *backend)?;
+        Some((member.noted[0], &member.load))
+    }
+
+    /// The longest that a session takes to connect.
+    pub(super) fn patience(&self) -> Duration {
+        self.config.timeouts.connect_total
     }
 
     /// What failures of sessions lead to.

@@ -3,6 +3,7 @@
 //! It waits for orders, verdicts, finished builds and the tick, and acts on each at once: whatever
 //! may take time (reading, resolving, laying out tables) runs beside it and comes back as a message.
 
+mod failing_over;
 mod passive;
 mod reloading;
 
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use self::reloading::{Reload, build};
 use super::alerts::Alerts;
 use super::cases::Cases;
+use super::failovers::{self, Failovers};
 use super::limits::limits;
 use super::notify::Notify;
 use super::prepare::{Prepared, resolve};
@@ -34,6 +36,7 @@ use crate::health::{Evidence, State, Transition, Verdict, Why};
 use crate::net::BindError;
 use crate::pool::{Permits, Witness, testimonies};
 use crate::telemetry::logging::Logging;
+use crate::telemetry::moment;
 use crate::worker::{Command, Workers, die};
 
 /// How often the status is told, workers are asked to beat and retired listeners are closed.
@@ -96,6 +99,8 @@ pub async fn run(
     let count = workers_of(&loaded.config);
     let limits = limits(&loaded.config, count);
     let permits = Permits::new(limits.max_connections);
+    // What sessions note the time by begins here.
+    moment(Instant::now());
     let (witness, mut told) = testimonies();
     let workers = Workers::start(count, permits, &witness)?;
     let (verdicts, mut verdict_queue) = mpsc::channel(VERDICTS);
@@ -106,6 +111,7 @@ pub async fn run(
         permits,
         prober: Prober::new(limits.probes, verdicts, answers),
         cases: Cases::default(),
+        failovers: Failovers::default(),
         witness,
         builds,
         notify: Notify::from_environment(),
@@ -146,6 +152,7 @@ pub async fn run(
             step = control.reload.next() => control.continue_reload(step),
             Some(answer) = answer_queue.recv() => control.answered(answer),
             () = until(control.cases.next_return()) => control.end_ejections(),
+            () = until(control.failovers.next_look()) => control.settle_failovers(),
             Some(probed) = verdict_queue.recv() => control.observe(&probed),
             Some(testimony) = told.recv() => control.hear(testimony),
         }
@@ -203,6 +210,7 @@ struct Supervisor {
     prober: Prober,
     /// What is held against backends.
     cases: Cases,
+    failovers: Failovers,
     /// Whom sessions tell.
     witness: Witness,
     builds: mpsc::UnboundedSender<Result<Built, Arc<str>>>,
@@ -306,10 +314,23 @@ impl Supervisor {
         transition: &Transition,
         evidence: Option<&Evidence>,
     ) {
+        let now = Instant::now();
         for user in users {
-            self.cases.closed(&user.id, evidence.is_some());
+            let backend = &user.id;
+            let started = match &transition.cause {
+                Some(_) if transition.from == State::Up => self.started(backend, id, evidence, now),
+                Some(_) => None,
+                None => {
+                    self.failovers.cut_short(backend);
+                    None
+                }
+            };
+            self.cases.closed(backend, evidence.is_some());
             self.report(user, id, transition, evidence);
-            self.rebuild(user.id.service());
+            if let (Some(started), Some(why)) = (started, &transition.cause) {
+                self.fail_over(backend, id, why.clone(), evidence, started, now);
+            }
+            self.rebuild(backend.service());
         }
     }
 
@@ -436,11 +457,16 @@ impl Supervisor {
                     sessions = load.in_flight(),
                     served = sum.sessions,
                     connect_failures = sum.connect_failures,
+                    moved = sum.moved,
+                    hurt = sum.hurt,
                     to_backend = sum.to_backend,
                     to_client = sum.to_client,
                     "backend"
                 );
             }
+        }
+        for failover in self.failovers.past() {
+            failovers::log(failover, "past failover");
         }
     }
 
@@ -487,6 +513,7 @@ impl Supervisor {
         serving.building = false;
         let is_current = serving.revision == built.revision;
         serving.service.swap(built.snapshot);
+        self.failovers.swapped(&built.service, built.revision);
         if !is_current {
             self.rebuild(&built.service);
         }
@@ -503,6 +530,7 @@ impl Supervisor {
             tracing::error!(beats_missed = behind, "a worker is stuck");
             die();
         }
+        self.note_harm();
         self.beat += 1;
         let beat = self.beat;
         self.workers.tell(|_| Command::Beat(beat));

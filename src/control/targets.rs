@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 use super::probe::{Probed, Prober, TargetId};
-use crate::health::{Agent, Health, HealthView, State, Transition, Why};
+use crate::health::{Agent, Health, HealthView, State, Transition, Verdict, Why};
 use crate::model::DownFlag;
 
 /// Every interval is drawn anew within ±10 %, so that probes of many backends stay spread out.
@@ -24,6 +24,10 @@ pub(super) struct Target {
     agent: Option<Agent>,
     down: Arc<DownFlag>,
     probe: Option<Probe>,
+    /// When a probe last succeeded.
+    last_alive: Option<Instant>,
+    /// When the first of those that failed since was sent, and when it had failed.
+    first_miss: Option<(Instant, Instant)>,
 }
 
 /// The probe that is under way, or waits to be due.
@@ -55,6 +59,16 @@ impl Target {
     /// What its agent asked for last, where one is asked.
     pub(super) fn agent(&self) -> Option<Agent> {
         self.agent
+    }
+
+    /// When a probe last succeeded.
+    pub(super) fn last_alive(&self) -> Option<Instant> {
+        self.last_alive
+    }
+
+    /// When the first probe that has failed since was sent, and when it had failed.
+    pub(super) fn first_miss(&self) -> Option<(Instant, Instant)> {
+        self.first_miss
     }
 
     /// Failures in a row that have not taken it down.
@@ -89,6 +103,8 @@ impl Targets {
                 agent: None,
                 down: Arc::default(),
                 probe: None,
+                last_alive: None,
+                first_miss: None,
             };
             self.0.insert(id.clone(), target);
         }
@@ -148,6 +164,17 @@ impl Targets {
         let mut observed = Observed::default();
         if let Some(finding) = &probed.finding {
             let now = Instant::now();
+            match finding.verdict {
+                Verdict::Alive => {
+                    target.last_alive = Some(now);
+                    target.first_miss = None;
+                }
+                Verdict::Dead(_) => {
+                    target
+                        .first_miss
+                        .get_or_insert((probed.started.into_std(), now));
+                }
+            }
             observed.transition = target.health.observe(&finding.verdict, &id.policy, now);
             if let Some(transition) = &observed.transition {
                 target.down.set(transition.to == State::Down);

@@ -2,14 +2,16 @@
 //! out; who probes, and what is done about a transition, is `control`'s business.
 
 mod check;
+mod failover;
 mod finding;
 mod passive;
 mod roster;
 mod state;
 
 pub use check::{Check, Kind};
+pub use failover::{Failover, Started};
 pub use finding::{Finding, Verdict, Why};
-pub use passive::{Ejection, Evidence, Passive, Spared, Suspicion, Symptom, may_remove};
+pub use passive::{Ejection, Evidence, Failure, Passive, Spared, Suspicion, Symptom, may_remove};
 pub use roster::{
     AdminView, Agent, Duty, FailBack, HealthView, Member, MinUp, Percent, Rules, WhenAllDown,
     roster,

@@ -91,11 +91,22 @@ impl Symptom {
     }
 }
 
+/// One session that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// How.
+    pub symptom: Symptom,
+    /// Since when the backend had been tried.
+    pub since: Instant,
+    /// When it had failed.
+    pub at: Instant,
+}
+
 /// The failures that were enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// When the first of them was.
-    pub first: Instant,
+    /// Each of them, the oldest first.
+    pub failures: Vec<Failure>,
     /// Why the last of them failed.
     pub last: Symptom,
     counts: [usize; Symptom::ALL.len()],
@@ -123,7 +134,7 @@ impl fmt::Display for Evidence {
 #[derive(Clone, Debug, Default)]
 pub struct Suspicion {
     /// The latest, never more than are needed.
-    failures: VecDeque<(Instant, Symptom)>,
+    failures: VecDeque<Failure>,
     /// There was enough, and nobody has decided yet.
     pending: bool,
     rest: Duration,
@@ -133,14 +144,10 @@ pub struct Suspicion {
 impl Suspicion {
     /// Takes a failure in. Tells the evidence once there is enough of it, and then not again until
     /// it was [dropped](Self::dropped) or [heard](Self::heard).
-    pub fn observe(
-        &mut self,
-        symptom: Symptom,
-        policy: &Passive,
-        now: Instant,
-    ) -> Option<Evidence> {
+    pub fn observe(&mut self, failure: Failure, policy: &Passive) -> Option<Evidence> {
+        let now = failure.at;
         self.forget(policy, now);
-        self.failures.push_back((now, symptom));
+        self.failures.push_back(failure);
         while self.failures.len() > policy.failures as usize {
             self.failures.pop_front();
         }
@@ -149,15 +156,15 @@ impl Suspicion {
         if self.pending || rests || !enough {
             return None;
         }
-        let &(first, _) = self.failures.front()?;
+        let first = self.failures.front()?.at;
         let mut counts = [0; Symptom::ALL.len()];
-        for (_, symptom) in &self.failures {
-            counts[*symptom as usize] += 1;
+        for failure in &self.failures {
+            counts[failure.symptom as usize] += 1;
         }
         self.pending = true;
         Some(Evidence {
-            first,
-            last: symptom,
+            failures: self.failures.iter().copied().collect(),
+            last: failure.symptom,
             counts,
             within: now.saturating_duration_since(first),
         })
@@ -184,14 +191,14 @@ impl Suspicion {
         self.failures.is_empty() && !self.pending
     }
 
-    /// When the oldest failure was that still counts.
-    pub fn since(&self) -> Option<Instant> {
-        self.failures.front().map(|&(at, _)| at)
+    /// The failures that still count, the oldest first.
+    pub fn failures(&self) -> impl Iterator<Item = &Failure> {
+        self.failures.iter()
     }
 
     fn forget(&mut self, policy: &Passive, now: Instant) {
         let recent = |at: Instant| now.saturating_duration_since(at) <= policy.window;
-        while self.failures.front().is_some_and(|&(at, _)| !recent(at)) {
+        while self.failures.front().is_some_and(|it| !recent(it.at)) {
             self.failures.pop_front();
         }
         if self.rests_until.is_some_and(|until| !recent(until)) {
@@ -309,6 +316,14 @@ mod tests {
         Passive::default()
     }
 
+    fn failure(symptom: Symptom, at: Instant) -> Failure {
+        Failure {
+            symptom,
+            since: at,
+            at,
+        }
+    }
+
     fn after(start: Instant, millis: u64) -> Instant {
         start + Duration::from_millis(millis)
     }
@@ -324,14 +339,17 @@ mod tests {
             (12, Symptom::Refused),
         ] {
             assert_eq!(seen, None);
-            seen = suspicion.observe(symptom, &policy(), after(start, millis));
+            seen = suspicion.observe(failure(symptom, after(start, millis)), &policy());
         }
         let evidence = seen.unwrap();
         assert_eq!(
             evidence.to_string(),
             "3 failed within 12ms: 2 refused, 1 timed out"
         );
-        assert_eq!((evidence.first, evidence.last), (start, Symptom::Refused));
+        assert_eq!(
+            (evidence.failures[0].at, evidence.last),
+            (start, Symptom::Refused)
+        );
     }
 
     #[test]
@@ -340,7 +358,10 @@ mod tests {
         let mut suspicion = Suspicion::default();
         for index in 0..100 {
             let at = after(start, index * 5_001);
-            assert_eq!(suspicion.observe(Symptom::Refused, &policy(), at), None);
+            assert_eq!(
+                suspicion.observe(failure(Symptom::Refused, at), &policy()),
+                None
+            );
         }
     }
 
@@ -350,15 +371,26 @@ mod tests {
         let mut suspicion = Suspicion::default();
         let mut told = 0;
         for _ in 0..100 {
-            told += usize::from(suspicion.observe(Symptom::Reset, &policy(), now).is_some());
+            told += usize::from(
+                suspicion
+                    .observe(failure(Symptom::Reset, now), &policy())
+                    .is_some(),
+            );
         }
         assert_eq!(told, 1);
         suspicion.heard();
         assert!(suspicion.is_clear(&policy(), now));
         for _ in 0..2 {
-            assert_eq!(suspicion.observe(Symptom::Reset, &policy(), now), None);
+            assert_eq!(
+                suspicion.observe(failure(Symptom::Reset, now), &policy()),
+                None
+            );
         }
-        assert!(suspicion.observe(Symptom::Reset, &policy(), now).is_some());
+        assert!(
+            suspicion
+                .observe(failure(Symptom::Reset, now), &policy())
+                .is_some()
+        );
     }
 
     /// When evidence is told, of a backend that fails a session each millisecond for `millis` and
@@ -369,7 +401,10 @@ mod tests {
         let mut told = Vec::new();
         for milli in 0..millis {
             let now = after(start, milli);
-            if suspicion.observe(Symptom::Reset, &policy(), now).is_some() {
+            if suspicion
+                .observe(failure(Symptom::Reset, now), &policy())
+                .is_some()
+            {
                 suspicion.dropped(&policy(), now);
                 told.push(milli);
             }
@@ -397,9 +432,9 @@ mod tests {
         assert!(suspicion.is_clear(&policy(), rested));
         suspicion.dropped(&policy(), rested);
         for _ in 0..2 {
-            suspicion.observe(Symptom::Reset, &policy(), after(rested, 50));
+            suspicion.observe(failure(Symptom::Reset, after(rested, 50)), &policy());
         }
-        let third = suspicion.observe(Symptom::Reset, &policy(), after(rested, 50));
+        let third = suspicion.observe(failure(Symptom::Reset, after(rested, 50)), &policy());
         assert!(third.is_some());
     }
 
@@ -476,7 +511,7 @@ mod tests {
                 at += gap;
                 all.push(at);
                 let recent = all.iter().filter(|&&it| at - it <= 1_000).count();
-                let told = suspicion.observe(Symptom::Refused, &policy, after(start, at));
+                let told = suspicion.observe(failure(Symptom::Refused, after(start, at)), &policy);
                 prop_assert_eq!(told.is_some(), recent >= failures as usize);
                 prop_assert!(suspicion.failures.len() <= failures as usize);
                 if told.is_some() {

@@ -229,6 +229,11 @@ impl Load {
             sum.connect_failures += tally.connect_failures.load(Ordering::Relaxed);
             sum.to_backend += tally.to_backend.load(Ordering::Relaxed);
             sum.to_client += tally.to_client.load(Ordering::Relaxed);
+            sum.moved += tally.moved.load(Ordering::Relaxed);
+            sum.hurt += tally.hurt.load(Ordering::Relaxed);
+            let latest = |latest: Moment, of: &AtomicU64| latest.max(of.load(Ordering::Relaxed));
+            sum.last_success = latest(sum.last_success, &tally.last_success);
+            sum.last_harm = latest(sum.last_harm, &tally.last_harm);
         }
         sum
     }
@@ -242,12 +247,33 @@ pub struct Tally {
     connect_failures: AtomicU64,
     to_backend: AtomicU64,
     to_client: AtomicU64,
+    moved: AtomicU64,
+    hurt: AtomicU64,
+    last_success: AtomicU64,
+    last_harm: AtomicU64,
 }
+
+/// When something was, in nanoseconds since an epoch that whoever writes and reads it agree on;
+/// 0 is never.
+pub type Moment = u64;
 
 impl Tally {
     /// A session connected to the backend.
-    pub fn connected(&self) {
+    pub fn connected(&self, at: Moment) {
         add(&self.sessions, 1);
+        self.last_success.store(at, Ordering::Relaxed);
+    }
+
+    /// A session that the backend had failed found another one.
+    pub fn moved_away(&self, at: Moment) {
+        add(&self.moved, 1);
+        self.last_harm.store(at, Ordering::Relaxed);
+    }
+
+    /// A session that the backend had failed found no other, or was broken while it ran.
+    pub fn hurt(&self, at: Moment) {
+        add(&self.hurt, 1);
+        self.last_harm.store(at, Ordering::Relaxed);
     }
 
     /// A connect to the backend failed.
@@ -281,6 +307,14 @@ pub struct TallySum {
     pub to_backend: u64,
     /// Bytes to clients.
     pub to_client: u64,
+    /// Sessions that it failed and that another backend took.
+    pub moved: u64,
+    /// Sessions that it failed and that were lost.
+    pub hurt: u64,
+    /// When a session last connected.
+    pub last_success: Moment,
+    /// When a session was last moved or hurt.
+    pub last_harm: Moment,
 }
 
 #[cfg(test)]
@@ -295,6 +329,23 @@ mod tests {
             Arc::new(Load::new(1)),
             Arc::new(DownFlag::default()),
         )
+    }
+
+    #[test]
+    fn a_worker_keeps_its_tally_on_one_cache_line() {
+        assert_eq!(size_of::<Tally>(), 64);
+    }
+
+    #[test]
+    fn the_sum_of_the_workers_knows_the_latest_moment() {
+        let load = Load::new(2);
+        load.tally(0).connected(7);
+        load.tally(1).connected(5);
+        load.tally(0).moved_away(8);
+        load.tally(1).hurt(9);
+        let sum = load.sum();
+        assert_eq!((sum.sessions, sum.moved, sum.hurt), (2, 1, 1));
+        assert_eq!((sum.last_success, sum.last_harm), (7, 9));
     }
 
     #[test]

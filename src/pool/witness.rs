@@ -23,6 +23,8 @@ pub struct Testimony {
     pub symptom: Symptom,
     /// When.
     pub at: Instant,
+    /// Since when it had been tried.
+    pub since: Instant,
 }
 
 /// The sessions' end. Clones share one queue.
@@ -40,13 +42,14 @@ pub fn testimonies() -> (Witness, Receiver<Testimony>) {
 }
 
 impl Witness {
-    /// Tells that `backend` has failed a session. Never waits.
-    pub fn tell(&self, backend: &Backend, symptom: Symptom) {
+    /// Tells that `backend` has failed a session, which had tried it `since` then. Never waits.
+    pub fn tell(&self, backend: &Backend, symptom: Symptom, since: Instant) {
         let testimony = Testimony {
             backend: backend.id().clone(),
             address: backend.address(),
             symptom,
             at: Instant::now(),
+            since,
         };
         if self.queue.try_send(testimony).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -78,11 +81,11 @@ mod tests {
             Arc::new(DownFlag::default()),
         );
         for _ in 0..MOST_UNHEARD + 3 {
-            witness.tell(&backend, Symptom::Refused);
+            witness.tell(&backend, Symptom::Refused, Instant::now());
         }
         assert_eq!(witness.dropped(), 3);
         assert_eq!(told.try_recv().unwrap().backend, *backend.id());
-        witness.tell(&backend, Symptom::Refused);
+        witness.tell(&backend, Symptom::Refused, Instant::now());
         assert_eq!(witness.dropped(), 3);
     }
 }

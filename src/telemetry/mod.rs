@@ -3,8 +3,11 @@
 //! [`logging`] is how any line reaches stderr without ever keeping a worker waiting; [`Record`] is
 //! the one line of a session.
 
+mod blame;
+mod clock;
 pub(crate) mod lines;
 pub mod logging;
 mod record;
 
+pub use clock::{instant, moment};
 pub use record::Record;

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::blame::Blame;
+use super::clock::moment;
 use crate::config::SessionLog;
 use crate::health::Symptom;
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
@@ -11,14 +13,17 @@ use crate::pool::{Door, Lease, Permit, Witness};
 /// What is known of a session so far.
 #[derive(Debug)]
 pub struct Record {
-    worker: u32,
+    /// Small, because thousands of sessions sit idle: there are at most 1024 workers …
+    worker: u16,
     client: ClientAddr,
     route: Door,
     log: SessionLog,
     started: Instant,
-    attempts: u32,
+    /// … and as many attempts as a session can remember.
+    attempts: u8,
     connected: Option<Duration>,
     lease: Option<Lease>,
+    blame: Blame,
     to_backend: u64,
     to_client: u64,
     ending: Option<Ending>,
@@ -29,7 +34,7 @@ impl Record {
     /// A session of `client` that starts now on `worker` and holds `permit` until its end.
     pub fn open(worker: usize, client: ClientAddr, route: Door, permit: Permit) -> Self {
         Self {
-            worker: worker as u32,
+            worker: worker as u16,
             client,
             log: route.service().snapshot().session_log,
             route,
@@ -37,6 +42,7 @@ impl Record {
             attempts: 0,
             connected: None,
             lease: None,
+            blame: Blame::default(),
             to_backend: 0,
             to_client: 0,
             ending: None,
@@ -61,12 +67,13 @@ impl Record {
 
     /// A backend is being tried; the one before, if any, is not counted any more.
     pub fn attempt(&mut self, lease: Lease) {
-        self.attempts += 1;
+        self.attempts = self.attempts.saturating_add(1);
         self.lease = Some(lease);
     }
 
-    /// The connect to the backend being tried failed; `witness` is told, unless the wait was unfair.
-    pub fn connect_failed(&self, cause: Cause, witness: Option<&Witness>) {
+    /// The connect to the backend being tried failed; `witness` is told, and since when it was tried,
+    /// unless the wait was unfair.
+    pub fn connect_failed(&mut self, cause: Cause, witness: Option<(&Witness, Instant)>) {
         if let Some(lease) = &self.lease {
             let load = lease.backend().load();
             load.tally(self.worker as usize).connect_failed();
@@ -74,21 +81,24 @@ impl Record {
             if cause != Cause::Exhausted {
                 load.penalise();
             }
-            if let (Some(witness), Some(symptom)) = (witness, Symptom::of_connect(cause)) {
-                witness.tell(lease.backend(), symptom);
+            if let Some(symptom) = Symptom::of_connect(cause) {
+                self.blame.put_on(load);
+                if let Some((witness, since)) = witness {
+                    witness.tell(lease.backend(), symptom, since);
+                }
             }
         }
     }
 
     /// The backend being tried is connected.
     pub fn connected(&mut self) {
-        self.connected = Some(self.started.elapsed());
+        let now = Instant::now();
+        self.connected = Some(now - self.started);
         if let Some(lease) = &self.lease {
-            lease
-                .backend()
-                .load()
-                .tally(self.worker as usize)
-                .connected();
+            let worker = self.worker as usize;
+            let load = lease.backend().load();
+            load.tally(worker).connected(moment(now));
+            self.blame.moved(worker);
         }
     }
 
@@ -110,6 +120,9 @@ impl Record {
     pub fn close(mut self, ending: Ending, witness: &Witness) {
         self.ending = Some(ending);
         self.judge(ending, witness);
+        if ending.phase == Phase::Connect && ending.who == Who::Backend {
+            self.blame.hurt(self.worker as usize);
+        }
     }
 
     /// A backend that takes sessions and hangs up without a byte is as broken as one that refuses
@@ -118,6 +131,10 @@ impl Record {
         if let Some(lease) = &self.lease
             && ending.phase == Phase::Relay
         {
+            if ending.who == Who::Backend && !ending.is_clean() {
+                let tally = lease.backend().load().tally(self.worker as usize);
+                tally.hurt(moment(Instant::now()));
+            }
             if self.to_client > 0 {
                 lease.backend().load().relent();
             } else if ending.who == Who::Backend
@@ -125,7 +142,7 @@ impl Record {
             {
                 lease.backend().load().penalise();
                 if ending.cause == Cause::Reset {
-                    witness.tell(lease.backend(), Symptom::Reset);
+                    witness.tell(lease.backend(), Symptom::Reset, Instant::now());
                 }
             }
         }

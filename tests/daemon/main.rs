@@ -11,6 +11,7 @@ mod support;
 
 mod alerts;
 mod endings;
+mod failover;
 mod health;
 mod idle;
 mod interop;

@@ -22,6 +22,10 @@ pub const EJECTION_OVER: &str = "ejection over";
 pub const ALERT_SENT: &str = "alert sent";
 /// `message` of an alert that was given up (`alert`, `events`, `attempts`, `error`).
 pub const ALERT_NOT_SENT: &str = "alert not sent";
+/// `message` of a failover that is over (`began`, `detected_ms`, `moved_ms`, `total_ms`).
+pub const FAILOVER: &str = "failover";
+/// `message` of one that the report remembers.
+pub const PAST_FAILOVER: &str = "past failover";
 /// `message` of a session's line.
 pub const SESSION: &str = "session";
 /// `message` when a stop begins.

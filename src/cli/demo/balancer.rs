@@ -50,6 +50,7 @@ impl Balancer {
                     Event::Missed { .. }
                     | Event::Transition { .. }
                     | Event::Ejection { .. }
+                    | Event::Failover(_)
                     | Event::Reloaded { .. }
                     | Event::Rejected { .. },
                 )

@@ -178,6 +178,7 @@ The rows count sessions: the demo's own clients open about fifty a second.
             Event::Listening { .. }
             | Event::Ready
             | Event::Ejection { .. }
+            | Event::Failover(_)
             | Event::Reloaded { .. }
             | Event::Rejected { .. } => {}
             Event::Missed {

@@ -133,7 +133,7 @@ impl Watch {
                 self.rejected = true;
                 notices.push(reload(Status::Firing, problems, now));
             }
-            Event::Listening { .. } | Event::Ready | Event::Missed { .. } => {}
+            Event::Listening { .. } | Event::Ready | Event::Missed { .. } | Event::Failover(_) => {}
         }
         notices.retain(|notice| config.tells_of(notice.event));
         notices

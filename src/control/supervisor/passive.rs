@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use crate::control::Event;
 use crate::control::probe::{Answer, TargetId};
-use crate::health::{Evidence, Spared, State, Verdict, may_remove};
+use crate::health::{Evidence, Failure, Spared, State, Verdict, may_remove};
 use crate::model::BackendId;
 use crate::pool::Testimony;
 
@@ -18,7 +18,9 @@ impl Supervisor {
             address,
             symptom,
             at,
+            since,
         } = testimony;
+        let failure = Failure { symptom, since, at };
         let Some(serving) = self.running.services.0.get(backend.service()) else {
             return;
         };
@@ -39,7 +41,7 @@ impl Supervisor {
             // Known already, or about an address that it had before.
             return;
         }
-        let Some(evidence) = case.suspicion.observe(symptom, policy, at) else {
+        let Some(evidence) = case.suspicion.observe(failure, policy) else {
             return;
         };
         if policy.confirm {
@@ -93,6 +95,7 @@ impl Supervisor {
                 load.set_ejected(false);
                 load.forgive();
             }
+            self.failovers.cut_short(&backend);
             self.count_again(&backend, None);
         }
     }
@@ -112,12 +115,16 @@ impl Supervisor {
         let Some(case) = self.cases.get_mut(backend) else {
             return;
         };
-        let time = case.ejection.eject(&policy, Instant::now());
-        case.suspicion.heard();
-        self.cases.reckon();
+        let now = Instant::now();
+        let time = case.ejection.eject(&policy, now);
         if let Some(load) = self.running.load(backend) {
             load.set_ejected(true);
         }
+        let started = self.started(backend, &target, Some(evidence), now);
+        if let Some(case) = self.cases.get_mut(backend) {
+            case.suspicion.heard();
+        }
+        self.cases.reckon();
         let written = humantime::format_duration(time);
         decided(
             backend,
@@ -126,6 +133,10 @@ impl Supervisor {
             &format_args!("out for {written}"),
         );
         self.count_again(backend, Some(time));
+        if let Some(started) = started {
+            let why = evidence.last.cause().into();
+            self.fail_over(backend, &target, why, Some(evidence), started, now);
+        }
     }
 
     /// Nothing comes of the evidence.

@@ -150,6 +150,7 @@ impl Supervisor {
         let stale = self
             .running
             .apply(staged, built, &self.workers, &self.prober);
+        self.failovers.reloaded(&stale);
         let limits = limits(&self.running.config, self.workers.count());
         limits.warn(&self.running.config);
         self.permits.set_limit(limits.max_connections);
