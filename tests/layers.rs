@@ -14,6 +14,7 @@ const ORDER: &[&str] = &[
     "health",
     "proxy_protocol",
     "config",
+    "discovery",
     "pool",
     "telemetry",
     "net",
@@ -26,7 +27,14 @@ const ORDER: &[&str] = &[
 ];
 
 /// Rooms that decide and do nothing else: everything they need to know comes in as an argument.
-const PURE: &[&str] = &["model", "strategy", "health", "proxy_protocol", "config"];
+const PURE: &[&str] = &[
+    "model",
+    "strategy",
+    "health",
+    "proxy_protocol",
+    "config",
+    "discovery",
+];
 
 /// What reaches for the world: the runtime, sockets, clocks, chance, the log, files.
 const IMPURE: &[&str] = &[

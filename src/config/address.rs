@@ -3,9 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::BackendAddress;
 use super::problem::shown;
 use super::value::Fault;
+use super::{BackendAddress, Family};
 
 /// An address to listen on: `ip:port` or `[v6]:port`; port 0 lets the kernel choose.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
@@ -77,6 +77,7 @@ pub(super) fn backend(text: &str) -> Result<BackendAddress, Fault> {
         Some(port) => Ok(BackendAddress::Name {
             host: host.to_ascii_lowercase().into(),
             port,
+            family: Family::Any,
         }),
         None if port.is_empty() => Err(wrong("has no port after the colon")),
         None => Err(bad_port(port, &wrong)),
@@ -95,7 +96,25 @@ pub(super) fn check(text: &str) -> Result<SocketAddr, Fault> {
         .help(format!(
             "for another port of the backend itself, write port = {port} in [service.health]"
         ))),
+        BackendAddress::Srv { .. } => Err(Fault::new("a check goes to an address")),
     }
+}
+
+/// A name that SRV records are asked for: `_service._proto.domain`.
+pub(super) fn srv(text: &str) -> Result<&str, Fault> {
+    let wrong = |why: &str| {
+        Fault::new(format!("\"{}\" {why}", shown(text)))
+            .allowed("allowed: a name such as _pg._tcp.example.org")
+    };
+    if let Some((name, port)) = text.rsplit_once(':')
+        && port_of(port).is_some()
+    {
+        return Err(
+            wrong("has a port, which the records say").help(format!("write \"{}\"", shown(name)))
+        );
+    }
+    hostname(text).map_err(&wrong)?;
+    Ok(text)
 }
 
 /// What goes wrong with addresses of either kind.
@@ -309,7 +328,8 @@ mod tests {
             backend("DB-1.my_net.internal.:5432"),
             Ok(BackendAddress::Name {
                 host: "db-1.my_net.internal.".into(),
-                port: 5432
+                port: 5432,
+                family: Family::Any
             })
         );
     }
@@ -353,6 +373,7 @@ mod tests {
                 let port = match address {
                     BackendAddress::Ip(address) => address.port(),
                     BackendAddress::Name { port, .. } => port,
+                    BackendAddress::Srv { .. } => unreachable!("an address has a port"),
                 };
                 prop_assert!(port > 0);
             }

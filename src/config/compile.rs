@@ -11,6 +11,8 @@ use toml::de::DeTable;
 
 use super::conflicts;
 use super::decode::Table;
+use super::discovery;
+use super::keys::Section;
 use super::problem::{Problem, Problems, Report};
 use super::service;
 use super::source::Source;
@@ -74,6 +76,17 @@ impl fmt::Display for Rejected {
 ///
 /// Every problem of the text, once at least one of them is an error.
 pub fn compile(source: &str, origin: &str) -> Result<Loaded, Rejected> {
+    let (config, warnings) = read(source, origin, &keys::ROOT, document)?;
+    Ok(Loaded { config, warnings })
+}
+
+/// Checks a text whose root is `section`, by `walk`: what it makes of it, and the warnings.
+pub(super) fn read<T>(
+    source: &str,
+    origin: &str,
+    section: &'static Section,
+    walk: impl FnOnce(&Table<'_>, &Source<'_>, &mut Problems) -> Option<T>,
+) -> Result<(T, Report), Rejected> {
     let source = Source::new(source);
     let mut problems = Problems::default();
     if let Some(at) = source.text().find('\0') {
@@ -94,18 +107,15 @@ pub fn compile(source: &str, origin: &str) -> Result<Loaded, Rejected> {
         DeTable::parse_recoverable(&mended).0
     };
     let mut meaning = Problems::default();
-    let root = Table::open(&keys::ROOT, tree.get_ref(), None, &mut meaning);
-    let config = document(&root, &source, &mut meaning);
+    let root = Table::open(section, tree.get_ref(), None, &mut meaning);
+    let walked = walk(&root, &source, &mut meaning);
     meaning.discard(|problem| doubt.covers(problem, &source));
     problems.append(meaning);
 
     let rejected = problems.errors() > 0;
     let report = problems.report(origin, &source);
-    match config {
-        Some(config) if !rejected => Ok(Loaded {
-            config,
-            warnings: report,
-        }),
+    match walked {
+        Some(walked) if !rejected => Ok((walked, report)),
         _ => Err(Rejected(report)),
     }
 }
@@ -113,6 +123,10 @@ pub fn compile(source: &str, origin: &str) -> Result<Loaded, Rejected> {
 fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> Option<Config> {
     let runtime = runtime(&root.table("runtime", &keys::RUNTIME, problems), problems);
     let log = log(&root.table("log", &keys::LOG, problems), problems);
+    let discovery = discovery::discovery(
+        &root.table("discovery", &keys::DISCOVERY, problems),
+        problems,
+    );
     admin(&root.table("admin", &keys::ADMIN, problems), problems);
 
     let tables = root.tables("service", &keys::SERVICE, problems);
@@ -147,6 +161,7 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
     Some(Config {
         runtime,
         log,
+        discovery,
         services: services.filter(|services| !services.is_empty())?,
         alerts: alerts?,
     })

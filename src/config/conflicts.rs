@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 
 use super::problem::{Problem, Problems, shown};
-use super::service::Draft;
+use super::service::{BackendDraft, Draft};
 use super::source::{Source, Span};
 use super::{BackendAddress, ListenConfig};
 
@@ -14,8 +14,9 @@ pub(super) fn check(drafts: &[Draft], source: &Source<'_>, problems: &mut Proble
     services(drafts, source, problems);
     listeners(drafts, source, problems);
     for draft in drafts {
-        backends(draft, source, problems);
-        loops(draft, problems);
+        backends(&draft.backends, source, problems);
+        let listen = draft.listen.iter().map(|(listen, _)| listen);
+        loops(listen, &draft.backends, problems);
     }
 }
 
@@ -36,10 +37,11 @@ fn services(drafts: &[Draft], source: &Source<'_>, problems: &mut Problems) {
     }
 }
 
-fn backends(draft: &Draft, source: &Source<'_>, problems: &mut Problems) {
+/// Backends of one service that have a name or an address in common.
+pub(super) fn backends(backends: &[BackendDraft], source: &Source<'_>, problems: &mut Problems) {
     let mut names: HashMap<&str, &Span> = HashMap::new();
     let mut addresses: HashMap<&BackendAddress, &Span> = HashMap::new();
-    for backend in &draft.backends {
+    for backend in backends {
         let mut twin = false;
         if let Some(name) = &backend.name {
             match names.entry(name) {
@@ -190,10 +192,14 @@ const TAKES: &str = "this dual-stack wildcard takes IPv4 too";
 
 /// A backend that is a listener of its own service: the first connection would multiply until the
 /// limit on connections stops it.
-fn loops(draft: &Draft, problems: &mut Problems) {
+pub(super) fn loops<'l>(
+    listen: impl Iterator<Item = &'l ListenConfig>,
+    backends: &[BackendDraft],
+    problems: &mut Problems,
+) {
     let mut any: Vec<(u16, bool, bool)> = Vec::new();
     let mut exact: HashMap<SocketAddr, ()> = HashMap::new();
-    for (listen, _) in &draft.listen {
+    for listen in listen {
         exact.insert(listen.address, ());
         let (ip, port) = (listen.address.ip(), listen.address.port());
         if ip.is_unspecified() {
@@ -203,7 +209,7 @@ fn loops(draft: &Draft, problems: &mut Problems) {
     any.sort_unstable();
     any.dedup();
     any.truncate(MOST_WILDCARDS);
-    for (address, span) in draft.backends.iter().filter_map(|it| it.address.as_ref()) {
+    for (address, span) in backends.iter().filter_map(|it| it.address.as_ref()) {
         let BackendAddress::Ip(address) = address else {
             continue;
         };

@@ -58,6 +58,11 @@ pub static ROOT: Section = Section {
     keys: &[
         key("runtime", Preset::Section, "the process as a whole"),
         key("log", Preset::Section, "what is logged, and how"),
+        key(
+            "discovery",
+            Preset::Section,
+            "how names that backends are behind are followed",
+        ),
         key("admin", Preset::Section, "the admin endpoint"),
         key(
             "service",
@@ -104,6 +109,39 @@ pub static LOG: Section = Section {
         ),
         key("format", Is("\"text\""), "how a line looks"),
         key("sessions", Is("\"failed\""), "which sessions get a line"),
+    ],
+};
+
+/// `[discovery]`
+pub static DISCOVERY: Section = Section {
+    path: "discovery",
+    header: "[discovery]",
+    keys: &[
+        key(
+            "resolvers",
+            Derived("those of /etc/resolv.conf"),
+            "the DNS servers to ask",
+        ),
+        key(
+            "timeout",
+            Is("\"2s\""),
+            "for one question to one server, which is asked twice",
+        ),
+        key(
+            "min_ttl",
+            Is("\"1s\""),
+            "an answer is used for at least this long",
+        ),
+        key(
+            "max_ttl",
+            Is("\"5m\""),
+            "an answer is used for at most this long",
+        ),
+        key(
+            "hold",
+            Is("\"30s\""),
+            "how long backends outlive an answer without an address",
+        ),
     ],
 };
 
@@ -177,6 +215,11 @@ pub static SERVICE: Section = Section {
             "passive",
             Preset::Section,
             "what failures of real sessions lead to",
+        ),
+        key(
+            "backends_file",
+            Off,
+            "a list of further backends that another program writes",
         ),
         key("backend", Preset::Section, "one server"),
     ],
@@ -286,7 +329,17 @@ pub static BACKEND: Section = Section {
             Derived("the address as written"),
             "unique within the service",
         ),
-        key("address", Required, "where it is"),
+        key("address", Required, "where it is, unless `srv` says so"),
+        key(
+            "srv",
+            Off,
+            "a name whose SRV records say where to connect, with weights and priorities",
+        ),
+        key(
+            "family",
+            Is("\"any\""),
+            "which addresses of a name become backends",
+        ),
         key(
             "weight",
             Is("1"),
@@ -350,7 +403,22 @@ pub static ALERT: Section = Section {
     ],
 };
 
+/// A file of backends, which another program writes.
+pub static LIST: Section = Section {
+    path: "",
+    header: "",
+    keys: &[key("backend", Preset::Section, "one server")],
+};
+
+/// `[[backend]]` of such a file: what may be written in the configuration may be written there.
+pub static LISTED: Section = Section {
+    path: "backend",
+    header: "[[backend]]",
+    keys: BACKEND.keys,
+};
+
 /// Every section there is, in the order of the reference file.
 pub static SECTIONS: &[&Section] = &[
-    &ROOT, &RUNTIME, &LOG, &ADMIN, &SERVICE, &TIMEOUTS, &HEALTH, &PASSIVE, &BACKEND, &ALERT,
+    &ROOT, &RUNTIME, &LOG, &DISCOVERY, &ADMIN, &SERVICE, &TIMEOUTS, &HEALTH, &PASSIVE, &BACKEND,
+    &ALERT,
 ];

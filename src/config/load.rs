@@ -15,9 +15,31 @@ use super::source::Source;
 ///
 /// That the file cannot be read, or every problem of its text.
 pub fn load(path: &Path) -> Result<Loaded, Rejected> {
+    let mut loaded = text(path, Some("name another file with -c PATH"), compile)?;
+    let beside = path.parent().unwrap_or(Path::new(""));
+    for service in &mut loaded.config.services {
+        if let Some(file) = &mut service.backends_file {
+            *file = beside.join(&*file).into();
+        }
+    }
+    Ok(loaded)
+}
+
+/// What `compile` makes of the text of a file; `missing` is the help for one that is not there.
+pub(super) fn text<T>(
+    path: &Path,
+    missing: Option<&'static str>,
+    compile: impl FnOnce(&str, &str) -> Result<T, Rejected>,
+) -> Result<T, Rejected> {
     let origin = path.display().to_string();
     let bytes = read(path).map_err(|unreadable| {
-        let help = unreadable.help();
+        let help = match unreadable {
+            Unreadable::Missing => missing,
+            Unreadable::Forbidden
+            | Unreadable::Irregular(_)
+            | Unreadable::TooLarge
+            | Unreadable::Failed(_) => unreadable.help(),
+        };
         let problem = Problem::error(unreadable.to_string());
         Rejected::because(
             &origin,
@@ -51,10 +73,9 @@ enum Unreadable {
 impl Unreadable {
     fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Missing => Some("name another file with -c PATH"),
             Self::Forbidden => Some("the user that runs ballast needs to read it"),
             Self::TooLarge => Some("is this the right file?"),
-            Self::Irregular(_) | Self::Failed(_) => None,
+            Self::Missing | Self::Irregular(_) | Self::Failed(_) => None,
         }
     }
 }

@@ -11,8 +11,10 @@ mod alert;
 mod compile;
 mod conflicts;
 mod decode;
+mod discovery;
 mod health;
 pub mod keys;
+mod listed;
 mod load;
 mod passive;
 pub mod plan;
@@ -27,6 +29,7 @@ mod value;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +38,8 @@ use crate::strategy::{Entry, Parameters};
 
 pub use alert::{AlertConfig, AlertTarget, Effort, Exec, Flapping, Occasion, Pace, Webhook};
 pub use compile::{Loaded, Rejected, compile};
+pub use discovery::DiscoveryConfig;
+pub use listed::{Listed, load_listed};
 pub use load::load;
 pub use plan::{ListenerId, Plan, listeners};
 pub use problem::{Problem, Report, Severity};
@@ -48,6 +53,8 @@ pub struct Config {
     pub runtime: RuntimeConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// `[discovery]`
+    pub discovery: DiscoveryConfig,
     /// `[[service]]`, in the order of the file.
     pub services: Vec<ServiceConfig>,
     /// `[[alert]]`, in the order of the file.
@@ -69,6 +76,7 @@ impl Config {
                 format: LogFormat::Text,
                 sessions: SessionLog::Failed,
             },
+            discovery: DiscoveryConfig::default(),
             services: Vec::new(),
             alerts: Vec::new(),
         }
@@ -182,7 +190,10 @@ pub struct ServiceConfig {
     pub serving: Rules,
     /// `[service.passive]`
     pub passive: Passive,
-    /// At least one, in the order of the file.
+    /// A list of further backends that another program writes; `load` makes a relative path one
+    /// beside the configuration.
+    pub backends_file: Option<Arc<Path>>,
+    /// In the order of the file; at least one where there is no `backends_file`.
     pub backends: Vec<BackendConfig>,
 }
 
@@ -252,20 +263,42 @@ pub struct BackendConfig {
 pub enum BackendAddress {
     /// `ip:port` or `[v6]:port`
     Ip(SocketAddr),
-    /// `name:port`, resolved at start and at each reload.
+    /// `name:port`: every address of the name, followed as it changes.
     Name {
         /// The name to look up.
         host: Arc<str>,
         /// The port to connect to.
         port: u16,
+        /// The addresses that count.
+        family: Family,
     },
+    /// `srv`: every address of every target that the records name, with their ports.
+    Srv {
+        /// The name to look up, such as `_pg._tcp.example.org`.
+        name: Arc<str>,
+        /// The addresses that count.
+        family: Family,
+    },
+}
+
+/// `family` of a backend
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    #[default]
+    Any,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
 }
 
 impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(address) => write!(f, "{address}"),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Name { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Srv { name, .. } => f.write_str(name),
         }
     }
 }

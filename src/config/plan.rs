@@ -113,7 +113,8 @@ impl fmt::Display for Plan {
 }
 
 impl<T: Clone + Eq + Hash> Changes<T> {
-    fn between<V: PartialEq>(
+    /// What became of the things in `old`.
+    pub fn between<V: PartialEq>(
         old: impl Iterator<Item = (T, V)>,
         new: impl Iterator<Item = (T, V)>,
     ) -> Self {
@@ -215,6 +216,7 @@ fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
             "runtime.resolve_timeout",
             was.resolve_timeout != is.resolve_timeout,
         ),
+        ("discovery", old.discovery != new.discovery),
         ("log.level", old.log.level != new.log.level),
         ("log.sessions", old.log.sessions != new.log.sessions),
     ]

@@ -2,6 +2,7 @@
 //! [`conflicts`](super::conflicts)'s business.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::address;
@@ -14,7 +15,9 @@ use super::problem::{Problem, Problems};
 use super::serving;
 use super::source::Span;
 use super::value::{self, written};
-use super::{BackendAddress, BackendConfig, ListenConfig, RelayMode, ServiceConfig, Timeouts};
+use super::{
+    BackendAddress, BackendConfig, Family, ListenConfig, RelayMode, ServiceConfig, Timeouts,
+};
 use crate::health::{Check, Passive, Policy, Rules};
 use crate::strategy::{self, Entry, Parameters, Skip};
 
@@ -24,6 +27,7 @@ pub(super) struct Draft {
     pub(super) name: Option<(Arc<str>, Span)>,
     pub(super) listen: Vec<(ListenConfig, Span)>,
     pub(super) backends: Vec<BackendDraft>,
+    backends_file: Option<Arc<Path>>,
     strategy: Option<&'static Entry>,
     ipv6_prefix: u8,
     backlog: u32,
@@ -57,16 +61,7 @@ impl Draft {
         let backends: Vec<BackendConfig> = self
             .backends
             .into_iter()
-            .map(|draft| {
-                Some(BackendConfig {
-                    name: draft.name?,
-                    address: draft.address?.0,
-                    weight: draft.weight,
-                    priority: draft.priority,
-                    enabled: draft.enabled,
-                    check_address: draft.check_address,
-                })
-            })
+            .map(BackendDraft::finish)
             .collect::<Option<_>>()?;
         Some(ServiceConfig {
             name: self.name?.0,
@@ -84,7 +79,22 @@ impl Draft {
             health: self.health,
             serving: self.serving,
             passive: self.passive,
+            backends_file: self.backends_file,
             backends,
+        })
+    }
+}
+
+impl BackendDraft {
+    /// The backend, if nothing that it needs is missing.
+    pub(super) fn finish(self) -> Option<BackendConfig> {
+        Some(BackendConfig {
+            name: self.name?,
+            address: self.address?.0,
+            weight: self.weight,
+            priority: self.priority,
+            enabled: self.enabled,
+            check_address: self.check_address,
         })
     }
 }
@@ -103,14 +113,15 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         problems.add(missing(table, "this service has no name").help("write name = \"web\""));
     }
     let (strategy, ipv6_prefix) = strategy(table, problems);
+    let backends_file = table.parsed("backends_file", problems, backends_file);
     let backends: Vec<BackendDraft> = {
         let tables = table.tables("backend", &keys::BACKEND, problems);
-        if tables.is_empty()
+        let none = tables.is_empty()
             && table
                 .get("backend")
                 .is_some_and(|it| it.get_ref().is_array())
-            || table.lacks("backend")
-        {
+            || table.lacks("backend");
+        if none && table.lacks("backends_file") {
             problems.add(
                 missing(table, format!("{} has no backend", called(name.as_ref())))
                     .help("a backend begins with [[service.backend]] and needs an address"),
@@ -122,7 +133,10 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
             .map(|table| backend(table, problems))
             .collect()
     };
-    if !backends.is_empty() && backends.iter().all(|backend| !backend.enabled) {
+    if !backends.is_empty()
+        && backends.iter().all(|backend| !backend.enabled)
+        && backends_file.is_none()
+    {
         let mut problem = Problem::warning(format!(
             "no backend of {} is enabled",
             called(name.as_ref())
@@ -131,13 +145,18 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         problems.add(problem.label("every connection will be refused"));
     }
     let serving = serving::rules(table, problems);
-    let priorities = backends.iter().map(|backend| backend.priority);
-    serving::tiers(table, &serving, priorities, problems);
+    // How many there are of a name, and of which priority, is not known here.
+    let is_fixed = |it: &BackendDraft| matches!(it.address, Some((BackendAddress::Ip(_), _)));
+    if backends_file.is_none() && backends.iter().all(is_fixed) {
+        let priorities = backends.iter().map(|backend| backend.priority);
+        serving::tiers(table, &serving, priorities, problems);
+    }
     let (check, health) = health::health(&table.table("health", &keys::HEALTH, problems), problems);
     Draft {
         listen: listen(table, name.as_ref(), problems),
         name,
         backends,
+        backends_file,
         strategy,
         ipv6_prefix,
         backlog: table
@@ -271,7 +290,11 @@ fn strategy(table: &Table<'_>, problems: &mut Problems) -> (Option<&'static Entr
 }
 
 /// One warning for all the weights of a service that its strategy ignores.
-fn weights(tables: &[Table<'_>], strategy: Option<&'static Entry>, problems: &mut Problems) {
+pub(super) fn weights(
+    tables: &[Table<'_>],
+    strategy: Option<&'static Entry>,
+    problems: &mut Problems,
+) {
     let Some(entry) = strategy.filter(|entry| !entry.weighted) else {
         return;
     };
@@ -329,17 +352,85 @@ fn timeouts(table: &Table<'_>, problems: &mut Problems) -> Timeouts {
     timeouts
 }
 
-fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraft {
-    if table.lacks("address") {
+/// A path as far as its text tells.
+fn backends_file(text: &str) -> Result<Arc<Path>, value::Fault> {
+    if text.is_empty() || text.contains('\0') || text.ends_with('/') {
+        return Err(value::Fault::new("`backends_file` does not name a file")
+            .allowed("allowed: a path, relative to the directory of this file or from \"/\""));
+    }
+    Ok(Arc::from(Path::new(text)))
+}
+
+/// Where a backend is, with the place that says so, and that place as written.
+type Located<'t> = (
+    Option<(BackendAddress, Span)>,
+    &'static str,
+    Option<&'t str>,
+);
+
+fn located<'t>(table: &Table<'t>, problems: &mut Problems) -> Located<'t> {
+    if table.lacks("address") && table.lacks("srv") {
         problems.add(
             missing(table, "this backend has no address")
                 .help("write address = \"10.0.0.11:8080\", or a name and a port"),
         );
     }
-    let address = table
-        .parsed("address", problems, address::backend)
-        .and_then(|address| Some((address, table.span_of("address")?)));
-    let written = table.get("address").and_then(|it| it.get_ref().as_str());
+    let family = table.choice("family", FAMILIES, problems);
+    let which = family.unwrap_or_default();
+    let text = |key| table.get(key).and_then(|it| it.get_ref().as_str());
+    if let Some(span) = table.span_of("srv") {
+        if table.get("address").is_some() {
+            problems.add(
+                Problem::error("this backend has an `address` and a `srv`")
+                    .at(span.clone())
+                    .label("the records of `srv` say where to connect")
+                    .help("keep one of them"),
+            );
+        }
+        if let Some(weight) = table.span_of("weight") {
+            problems.add(
+                Problem::error("this backend has a `weight` and a `srv`")
+                    .at(weight)
+                    .label("the records of `srv` say how much each one weighs")
+                    .help("leave `weight` out"),
+            );
+        }
+        if let Some(priority) = table.span_of("priority") {
+            problems.add(
+                Problem::error("this backend has a `priority` and a `srv`")
+                    .at(priority)
+                    .label("the records of `srv` say who comes first")
+                    .help("leave `priority` out"),
+            );
+        }
+        let name = table.parsed("srv", problems, address::srv);
+        let name = name.map(|name| Arc::from(name.to_ascii_lowercase()));
+        let address = name.map(|name| BackendAddress::Srv {
+            name,
+            family: which,
+        });
+        return (address.map(|it| (it, span)), "srv", text("srv"));
+    }
+    let mut address = table.parsed("address", problems, address::backend);
+    match &mut address {
+        Some(BackendAddress::Name { family, .. }) => *family = which,
+        Some(BackendAddress::Ip(ip)) => {
+            if let Some(span) = table.span_of("family") {
+                problems.add(
+                    Problem::warning("`family` has no effect here")
+                        .at(span)
+                        .label(format!("{ip} is not a name")),
+                );
+            }
+        }
+        Some(BackendAddress::Srv { .. }) | None => {}
+    }
+    let address = address.and_then(|address| Some((address, table.span_of("address")?)));
+    (address, "address", text("address"))
+}
+
+pub(super) fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraft {
+    let (address, key, written) = located(table, problems);
     let named = table.get("name").is_some();
     let name = match named {
         true => table.parsed("name", problems, value::name).map(Arc::from),
@@ -348,7 +439,7 @@ fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraft {
     BackendDraft {
         name,
         name_span: table
-            .span_of(if named { "name" } else { "address" })
+            .span_of(if named { "name" } else { key })
             .unwrap_or_default(),
         named,
         address,
@@ -361,6 +452,11 @@ fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraft {
     }
 }
 
+const FAMILIES: &[(&str, Family)] = &[
+    ("any", Family::Any),
+    ("ipv4", Family::V4),
+    ("ipv6", Family::V6),
+];
 const DEFAULT_STRATEGY: &str = "round-robin";
 const HASHING_STRATEGY: &str = "source-hash";
 const DEFAULT_IPV6_PREFIX: u8 = 64;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::probe::TargetId;
 use super::reload::Staged;
-use super::services::Loads;
+use super::services::{Loads, Members};
 use crate::health::{Ejection, Evidence, Passive, Suspicion};
 use crate::model::BackendId;
 
@@ -102,10 +102,24 @@ impl Cases {
     /// Drops what a new configuration has made void: a backend that is gone, that has another
     /// address or check, or whose sessions may not take it out any more.
     pub(super) fn review(&mut self, staged: &Staged, loads: &Loads) {
+        self.drop_void(|service| staged.members(service), |_| true, loads);
+    }
+
+    /// The same, of one service with other members.
+    pub(super) fn review_service(&mut self, service: &str, members: &Members, loads: &Loads) {
+        self.drop_void(|_| Some(members), |it| it == service, loads);
+    }
+
+    fn drop_void<'m>(
+        &mut self,
+        members: impl Fn(&str) -> Option<&'m Members>,
+        concerned: impl Fn(&str) -> bool,
+        loads: &Loads,
+    ) {
         self.of.retain(|id, case| {
-            let holds = staged.members(id.service()).is_some_and(|members| {
+            let holds = members(id.service()).is_some_and(|members| {
                 members.passive().enabled && members.target(id) == Some(&case.target)
-            });
+            }) || !concerned(id.service());
             if !holds && let Some(load) = loads.find(id) {
                 load.set_ejected(false);
             }

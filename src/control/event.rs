@@ -44,7 +44,7 @@ pub enum Event {
         after: Duration,
         /// Backends that may serve now.
         eligible: usize,
-        /// Backends in the file.
+        /// All backends of the service.
         configured: usize,
     },
     /// A backend is kept out for a time because its sessions failed, or returns from that.

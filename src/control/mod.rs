@@ -3,14 +3,17 @@
 //!
 //! Read [`run`] in `supervisor` first: it starts everything and is the one loop. `reload` is how a
 //! configuration takes effect, the first one included; `targets` is what is known of each address;
-//! `probe` asks them; `prepare` does beside the loop what may take time; `alerts` tells the
-//! world, from a thread of its own.
+//! `probe` asks them; `prepare` does beside the loop what may take time; `discovery` finds backends that
+//! come and go between reloads, and `membership` takes them in; `alerts` tells the world, from a
+//! thread of its own.
 
 mod alerts;
 mod cases;
+mod discovery;
 mod event;
 mod failovers;
 mod limits;
+mod membership;
 pub mod notify;
 mod prepare;
 mod probe;

@@ -2,124 +2,130 @@
 //! block, so it runs beside the control thread.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use super::discovery::{Answers, Asker, Seen, ask_all};
+use crate::config::{BackendConfig, Listed, Loaded, Rejected, load, load_listed};
+use crate::discovery::{Question, questions};
 
-use crate::config::{BackendAddress, Config, Loaded, load};
-
-/// Look-ups that run at a time.
-const AT_A_TIME: usize = 16;
-
-/// `name:port`, as it is written.
-pub(super) type Name = (Arc<str>, u16);
-
-/// A configuration and the addresses of its names; a name without one did not resolve in time.
+/// A configuration with everything it refers to.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) loaded: Loaded,
-    pub(super) addresses: HashMap<Name, SocketAddr>,
+    /// The files of backends.
+    pub(super) lists: Lists,
+    /// The answers to questions that nobody followed yet; one without an answer was not asked in time.
+    pub(super) answers: Answers,
+    /// Who asks from now on.
+    pub(super) asker: Asker,
 }
 
-/// Reads, compiles and resolves. A name that still has the address in `known` keeps it, however the
-/// answer is ordered.
+/// A file of backends, as it was last used.
+#[derive(Clone, Debug)]
+pub(super) struct List {
+    pub(super) path: Arc<Path>,
+    pub(super) seen: Seen,
+    pub(super) backends: Vec<BackendConfig>,
+}
+
+/// By service.
+pub(super) type Lists = HashMap<Arc<str>, List>;
+
+/// What discovery knows already; a reload keeps it.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// A file that cannot be used any more stands for its last good list.
+    pub(super) lists: Lists,
+    /// Names that are followed need not be asked for.
+    pub(super) questions: HashSet<Question>,
+}
+
+/// Reads, compiles and resolves.
 ///
 /// # Errors
-/// Every problem of the file. A name that does not resolve is none.
-pub(super) async fn prepare(
-    path: Arc<Path>,
-    known: HashMap<Name, SocketAddr>,
-) -> Result<Prepared, Vec<String>> {
-    let loaded = match tokio::task::spawn_blocking(move || load(&path)).await {
-        Ok(loaded) => loaded.map_err(|rejected| rejected.lines())?,
-        // The panic itself is logged; what runs goes on.
-        Err(_) => return Err(vec!["internal error while reading the file".into()]),
-    };
-    let addresses = resolve(&loaded.config, &known).await;
-    Ok(Prepared { loaded, addresses })
-}
-
-/// Asks the system's resolver for every name, within `runtime.resolve_timeout` for all together.
-/// Takes the address in `known` while it is among the answers or there is none, else the first.
-pub(super) async fn resolve(
-    config: &Config,
-    known: &HashMap<Name, SocketAddr>,
-) -> HashMap<Name, SocketAddr> {
-    let names = names(config);
-    let found = resolve_names(names.clone(), config.runtime.resolve_timeout).await;
-    names
-        .into_iter()
-        .filter_map(|name| {
-            let known = known.get(&name);
-            let address = match found.get(&name) {
-                Some(found) => known.filter(|it| found.contains(it)).or(found.first()),
-                None => known,
-            };
-            Some((name, *address?))
-        })
-        .collect()
-}
-
-fn names(config: &Config) -> HashSet<Name> {
-    let backends = config.services.iter().flat_map(|service| &service.backends);
-    backends
-        .filter_map(|backend| match &backend.address {
-            BackendAddress::Ip(_) => None,
-            BackendAddress::Name { host, port } => Some((Arc::clone(host), *port)),
-        })
-        .collect()
-}
-
-async fn resolve_names(names: HashSet<Name>, limit: Duration) -> HashMap<Name, Vec<SocketAddr>> {
-    let deadline = Instant::now() + limit;
-    let at_a_time = Arc::new(Semaphore::new(AT_A_TIME));
-    let mut lookups = JoinSet::new();
-    for name in names {
-        let at_a_time = Arc::clone(&at_a_time);
-        lookups.spawn(async move {
-            let _turn = at_a_time.acquire_owned().await;
-            let (host, port) = name.clone();
-            let found = tokio::task::spawn_blocking(move || {
-                (&*host, port).to_socket_addrs().map(Vec::from_iter)
-            });
-            (name, found.await)
-        });
-    }
-    let mut addresses = HashMap::new();
-    while let Ok(Some(lookup)) = timeout_at(deadline, lookups.join_next()).await {
-        match lookup {
-            Ok((name, Ok(Ok(found)))) => {
-                addresses.insert(name, found);
-            }
-            Ok(((host, _), Ok(Err(error)))) => {
-                tracing::debug!(%host, %error, "name look-up failed")
-            }
-            Ok((_, Err(_))) | Err(_) => {}
+/// Every problem of the file. A name that does not resolve is none, nor is a bad list of backends.
+pub(super) async fn prepare(path: Arc<Path>, known: Known) -> Result<Box<Prepared>, Vec<String>> {
+    match tokio::task::spawn_blocking(move || load(&path)).await {
+        Ok(loaded) => {
+            let loaded = loaded.map_err(|rejected| rejected.lines())?;
+            Ok(Box::new(complete(loaded, known).await))
         }
+        // The panic itself is logged; what runs goes on.
+        Err(_) => Err(vec!["internal error while reading the file".into()]),
     }
-    addresses
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_local_name_resolves_and_a_bad_one_does_not() {
-        let names = HashSet::from([("localhost".into(), 80), ("no..such".into(), 80)]);
-        let addresses = resolve_names(names, Duration::from_secs(10)).await;
-        assert!(addresses[&("localhost".into(), 80)][0].ip().is_loopback());
-        assert_eq!(addresses.len(), 1);
+/// Reads the files that a configuration refers to, and asks for its names within
+/// `runtime.resolve_timeout` for all together.
+pub(super) async fn complete(loaded: Loaded, known: Known) -> Prepared {
+    let Known { lists, questions } = known;
+    let asker = Asker::new(loaded.config.discovery.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let lists = read_lists(&loaded, lists);
+        (loaded, lists)
+    });
+    let (loaded, lists) = match read.await {
+        Ok(read) => read,
+        // Nothing can be applied without the configuration, which went down with it.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    };
+    let config = &loaded.config;
+    let backends = config.services.iter().flat_map(|it| &it.backends);
+    let listed = lists.values().flat_map(|it| &it.backends);
+    let mut new: HashSet<Question> = self::questions(backends.chain(listed)).collect();
+    new.retain(|question| !questions.contains(question));
+    let answers = ask_all(new, &asker, config.runtime.resolve_timeout).await;
+    Prepared {
+        loaded,
+        lists,
+        answers,
+        asker,
     }
+}
 
-    #[tokio::test]
-    async fn no_time_means_no_addresses() {
-        let names = HashSet::from([("localhost".into(), 80)]);
-        assert!(resolve_names(names, Duration::ZERO).await.len() <= 1);
+fn read_lists(loaded: &Loaded, mut known: Lists) -> Lists {
+    let mut lists = Lists::new();
+    for service in &loaded.config.services {
+        let Some(path) = &service.backends_file else {
+            continue;
+        };
+        let seen = Seen::at(path);
+        let backends = match load_listed(path, service) {
+            Ok(listed) => {
+                tell_warnings(&service.name, &listed);
+                listed.backends
+            }
+            Err(rejected) => {
+                tell_rejected(&service.name, &rejected);
+                let last = known
+                    .remove(&service.name)
+                    .filter(|last| last.path == *path);
+                last.map(|last| last.backends).unwrap_or_default()
+            }
+        };
+        let list = List {
+            path: Arc::clone(path),
+            seen,
+            backends,
+        };
+        lists.insert(Arc::clone(&service.name), list);
     }
+    lists
+}
+
+/// Says what is odd in a file of backends.
+pub(super) fn tell_warnings(service: &Arc<str>, listed: &Listed) {
+    for warning in listed.warnings.lines() {
+        tracing::warn!(%service, "{warning}");
+    }
+}
+
+/// Says why a file of backends is not used.
+pub(super) fn tell_rejected(service: &Arc<str>, rejected: &Rejected) {
+    tracing::error!(
+        %service,
+        problems = rejected.lines().join("; "),
+        "backends file rejected: the last list stays"
+    );
 }

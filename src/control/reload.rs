@@ -10,9 +10,11 @@ use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
-use super::prepare::{Name, Prepared};
+use super::discovery::{Answers, Asker};
+use super::membership::{Endpoints, concrete};
+use super::prepare::{Lists, Prepared};
 use super::probe::{Prober, TargetId};
-use super::services::{Blueprint, Built, Loads, Members, Services, Serving, User, members};
+use super::services::{Blueprint, Built, Loads, Members, Services, Serving, User};
 use super::targets::Targets;
 use crate::config::{Config, ListenerId, listeners};
 use crate::model::{BackendId, Load};
@@ -40,7 +42,10 @@ pub(super) struct Running {
     listeners: HashMap<ListenerId, Listening>,
     /// Listeners that were closed, and when.
     emptying: Vec<(Claim, Instant)>,
-    addresses: HashMap<Name, SocketAddr>,
+    /// The files of backends.
+    pub(super) lists: Lists,
+    /// Where names lead.
+    pub(super) endpoints: Endpoints,
     pub(super) loads: Loads,
     /// Counts configurations.
     pub(super) epoch: u64,
@@ -76,7 +81,13 @@ impl Staged {
         self.members.get(service)
     }
 
-    /// Backends whose name has no address, now or before, with the name.
+    /// What discovery is to go on with: answers, and who asks.
+    pub(super) fn take_findings(&mut self) -> (Answers, Asker) {
+        let answers = std::mem::take(&mut self.prepared.answers);
+        (answers, self.prepared.asker.clone())
+    }
+
+    /// Backends whose name has no address, now or before.
     pub(super) fn unresolved(&self) -> impl Iterator<Item = &BackendId> {
         self.members.values().flat_map(Members::unresolved)
     }
@@ -92,7 +103,8 @@ impl Running {
             users: HashMap::new(),
             listeners: HashMap::new(),
             emptying: Vec::new(),
-            addresses: HashMap::new(),
+            lists: Lists::new(),
+            endpoints: Endpoints::new(),
             loads: Loads::new(workers),
             epoch: 0,
         }
@@ -109,7 +121,18 @@ impl Running {
     ) -> Result<(Staged, Vec<Blueprint>), Vec<BindError>> {
         let config = &prepared.loaded.config;
         let bound = self.bind(config, workers)?;
-        let members = members(config, &prepared.addresses, &mut self.loads);
+        // Nobody followed these names, so what is known of them is not better.
+        for (question, (memory, _)) in &prepared.answers {
+            let endpoints = memory.endpoints().to_vec();
+            self.endpoints.insert(question.clone(), endpoints);
+        }
+        let mut members = HashMap::with_capacity(config.services.len());
+        for service in &config.services {
+            let list = prepared.lists.get(&service.name);
+            let concrete = concrete(service, list, &self.endpoints);
+            let its = Members::new(concrete, config.log.sessions, &mut self.loads);
+            members.insert(Arc::clone(&service.name), its);
+        }
         let mut users: HashMap<_, Vec<_>> = HashMap::new();
         let mut heirs = Vec::new();
         for (service, its) in &members {
@@ -232,7 +255,7 @@ impl Running {
         }
         self.services = Services(services);
         self.config = self.in_force(prepared.loaded.config);
-        self.addresses = prepared.addresses;
+        self.lists = prepared.lists;
         self.users = users;
         let wanted = &self.users;
         self.targets.retain(|id| wanted.contains_key(id));
@@ -257,11 +280,6 @@ impl Running {
             }
         }
         config
-    }
-
-    /// Addresses that names have, or had last.
-    pub(super) fn addresses(&self) -> &HashMap<Name, SocketAddr> {
-        &self.addresses
     }
 
     fn switch_listeners(

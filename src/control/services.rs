@@ -1,16 +1,14 @@
 //! What control holds of each service, and the blueprints from which snapshots are built beside it.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Standing;
 use super::failovers::Harm;
-use super::prepare::Name;
 use super::probe::TargetId;
 use super::targets::{Target, Targets};
-use crate::config::{BackendAddress, Config, ServiceConfig, SessionLog};
+use crate::config::{BackendAddress, ServiceConfig, SessionLog};
 use crate::health::{self, AdminView, HealthView, Passive, State, roster};
 use crate::model::{Backend, BackendId, Load};
 use crate::pool::{Service, Snapshot};
@@ -47,9 +45,24 @@ impl Loads {
     pub(super) fn prune(&mut self) {
         self.of.retain(|_, load| Arc::strong_count(load) > 1);
     }
+
+    /// Like [`Loads::prune`], once there are more than `most` beyond those that are held: a name server that
+    /// answers with some of its records in turn has the same backends leave and return all the time.
+    pub(super) fn prune_beyond(&mut self, most: usize) {
+        if self.of.len() <= most {
+            return;
+        }
+        let held = |load: &Arc<Load>| Arc::strong_count(load) > 1;
+        if self.of.values().filter(|load| !held(load)).count() > most {
+            self.prune();
+        }
+    }
+
+    /// Identities without a member that are remembered between reloads.
+    pub(super) const MOST_FORMER: usize = 4096;
 }
 
-/// A backend of the file, with the address that its name has now.
+/// A backend of the service.
 #[derive(Debug)]
 struct Member {
     id: BackendId,
@@ -100,20 +113,14 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// The backends of `config`, each with its counters, and with its address if it has one.
-    pub(super) fn new(
-        config: &ServiceConfig,
-        session_log: SessionLog,
-        addresses: &HashMap<Name, SocketAddr>,
-        loads: &mut Loads,
-    ) -> Self {
+    /// The backends of `config`, each with its counters. One whose address is still a name has none:
+    /// the name leads nowhere.
+    pub(super) fn new(config: ServiceConfig, session_log: SessionLog, loads: &mut Loads) -> Self {
         let member = |backend: &crate::config::BackendConfig| {
             let id = BackendId::new(Arc::clone(&config.name), Arc::clone(&backend.name));
             let address = match &backend.address {
                 BackendAddress::Ip(address) => Some(*address),
-                BackendAddress::Name { host, port } => {
-                    addresses.get(&(Arc::clone(host), *port)).copied()
-                }
+                BackendAddress::Name { .. } | BackendAddress::Srv { .. } => None,
             };
             let target = address.map(|address| TargetId {
                 address,
@@ -137,9 +144,14 @@ impl Members {
         };
         Self {
             all: config.backends.iter().map(member).collect(),
-            config: config.clone(),
+            config,
             session_log,
         }
+    }
+
+    /// The service, with the backends that it has now.
+    pub(super) fn config(&self) -> &ServiceConfig {
+        &self.config
     }
 
     /// Every check that these backends need, by backend.
@@ -197,7 +209,7 @@ impl Members {
         member.target.as_ref()
     }
 
-    /// Backends in the file.
+    /// All of them.
     pub(super) fn configured(&self) -> usize {
         self.all.len()
     }
@@ -310,7 +322,7 @@ pub(super) struct Serving {
 pub(super) struct Services(pub(super) HashMap<Arc<str>, Serving>);
 
 impl Services {
-    /// Services, backends that may serve, and backends in the file.
+    /// Services, backends that may serve, and all backends.
     pub(super) fn count(&self) -> (usize, usize, usize) {
         let (mut eligible, mut configured) = (0, 0);
         for serving in self.0.values() {
@@ -329,18 +341,4 @@ impl Services {
         };
         self.0.iter().map(of).collect()
     }
-}
-
-/// The backends of a whole configuration.
-pub(super) fn members(
-    config: &Config,
-    addresses: &HashMap<Name, SocketAddr>,
-    loads: &mut Loads,
-) -> HashMap<Arc<str>, Members> {
-    let log = config.log.sessions;
-    let of = |service: &ServiceConfig| {
-        let members = Members::new(service, log, addresses, loads);
-        (Arc::clone(&service.name), members)
-    };
-    config.services.iter().map(of).collect()
 }

@@ -3,11 +3,11 @@
 //! It waits for orders, verdicts, finished builds and the tick, and acts on each at once: whatever
 //! may take time (reading, resolving, laying out tables) runs beside it and comes back as a message.
 
+mod discovering;
 mod failing_over;
 mod passive;
 mod reloading;
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +21,11 @@ use tokio_util::task::TaskTracker;
 use self::reloading::{Reload, build};
 use super::alerts::Alerts;
 use super::cases::Cases;
+use super::discovery::Discovery;
 use super::failovers::{self, Failovers};
 use super::limits::limits;
 use super::notify::Notify;
-use super::prepare::{Prepared, resolve};
+use super::prepare::{Known, complete};
 use super::probe::{Probed, Prober, TargetId};
 use super::reload::Running;
 use super::services::{Built, User};
@@ -106,6 +107,7 @@ pub async fn run(
     let (verdicts, mut verdict_queue) = mpsc::channel(VERDICTS);
     let (answers, mut answer_queue) = mpsc::channel(VERDICTS);
     let (builds, mut build_queue) = mpsc::unbounded_channel();
+    let (discovery, mut findings) = Discovery::new();
     let mut control = Supervisor {
         running: Running::new(count),
         permits,
@@ -114,6 +116,7 @@ pub async fn run(
         failovers: Failovers::default(),
         witness,
         builds,
+        discovery,
         notify: Notify::from_environment(),
         options,
         reload: Reload::None,
@@ -153,6 +156,7 @@ pub async fn run(
             Some(answer) = answer_queue.recv() => control.answered(answer),
             () = until(control.cases.next_return()) => control.end_ejections(),
             () = until(control.failovers.next_look()) => control.settle_failovers(),
+            Some(found) = findings.recv() => control.discovered(found),
             Some(probed) = verdict_queue.recv() => control.observe(&probed),
             Some(testimony) = told.recv() => control.hear(testimony),
         }
@@ -214,6 +218,7 @@ struct Supervisor {
     /// Whom sessions tell.
     witness: Witness,
     builds: mpsc::UnboundedSender<Result<Built, Arc<str>>>,
+    discovery: Discovery,
     notify: Notify,
     options: Options,
     reload: Reload,
@@ -242,8 +247,7 @@ impl Supervisor {
         for warning in loaded.warnings.lines() {
             tracing::warn!("{warning}");
         }
-        let addresses = resolve(&loaded.config, &HashMap::new()).await;
-        let prepared = Prepared { loaded, addresses };
+        let prepared = complete(loaded, Known::default()).await;
         let (staged, blueprints) = self
             .running
             .stage(prepared, self.workers.count())

@@ -123,6 +123,11 @@ impl Targets {
         }
     }
 
+    /// Forgets a target, and stops probing it.
+    pub(super) fn remove(&mut self, id: &TargetId) {
+        self.0.remove(id);
+    }
+
     /// Forgets, and stops probing, what is not `wanted`.
     pub(super) fn retain(&mut self, wanted: impl Fn(&TargetId) -> bool) {
         self.0.retain(|id, _| wanted(id));

@@ -8,23 +8,26 @@ use tokio::time::Instant;
 
 use super::Supervisor;
 use crate::config::Plan;
+use crate::config::plan::Changes;
+use crate::control::discovery::Answers;
 use crate::control::event::Event;
 use crate::control::limits::limits;
 use crate::control::prepare::{Prepared, prepare};
 use crate::control::reload::Staged;
 use crate::control::services::{Blueprint, Built};
+use crate::model::BackendId;
 use crate::net::BindError;
 
 /// What a reload is doing beside the loop.
 pub(super) enum Reload {
     None,
-    Preparing(Instant, JoinHandle<Result<Prepared, Vec<String>>>),
+    Preparing(Instant, JoinHandle<Result<Box<Prepared>, Vec<String>>>),
     Building(Instant, Box<Staged>, JoinHandle<Vec<Built>>),
 }
 
 /// What it has done.
 pub(super) enum Step {
-    Prepared(Instant, Result<Prepared, Vec<String>>),
+    Prepared(Instant, Result<Box<Prepared>, Vec<String>>),
     Built(Instant, Box<Staged>, Result<Vec<Built>, JoinError>),
 }
 
@@ -65,7 +68,7 @@ impl Supervisor {
             return;
         }
         self.notify.reloading();
-        let known = self.running.addresses().clone();
+        let known = self.known();
         let task = tokio::spawn(prepare(Arc::clone(path), known));
         self.reload = Reload::Preparing(Instant::now(), task);
     }
@@ -75,7 +78,7 @@ impl Supervisor {
             Step::Prepared(_, Err(problems)) => self.reject(&problems),
             Step::Prepared(started, Ok(prepared)) => {
                 let warnings = prepared.loaded.warnings.lines();
-                match self.running.stage(prepared, self.workers.count()) {
+                match self.running.stage(*prepared, self.workers.count()) {
                     Err(errors) => {
                         let problems: Vec<_> = errors.iter().map(BindError::to_string).collect();
                         self.reject(&problems);
@@ -89,7 +92,10 @@ impl Supervisor {
                     }
                 }
             }
-            Step::Built(_, _, Err(_)) => self.reject(&[DEFECT.into()]),
+            Step::Built(_, _, Err(_)) => {
+                self.reject(&[DEFECT.into()]);
+                self.discover(Answers::new());
+            }
             Step::Built(started, staged, Ok(built)) => {
                 let plan = Plan::between(&self.running.config, staged.config());
                 self.apply(*staged, built);
@@ -138,7 +144,8 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn apply(&mut self, staged: Staged, built: Vec<Built>) {
+    pub(super) fn apply(&mut self, mut staged: Staged, built: Vec<Built>) {
+        let (answers, asker) = staged.take_findings();
         for backend in staged.unresolved() {
             tracing::warn!(
                 service = %backend.service(),
@@ -163,6 +170,8 @@ impl Supervisor {
         for service in stale {
             self.rebuild(&service);
         }
+        self.discovery.ask_by(asker);
+        self.discover(answers);
     }
 }
 
@@ -200,30 +209,30 @@ fn names(plan: &Plan) -> String {
         .removed
         .iter()
         .for_each(|it| add('-', "listener", &it.address));
-    plan.backends
-        .added
-        .iter()
-        .for_each(|it| add('+', "backend", it));
-    plan.backends
-        .removed
-        .iter()
-        .for_each(|it| add('-', "backend", it));
-    plan.backends
-        .changed
-        .iter()
-        .for_each(|it| add('~', "backend", it));
-    plan.alerts
-        .added
-        .iter()
-        .for_each(|it| add('+', "alert", it));
-    plan.alerts
-        .removed
-        .iter()
-        .for_each(|it| add('-', "alert", it));
-    plan.alerts
-        .changed
-        .iter()
-        .for_each(|it| add('~', "alert", it));
+    names.extend(changed("backend", &plan.backends));
+    names.extend(changed("alert", &plan.alerts));
+    few(names)
+}
+
+/// Backends that were added, removed and changed, by name.
+pub(super) fn names_of(backends: &Changes<BackendId>) -> String {
+    few(changed("backend", backends).collect())
+}
+
+fn changed<T: std::fmt::Display>(
+    kind: &'static str,
+    changes: &Changes<T>,
+) -> impl Iterator<Item = String> {
+    let all = [
+        ('+', &changes.added),
+        ('-', &changes.removed),
+        ('~', &changes.changed),
+    ];
+    all.into_iter()
+        .flat_map(move |(sign, ids)| ids.iter().map(move |id| format!("{sign}{kind} {id}")))
+}
+
+fn few(mut names: Vec<String>) -> String {
     let more = names.len().saturating_sub(MOST_NAMES);
     names.truncate(MOST_NAMES);
     if more > 0 {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber, warn};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -74,12 +75,12 @@ pub struct Logging(Arc<Log>);
 #[derive(Debug)]
 struct Log {
     queue: LineQueue,
-    level: reload::Handle<LevelFilter, Registry>,
+    level: reload::Handle<Targets, Registry>,
     reported: AtomicU64,
 }
 
 impl Logging {
-    fn new(queue: LineQueue, level: reload::Handle<LevelFilter, Registry>) -> Self {
+    fn new(queue: LineQueue, level: reload::Handle<Targets, Registry>) -> Self {
         Self(Arc::new(Log {
             queue,
             level,
@@ -201,14 +202,18 @@ where
     }
 }
 
-fn filter(level: LogLevel) -> LevelFilter {
-    match level {
+/// What Ballast itself says. A library's words are not ours to explain: only its errors are let through.
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    Targets::new()
+        .with_default(LevelFilter::ERROR)
+        .with_target(env!("CARGO_PKG_NAME"), level)
 }
 
 #[cfg(test)]

@@ -1,0 +1,157 @@
+//! What discovery finds, taken in: names that lead elsewhere, files of backends that have changed.
+
+use std::sync::Arc;
+
+use super::Supervisor;
+use super::reloading::{Reload, names_of};
+use crate::config::{Listed, Rejected};
+use crate::control::discovery::{Answers, Discovered, File};
+use crate::control::membership::Refreshed;
+use crate::control::prepare::{Known, tell_rejected, tell_warnings};
+use crate::discovery::{News, Question};
+
+impl Supervisor {
+    /// What a reload need not find out again.
+    pub(super) fn known(&self) -> Known {
+        Known {
+            lists: self.running.lists.clone(),
+            questions: self.discovery.followed(),
+        }
+    }
+
+    /// Follows the names, and watches the files, of the configuration that has just taken effect.
+    pub(super) fn discover(&mut self, answers: Answers) {
+        self.discovery.follow(self.running.questions(), answers);
+        self.running.forget_names();
+        let resolve_timeout = self.running.config.runtime.resolve_timeout;
+        let services = self.running.config.services.iter();
+        let files = services.filter_map(|service| {
+            let list = self.running.lists.get(&service.name)?;
+            Some(File {
+                service: Arc::new(service.clone()),
+                path: Arc::clone(&list.path),
+                seen: list.seen,
+                resolve_timeout,
+            })
+        });
+        self.discovery.watch(files.collect());
+        // What was found since the configuration was laid out.
+        let services = self.running.config.services.iter();
+        let all: Vec<_> = services.map(|it| Arc::clone(&it.name)).collect();
+        self.refresh(all);
+    }
+
+    /// Takes in what was found.
+    pub(super) fn discovered(&mut self, found: Discovered) {
+        match found {
+            Discovered::Answer {
+                question,
+                endpoints,
+                news,
+            } => {
+                if !self.discovery.follows(&question) {
+                    return;
+                }
+                let services = self.running.asking(&question);
+                for news in news {
+                    self.tell_news(&question, &services, news);
+                }
+                if let Some(endpoints) = endpoints {
+                    self.running.endpoints.insert(question, endpoints);
+                    self.refresh(services);
+                }
+            }
+            Discovered::File {
+                service,
+                generation,
+                list,
+            } => {
+                if self.discovery.is_current(generation) {
+                    self.listed(service, list);
+                }
+            }
+        }
+    }
+
+    fn listed(&mut self, service: Arc<str>, list: Result<(Listed, Answers), Rejected>) {
+        let (listed, answers) = match list {
+            Ok(list) => list,
+            Err(rejected) => return tell_rejected(&service, &rejected),
+        };
+        tell_warnings(&service, &listed);
+        let Some(list) = self.running.lists.get_mut(&service) else {
+            return;
+        };
+        list.backends = listed.backends;
+        for (question, (memory, _)) in &answers {
+            if !self.discovery.follows(question) {
+                let endpoints = memory.endpoints().to_vec();
+                self.running.endpoints.insert(question.clone(), endpoints);
+            }
+        }
+        // A reload that is under way will say whom to follow.
+        if !matches!(self.reload, Reload::Building(..)) {
+            self.discovery.follow(self.running.questions(), answers);
+            self.running.forget_names();
+        }
+        self.refresh(vec![service]);
+    }
+
+    /// Gives services the members that they have by now. While a reload is being built on those that
+    /// they had, this waits for it.
+    fn refresh(&mut self, services: Vec<Arc<str>>) {
+        if matches!(self.reload, Reload::Building(..)) {
+            return;
+        }
+        for service in services {
+            if let Some(refreshed) = self.running.refresh(&service, &self.prober) {
+                if let Some(serving) = self.running.services.0.get(&service) {
+                    let (cases, loads) = (&mut self.cases, &self.running.loads);
+                    cases.review_service(&service, &serving.members, loads);
+                }
+                self.tell_membership(&service, &refreshed);
+                self.rebuild(&service);
+            }
+        }
+    }
+
+    fn tell_membership(&self, service: &Arc<str>, refreshed: &Refreshed) {
+        let Refreshed {
+            backends,
+            before,
+            eligible,
+            configured,
+            leaving,
+        } = refreshed;
+        tracing::info!(
+            %service,
+            plan = %backends,
+            changes = names_of(backends),
+            sessions_leaving = leaving,
+            eligible = %format_args!("{eligible}/{configured}"),
+            "backends changed"
+        );
+        if *eligible == 0 && *before > 0 {
+            tracing::error!(%service, "no backend may serve: clients are reset");
+        }
+    }
+
+    fn tell_news(&self, question: &Question, services: &[Arc<str>], news: News) {
+        let services = services.join(" ");
+        match news {
+            News::Failing(error) => {
+                tracing::warn!(name = %question, %services, %error, "name look-up fails: the last answer holds");
+            }
+            News::Answered => {
+                tracing::info!(name = %question, %services, "name look-up works again");
+            }
+            News::Empty => {
+                let hold = crate::config::written(self.running.config.discovery.hold);
+                tracing::warn!(name = %question, %services, %hold, "name has no address: its backends stay for now");
+            }
+            News::Over => {
+                tracing::warn!(name = %question, %services, "name has no address: its backends leave");
+            }
+        }
+    }
+}
