@@ -13,13 +13,14 @@
 //! | [`pool`] | a service and its atomically swapped snapshot, leases, permits, the cursor |
 //! | [`telemetry`] | logging, and the record that writes a session's one line |
 //! | [`net`] | sockets that reset on drop, listeners, connecting, the relay |
+//! | [`runner`] | the small process that starts programs for the daemon |
 //! | [`check`] | what a probe says to a server, and what its answer means |
 //! | [`session`] | one connection from accept to its log line |
 //! | [`worker`] | one thread: its runtime, accept loops, sessions, timer wheel, command inbox |
 //! | [`control`] | the supervisor: start, signals, reload, probes, drain |
 //! | [`cli`] | one file per subcommand |
 //!
-//! `model ← strategy, health ← config ← discovery ← pool ← telemetry ← net ← check ← session ← worker ← control ← cli`.
+//! `model ← strategy, health ← config ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
 //! come in as arguments, so that everything which decides can be tested without a network.
 #![cfg_attr(
@@ -36,6 +37,7 @@ pub mod health;
 pub mod model;
 pub mod net;
 pub mod pool;
+pub mod runner;
 pub mod session;
 pub mod strategy;
 pub mod telemetry;

@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "pool",
     "telemetry",
     "net",
+    "runner",
     "check",
     "session",
     "worker",

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ballast::config::keys::{Preset, SECTIONS, Section};
+use ballast::config::keys::{CHECK_KEYS, KINDS, Preset, SECTIONS, Section};
 use ballast::config::{Config, compile};
 
 const REFERENCE: &str = include_str!("../config/ballast.toml");
@@ -108,13 +108,41 @@ fn every_key_that_is_shown_is_accepted_and_every_default_is_in_the_table() {
     }
 }
 
+/// Whether the line that assigns `key` belongs to a kind of check of its own.
+fn kinds_of(line: &str) -> Option<&'static [&'static str]> {
+    let (key, _) = assignment(code(line))?;
+    let found = CHECK_KEYS.iter().find(|(known, _)| *known == key);
+    found.map(|(_, kinds)| *kinds)
+}
+
+#[test]
+fn each_kind_of_check_takes_the_keys_that_are_shown_for_it() {
+    for kind in KINDS {
+        let mut text = String::new();
+        for line in REFERENCE.lines() {
+            let written = match (line, kinds_of(line)) {
+                ("# kind = \"tcp\"", _) => format!("kind = \"{kind}\""),
+                (_, Some(kinds)) if kinds.contains(kind) => code(line).to_owned(),
+                _ => line.to_owned(),
+            };
+            text += &written;
+            text.push('\n');
+        }
+        let loaded = compile(&text, kind).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    }
+}
+
 #[test]
 fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default() {
     let mut bare = String::new();
     for line in REFERENCE.lines() {
         // A backend has an address or a srv, and the address is what the file has.
         let either = assignment(code(line)).is_some_and(|(key, _)| key == "srv");
-        bare += if either { line } else { code(line) };
+        bare += match either || kinds_of(line).is_some() {
+            true => line,
+            false => code(line),
+        };
         bare.push('\n');
     }
     let mut all = config(&bare);

@@ -1,107 +1,255 @@
 //! What is said to a server to see whether it serves, and what its answer means. Knows nothing of
 //! intervals, thresholds and services: one probe is one call of [`ask`], and deciding what follows
 //! from it is [`health`](crate::health)'s business.
+//!
+//! Protocols are [`dialogue`]s, one file each, which know no socket. This file connects, lets one of
+//! them speak, and closes so that the server has nothing to complain of.
 
+mod agent;
+mod certificate;
+mod dialogue;
+mod exchange;
+mod exec;
+mod http;
+mod mysql;
+mod postgres;
+mod redis;
+mod tls;
+
+use std::borrow::Cow;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use thiserror::Error;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::health::{Check, Finding, Kind, Verdict};
+use self::dialogue::{Answer, Dialogue, converse};
+use crate::health::{Check, Finding, Kind, ProxyHeader, Verdict, Why};
 use crate::model::Cause;
+use crate::runner::Runner;
 
 /// A server that does not close after our FIN is left to itself after this long …
 const LEAVING: Duration = Duration::from_millis(250);
 /// … or after it has sent this many bytes more.
 const MOST_LEFT: usize = 64 * 1024;
+/// A program has its time from the runner; this is what the runner may take for itself.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The PROXY header of a connection that nobody is behind (the PROXY protocol, sections 2.1, 2.2).
+const PROXY_V1: &[u8] = b"PROXY UNKNOWN\r\n";
+const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// What a probe came to.
 #[derive(Debug)]
 pub struct Asked {
-    /// What it found; `None` when it could not be sent at all, which is this host's trouble and says
-    /// nothing about the server.
-    pub finding: Option<Finding>,
+    /// What it found, if it could be sent.
+    pub finding: Result<Finding, Unsent>,
     /// Still to be done, but not to be waited for.
     pub parting: Parting,
 }
 
-/// Asks the server at `address` once, as `check` says, for at most `limit`.
-pub async fn ask(address: SocketAddr, check: &Check, limit: Duration) -> Asked {
+/// A probe could not be sent, which is this host's trouble and says nothing about the server.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Unsent {
+    /// No descriptor, port or memory is left.
+    #[error("{0}")]
+    Exhausted(Cause),
+    /// The program of an exec check could not be run, and why.
+    #[error("{0}")]
+    Program(String),
+}
+
+/// Asks the server at `address` once, as `check` says, for at most `limit`. Programs are started by
+/// `runner`.
+pub async fn ask(
+    address: SocketAddr,
+    check: &Check,
+    limit: Duration,
+    runner: Option<&Runner>,
+) -> Asked {
     let started = Instant::now();
-    let (answer, stream) = match timeout(limit, answer(address, check)).await {
-        Ok((answer, stream)) => (answer, stream),
-        Err(_) => (Answer::Verdict(Verdict::Dead(Cause::TimedOut.into())), None),
+    let heard = match &check.kind {
+        Kind::Exec(program) => {
+            // Boxed like every rare thing: thousands of probes wait, most of them for plain connects.
+            let run = Box::pin(exec::run(program, address, limit, runner));
+            match timeout(limit + GRACE, run).await {
+                Ok(verdict) => verdict.map(Heard::from),
+                Err(_) => Err(Unsent::Program(format!("{}: no turn", program.path))),
+            }
+        }
+        Kind::Tcp(_)
+        | Kind::Http(_)
+        | Kind::Redis(_)
+        | Kind::Postgres(_)
+        | Kind::Mysql(_)
+        | Kind::Tls(_)
+        | Kind::Agent(_) => over_tcp(address, check, limit).await,
     };
-    let finding = match answer {
-        Answer::NotAsked => None,
-        Answer::Verdict(verdict) => Some(Finding {
-            verdict,
-            took: started.elapsed(),
-            agent: None,
-            expires: None,
-        }),
-    };
-    Asked {
-        finding,
-        parting: Parting(stream),
+    match heard {
+        Ok(heard) => Asked {
+            finding: Ok(Finding {
+                verdict: heard.verdict,
+                took: started.elapsed(),
+                agent: heard.agent,
+                expires: heard.expires,
+            }),
+            parting: heard.parting,
+        },
+        Err(unsent) => Asked {
+            finding: Err(unsent),
+            parting: Parting::default(),
+        },
     }
 }
 
-enum Answer {
-    Verdict(Verdict),
-    NotAsked,
+/// A verdict with what belongs to it.
+struct Heard {
+    verdict: Verdict,
+    agent: Option<crate::health::Agent>,
+    expires: Option<i64>,
+    parting: Parting,
 }
 
-async fn answer(address: SocketAddr, check: &Check) -> (Answer, Option<TcpStream>) {
-    let connected = TcpStream::connect(address).await;
-    let Kind::Tcp = check.kind;
-    let verdict = match connected {
-        // Nobody listened, and TCP connected the probe to itself: see net::connect.
-        Ok(stream) if stream.local_addr().ok() == Some(address) => {
-            Verdict::Dead(Cause::Refused.into())
+impl From<Verdict> for Heard {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            agent: None,
+            expires: None,
+            parting: Parting::default(),
         }
-        Ok(stream) => return (Answer::Verdict(Verdict::Alive), Some(stream)),
-        Err(error) => {
-            let cause = Cause::from_io(&error);
-            if cause == Cause::Exhausted {
-                tracing::debug!(%address, %error, "probe not sent");
-                return (Answer::NotAsked, None);
+    }
+}
+
+async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result<Heard, Unsent> {
+    let connected = AtomicBool::new(false);
+    let asking = async {
+        let stream = match TcpStream::connect(address).await {
+            // Nobody listened, and TCP connected the probe to itself: see net::connect.
+            Ok(stream) if stream.local_addr().ok() == Some(address) => {
+                return Ok(Verdict::Dead(Cause::Refused.into()).into());
             }
-            // Only an established connection is reset rather than refused: the server has answered,
-            // and whether its reset comes before or after we look must not decide.
-            match cause == Cause::Reset {
-                true => Verdict::Alive,
-                false => Verdict::Dead(cause.into()),
-            }
+            Ok(stream) => stream,
+            Err(error) => return not_connected(&error, check).map(Heard::from),
+        };
+        connected.store(true, Ordering::Relaxed);
+        match (&check.kind, check.proxy) {
+            (Kind::Tcp(exchange), None) if exchange.is_empty() => Ok(Heard {
+                parting: Parting::over(stream, Cow::default()),
+                ..Verdict::Alive.into()
+            }),
+            _ => Ok(Box::pin(speak(stream, address, check)).await),
         }
     };
-    (Answer::Verdict(verdict), None)
+    match timeout(limit, asking).await {
+        Ok(heard) => heard,
+        Err(_) => {
+            let why = match connected.into_inner() {
+                true => Why::answer("connected, but timed out"),
+                false => Cause::TimedOut.into(),
+            };
+            Ok(Verdict::Dead(why).into())
+        }
+    }
+}
+
+fn not_connected(error: &io::Error, check: &Check) -> Result<Verdict, Unsent> {
+    let cause = Cause::from_io(error);
+    if cause == Cause::Exhausted {
+        return Err(Unsent::Exhausted(cause));
+    }
+    // Only an established connection is reset rather than refused: the server has answered,
+    // and whether its reset comes before or after we look must not decide.
+    let enough = matches!(&check.kind, Kind::Tcp(exchange) if exchange.is_empty());
+    match cause == Cause::Reset && enough {
+        true => Ok(Verdict::Alive),
+        false => Ok(Verdict::Dead(cause.into())),
+    }
+}
+
+/// Says what the check has to say over a connection, and hears the answer.
+async fn speak(mut stream: TcpStream, address: SocketAddr, check: &Check) -> Heard {
+    let header = match check.proxy {
+        Some(ProxyHeader::V1) => PROXY_V1,
+        Some(ProxyHeader::V2) => PROXY_V2,
+        None => b"",
+    };
+    if let Err(error) = stream.write_all(header).await {
+        return Verdict::Dead(Cause::from_io(&error).into()).into();
+    }
+    if let Kind::Tls(tls) = &check.kind {
+        let shaken = tls::shake(tls, address.ip(), stream).await;
+        let parting = shaken
+            .rest
+            .map(|(stream, farewell)| Parting::over(stream, farewell.into()));
+        return Heard {
+            expires: shaken.expires,
+            parting: parting.unwrap_or_default(),
+            ..shaken.verdict.into()
+        };
+    }
+    let Some(mut dialogue) = dialogue(check, address) else {
+        return Verdict::Alive.into();
+    };
+    let Answer {
+        verdict,
+        agent,
+        farewell,
+    } = converse(dialogue.as_mut(), &mut stream).await;
+    Heard {
+        verdict,
+        agent,
+        expires: None,
+        parting: Parting::over(stream, farewell.into()),
+    }
+}
+
+fn dialogue<'a>(check: &'a Check, address: SocketAddr) -> Option<Box<dyn Dialogue + 'a>> {
+    Some(match &check.kind {
+        Kind::Tcp(exchange) => Box::new(exchange::Speaking::new(exchange)),
+        Kind::Http(http) => Box::new(http::Requesting::new(http, address)),
+        Kind::Redis(redis) => Box::new(redis::Pinging::new(redis)),
+        Kind::Postgres(postgres) => Box::new(postgres::StartingUp::new(postgres)),
+        Kind::Mysql(mysql) => Box::new(mysql::LoggingIn::new(mysql)),
+        Kind::Agent(exchange) => Box::new(agent::Asking::new(&exchange.send)),
+        // Neither is a matter of bytes for bytes.
+        Kind::Tls(_) | Kind::Exec(_) => return None,
+    })
 }
 
 /// A connection whose verdict is in, and that is yet to be closed.
-#[derive(Debug)]
-pub struct Parting(Option<TcpStream>);
+#[derive(Debug, Default)]
+pub struct Parting(Option<(TcpStream, Cow<'static, [u8]>)>);
 
 impl Parting {
-    /// Closes with a FIN, and reads what the server still has to say: closing over unread bytes
-    /// would reset it, and fill its log.
+    fn over(stream: TcpStream, farewell: Cow<'static, [u8]>) -> Self {
+        Self(Some((stream, farewell)))
+    }
+
+    /// Takes leave as the protocol wants it, closes with a FIN, and reads what the server still has
+    /// to say: closing over unread bytes would reset it, and fill its log.
     pub async fn say_goodbye(self) {
-        let Some(mut stream) = self.0 else {
+        let Some((mut stream, farewell)) = self.0 else {
             return;
         };
         let leave = async {
+            stream.write_all(&farewell).await?;
             stream.shutdown().await?;
-            let mut sink = [0; 1024];
             let mut left = MOST_LEFT;
             while left > 0 {
-                match stream.read(&mut sink).await? {
-                    0 => break,
-                    read => left = left.saturating_sub(read),
+                stream.readable().await?;
+                match stream.try_read(&mut [0; 4096]) {
+                    Ok(0) => break,
+                    Ok(read) => left = left.saturating_sub(read),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
                 }
             }
-            std::io::Result::Ok(())
+            Ok(())
         };
         // Whatever goes wrong now, the verdict is in and nobody needs the connection.
         let _ = timeout(LEAVING, leave).await;

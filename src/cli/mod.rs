@@ -20,6 +20,13 @@ pub fn main() -> ExitCode {
             Command::Run(file) => run::run(&file.config),
             Command::Check(file) => check::run(&file.config),
             Command::Demo { listen, pace } => demo::run(listen, pace),
+            Command::Runner => match crate::runner::serve() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("ballast runner: {error}");
+                    ExitCode::FAILURE
+                }
+            },
         },
         Err(unusable) => {
             let unusable = hinted(unusable);
@@ -89,6 +96,9 @@ enum Command {
         #[arg(long, hide = true, default_value = "10s", value_parser = humantime::parse_duration)]
         pace: Duration,
     },
+    /// The process that starts programs for a daemon, which is the only one to call this
+    #[command(hide = true, name = crate::runner::SUBCOMMAND)]
+    Runner,
 }
 
 #[derive(Args, Debug)]

@@ -1,6 +1,6 @@
 //! `ballast run`: the daemon, in the foreground.
 
-use std::io::{Write, stderr};
+use std::io::{self, Write, stderr};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use tracing::Level;
 
 use crate::config::{Loaded, LogFormat, load};
 use crate::control::{self, Options, orders};
+use crate::runner;
 use crate::telemetry::logging::{self, Logging};
 
 /// The whole subcommand: 0 after a clean stop, 1 when the daemon cannot start.
@@ -20,10 +21,12 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // Before anything else, threads above all.
+    let runner = runner::Process::start();
     let format = loaded.config.log.format;
     let log = logging::init(format, loaded.config.log.level);
     logging::install_panic_hook();
-    match serve(path, loaded, log.clone()) {
+    match serve(path, loaded, log.clone(), runner) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error = format!("{error:#}");
@@ -49,11 +52,22 @@ fn tell(text: &str) {
     let _ = stderr().write_all(text.as_bytes());
 }
 
-fn serve(path: &Path, loaded: Loaded, log: Logging) -> anyhow::Result<()> {
+fn serve(
+    path: &Path,
+    loaded: Loaded,
+    log: Logging,
+    runner: io::Result<runner::Process>,
+) -> anyhow::Result<()> {
+    let runner = runner
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no runner: exec checks and alerts start no program");
+        })
+        .ok();
     let options = Options {
         path: Some(path.into()),
         logging: Some(log),
         events: None,
+        runner,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,34 +1,19 @@
-//! `[service.health]`: when a backend is probed, how, and what counts.
+//! `[service.health]`: when a backend is probed, and what counts. How it is probed is next door, in
+//! [`check`](super::check).
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::check::check;
 use super::compile::SOME_TIME;
 use super::decode::Table;
 use super::problem::{Problem, Problems};
 use super::value::{LONGEST, written};
-use crate::health::{Check, Kind, Policy};
-
-const KINDS: &[(&str, Kind)] = &[("tcp", Kind::Tcp)];
+use crate::health::{Check, Policy};
 
 /// The section as a whole.
 pub(super) fn health(table: &Table<'_>, problems: &mut Problems) -> (Check, Policy) {
     (check(table, problems), policy(table, problems))
-}
-
-fn check(table: &Table<'_>, problems: &mut Problems) -> Check {
-    let words: Vec<_> = KINDS
-        .iter()
-        .enumerate()
-        .map(|(n, (word, _))| (*word, n))
-        .collect();
-    let kind = table.choice("kind", &words, problems).unwrap_or(0);
-    Check {
-        kind: KINDS[kind].1.clone(),
-        port: table
-            .integer("port", &(1..=65_535), problems)
-            .and_then(|port| u16::try_from(port).ok()),
-    }
 }
 
 fn policy(table: &Table<'_>, problems: &mut Problems) -> Policy {

@@ -257,6 +257,37 @@ pub static HEALTH: Section = Section {
             "another port that is probed instead",
         ),
         key(
+            "proxy_protocol",
+            Off,
+            "the PROXY header, LOCAL, that goes first",
+        ),
+        key("send", Off, "what is sent"),
+        key("expect", Off, "what must be in the answer"),
+        key("method", Is("\"GET\""), "of the request"),
+        key("path", Is("\"/\""), "of the request"),
+        key(
+            "host",
+            Derived("the address that is probed"),
+            "of the request",
+        ),
+        key("status", Is("\"200-399\""), "the statuses that will do"),
+        key("body", Off, "what must be in the body"),
+        key("role", Off, "what the server must be"),
+        key("user", Off, "who logs in"),
+        key("password", Off, "with which password"),
+        key(
+            "database",
+            Derived("the user's name"),
+            "into which database",
+        ),
+        key("server_name", Off, "the name asked for by SNI"),
+        key(
+            "expires_within",
+            Is("\"14d\""),
+            "how long before a certificate expires it is warned of",
+        ),
+        key("command", Off, "a program and its arguments"),
+        key(
             "interval",
             Is("\"2s\""),
             "between the starts of two probes, ±10 %",
@@ -288,6 +319,33 @@ pub static HEALTH: Section = Section {
         ),
     ],
 };
+
+/// What `kind` may be.
+pub static KINDS: &[&str] = &[
+    "tcp", "http", "redis", "postgres", "mysql", "tls", "exec", "agent",
+];
+
+/// The keys of `[service.health]` that only some kinds have, and which.
+pub static CHECK_KEYS: &[(&str, &[&str])] = &[
+    (
+        "proxy_protocol",
+        &["tcp", "http", "redis", "postgres", "mysql", "tls", "agent"],
+    ),
+    ("send", &["tcp", "agent"]),
+    ("expect", &["tcp"]),
+    ("method", &["http"]),
+    ("path", &["http"]),
+    ("host", &["http"]),
+    ("status", &["http"]),
+    ("body", &["http"]),
+    ("role", &["redis", "postgres"]),
+    ("user", &["redis", "postgres", "mysql"]),
+    ("password", &["redis", "postgres"]),
+    ("database", &["postgres"]),
+    ("server_name", &["tls"]),
+    ("expires_within", &["tls"]),
+    ("command", &["exec"]),
+];
 
 /// `[service.passive]`
 pub static PASSIVE: Section = Section {

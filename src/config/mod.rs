@@ -8,6 +8,7 @@
 
 mod address;
 mod alert;
+mod check;
 mod compile;
 mod conflicts;
 mod decode;

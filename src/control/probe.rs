@@ -10,9 +10,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::check::{Asked, ask};
+use crate::check::{Asked, Unsent, ask};
 use crate::health::{Check, Finding, Policy};
 use crate::model::BackendId;
+use crate::runner::Runner;
 
 /// An address, how it is checked, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,8 +33,7 @@ pub(super) struct Probed {
     /// Which probe of the target it was.
     pub(super) number: u64,
     pub(super) started: Instant,
-    /// `None` when the probe could not be sent.
-    pub(super) finding: Option<Finding>,
+    pub(super) finding: Result<Finding, Unsent>,
 }
 
 /// What probes share.
@@ -44,6 +44,7 @@ pub(super) struct Prober {
     results: mpsc::Sender<Probed>,
     answers: mpsc::Sender<Answer>,
     punctuality: Arc<Punctuality>,
+    runner: Option<Runner>,
 }
 
 /// What a confirming probe came to.
@@ -53,23 +54,24 @@ pub(super) struct Answer {
     pub(super) target: TargetId,
     /// Whose sessions had failed.
     pub(super) accused: BackendId,
-    /// `None` when it could not be sent.
-    pub(super) finding: Option<Finding>,
+    pub(super) finding: Result<Finding, Unsent>,
 }
 
 impl Prober {
     /// Probes that hold at most so many descriptors at a time and send what they find to `results`,
-    /// or to `answers` if they were to confirm something.
+    /// or to `answers` if they were to confirm something. Programs are started by `runner`.
     pub(super) fn new(
         in_flight: usize,
         results: mpsc::Sender<Probed>,
         answers: mpsc::Sender<Answer>,
+        runner: Option<Runner>,
     ) -> Self {
         Self {
             in_flight: Arc::new(Semaphore::new(in_flight)),
             results,
             answers,
             punctuality: Arc::default(),
+            runner,
         }
     }
 
@@ -92,8 +94,7 @@ impl Prober {
         };
         let started = Instant::now();
         self.punctuality.note(started - due);
-        let Asked { finding, parting } =
-            ask(target.probed_at, &target.check, target.policy.timeout).await;
+        let Asked { finding, parting } = self.ask(&target).await;
         let probed = Probed {
             target,
             number,
@@ -105,6 +106,11 @@ impl Prober {
         }
     }
 
+    async fn ask(&self, target: &TargetId) -> Asked {
+        let limit = target.policy.timeout;
+        ask(target.probed_at, &target.check, limit, self.runner.as_ref()).await
+    }
+
     /// Probes `target` once, now, because sessions of `accused` have failed. There is always an
     /// answer.
     pub(super) fn confirm(&self, target: TargetId, accused: BackendId) {
@@ -114,8 +120,7 @@ impl Prober {
             let Ok(_permit) = prober.in_flight.acquire().await else {
                 return;
             };
-            let Asked { finding, parting } =
-                ask(target.probed_at, &target.check, target.policy.timeout).await;
+            let Asked { finding, parting } = prober.ask(&target).await;
             let answer = Answer {
                 target,
                 accused,

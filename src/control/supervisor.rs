@@ -7,6 +7,7 @@ mod discovering;
 mod failing_over;
 mod passive;
 mod reloading;
+mod warnings;
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -36,6 +37,7 @@ use crate::config::{Config, Loaded};
 use crate::health::{Evidence, State, Transition, Verdict, Why};
 use crate::net::BindError;
 use crate::pool::{Permits, Witness, testimonies};
+use crate::runner;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::moment;
 use crate::worker::{Command, Workers, die};
@@ -58,6 +60,8 @@ pub struct Options {
     pub logging: Option<Logging>,
     /// Who watches.
     pub events: Option<broadcast::Sender<Event>>,
+    /// Who starts programs; without it none is started.
+    pub runner: Option<runner::Process>,
 }
 
 impl Options {
@@ -94,7 +98,7 @@ pub struct Stopped {
 /// When it cannot start; once it runs, nothing ends it but an order.
 pub async fn run(
     loaded: Loaded,
-    options: Options,
+    mut options: Options,
     mut orders: mpsc::Receiver<Order>,
 ) -> Result<Stopped, StartError> {
     let count = workers_of(&loaded.config);
@@ -108,10 +112,12 @@ pub async fn run(
     let (answers, mut answer_queue) = mpsc::channel(VERDICTS);
     let (builds, mut build_queue) = mpsc::unbounded_channel();
     let (discovery, mut findings) = Discovery::new();
+    let runner = options.runner.take().map(runner::Process::attach);
+    let runner = runner.transpose().map_err(StartError::Workers)?;
     let mut control = Supervisor {
         running: Running::new(count),
         permits,
-        prober: Prober::new(limits.probes, verdicts, answers),
+        prober: Prober::new(limits.probes, verdicts, answers, runner),
         cases: Cases::default(),
         failovers: Failovers::default(),
         witness,
@@ -283,7 +289,8 @@ impl Supervisor {
         else {
             return;
         };
-        let Some(finding) = &probed.finding else {
+        self.warn(probed);
+        let Ok(finding) = &probed.finding else {
             return;
         };
         let users = self.running.users.get(id).cloned().unwrap_or_default();

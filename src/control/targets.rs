@@ -17,6 +17,9 @@ const JITTER: f64 = 0.1;
 /// at once, many do not come in a burst.
 const SPREAD: Duration = Duration::from_millis(2);
 
+/// A certificate that expires is told of again after this long.
+const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -28,6 +31,10 @@ pub(super) struct Target {
     last_alive: Option<Instant>,
     /// When the first of those that failed since was sent, and when it had failed.
     first_miss: Option<(Instant, Instant)>,
+    /// Its last probe could not be sent.
+    mute: bool,
+    /// When it was last told that its certificate expires.
+    warned: Option<Instant>,
 }
 
 /// The probe that is under way, or waits to be due.
@@ -105,6 +112,8 @@ impl Targets {
                 probe: None,
                 last_alive: None,
                 first_miss: None,
+                mute: false,
+                warned: None,
             };
             self.0.insert(id.clone(), target);
         }
@@ -156,6 +165,23 @@ impl Targets {
         Some(transition)
     }
 
+    /// A probe could not be sent: whether that is news.
+    pub(super) fn mute(&mut self, id: &TargetId) -> bool {
+        let target = self.0.get_mut(id);
+        target.is_some_and(|target| !std::mem::replace(&mut target.mute, true))
+    }
+
+    /// Whether it is time to say that the certificate expires `soon`.
+    pub(super) fn expires(&mut self, id: &TargetId, soon: bool) -> bool {
+        let Some(target) = self.0.get_mut(id) else {
+            return false;
+        };
+        let now = Instant::now();
+        let told = target.warned.filter(|at| now - *at < REMINDER);
+        target.warned = soon.then(|| told.unwrap_or(now));
+        soon && told.is_none()
+    }
+
     /// Takes in what a probe came to, and has the next one sent when it is due. At a transition the
     /// down flag is set before anything else happens.
     pub(super) fn observe(&mut self, probed: &Probed, prober: &Prober) -> Option<Observed> {
@@ -167,7 +193,8 @@ impl Targets {
             return None;
         }
         let mut observed = Observed::default();
-        if let Some(finding) = &probed.finding {
+        if let Ok(finding) = &probed.finding {
+            target.mute = false;
             let now = Instant::now();
             match finding.verdict {
                 Verdict::Alive => {

@@ -8,7 +8,10 @@ mod passive;
 mod roster;
 mod state;
 
-pub use check::{Check, Kind};
+pub use check::{
+    Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, ProxyHeader, Redis,
+    Role, Secret, StatusSet, Tls, contains,
+};
 pub use failover::{Failover, Started};
 pub use finding::{Finding, Verdict, Why};
 pub use passive::{Ejection, Evidence, Failure, Passive, Spared, Suspicion, Symptom, may_remove};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::super::keys::{Preset, SECTIONS, Section};
+use super::super::keys::{CHECK_KEYS, HEALTH, Preset, SECTIONS, Section};
 use super::*;
 use crate::config::{Severity, health};
 
@@ -93,13 +93,18 @@ fn inline_tables_and_windows_line_ends_and_a_byte_order_mark_are_fine() {
 fn every_key_of_the_table_is_accepted_and_its_preset_is_what_holds_without_it() {
     let base = "[[service]]\nname = \"a\"\nlisten = \"[::]:80\"\n";
     let backend = "[[service.backend]]\naddress = \"b:1\"\n";
-    let without = good(&format!("{base}{backend}")).config;
     for section in SECTIONS {
         for key in section.keys {
             let Preset::Is(preset) = key.preset else {
                 continue;
             };
             let line = format!("{} = {preset}\n", key.name);
+            let kind = kind_for(section, key.name);
+            let without = match kind.as_str() {
+                "" => good(&format!("{base}{backend}")).config,
+                kind => good(&format!("{base}{backend}{}\n{kind}", section.header)).config,
+            };
+            let line = format!("{kind}{line}");
             let text = match section.path {
                 "service" => format!("{base}{line}{backend}"),
                 "service.backend" => format!("{base}{backend}{line}"),
@@ -117,6 +122,15 @@ fn every_key_of_the_table_is_accepted_and_its_preset_is_what_holds_without_it() 
     }
 }
 
+/// The line without which the key would belong to another kind of check.
+fn kind_for(section: &Section, key: &str) -> String {
+    let found = CHECK_KEYS.iter().find(|(known, _)| *known == key);
+    match found.filter(|_| section.path == HEALTH.path) {
+        Some((_, kinds)) => format!("kind = \"{}\"\n", kinds[0]),
+        None => String::new(),
+    }
+}
+
 #[test]
 fn the_table_of_keys_has_no_key_that_the_decoder_does_not_read() {
     let wrong = |section: &Section, key: &str| {
@@ -125,7 +139,8 @@ fn the_table_of_keys_has_no_key_that_the_decoder_does_not_read() {
             true => "[[service]]\n",
             false => "",
         };
-        format!("{parents}{header}\n{key} = 1979-05-27\n")
+        let kind = kind_for(section, key);
+        format!("{parents}{header}\n{kind}{key} = 1979-05-27\n")
     };
     for section in SECTIONS {
         for key in section.keys {

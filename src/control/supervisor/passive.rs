@@ -70,11 +70,11 @@ impl Supervisor {
         match finding.map(|finding| finding.verdict) {
             // Its own probes were faster.
             _ if state == Some(State::Down) => {}
-            None => self.spare(&accused, &evidence, &"none: no probe could be sent"),
-            Some(Verdict::Alive) => {
+            Err(_) => self.spare(&accused, &evidence, &"none: no probe could be sent"),
+            Ok(Verdict::Alive) => {
                 self.spare(&accused, &evidence, &"none: a probe has succeeded");
             }
-            Some(Verdict::Dead(why)) => match self.may_go(&accused, &target) {
+            Ok(Verdict::Dead(why)) => match self.may_go(&accused, &target) {
                 Ok(()) => {
                     if let Some(transition) = self.running.targets.condemn(&target, why) {
                         let users = self.running.users.get(&target).cloned();

@@ -1,0 +1,135 @@
+//! A TLS handshake, and until when the certificate is good. Whose it is, and who signed it, is the
+//! clients' business: they verify it, through Ballast, end to end.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::certificate::expiry;
+use crate::health::{Tls, Verdict, Why};
+use crate::model::Cause;
+
+/// What a handshake came to.
+pub(super) struct Shaken {
+    pub(super) verdict: Verdict,
+    /// When the server's certificate expires, in seconds since 1970.
+    pub(super) expires: Option<i64>,
+    /// The connection, with what is to be said at its end.
+    pub(super) rest: Option<(TcpStream, Vec<u8>)>,
+}
+
+/// Shakes hands over `stream`.
+pub(super) async fn shake(tls: &Tls, address: IpAddr, stream: TcpStream) -> Shaken {
+    let named = tls.server_name.clone().map(ServerName::try_from);
+    let name = match named {
+        Some(Ok(name)) => name,
+        // The configuration has tried it. An address is not asked for by name.
+        Some(Err(_)) | None => ServerName::from(address),
+    };
+    let Some(config) = config() else {
+        return failed(Verdict::Dead(Why::answer("TLS cannot be set up: a defect")));
+    };
+    match TlsConnector::from(config).connect(name, stream).await {
+        Ok(stream) => {
+            let (stream, mut session) = stream.into_inner();
+            let expires = session
+                .peer_certificates()
+                .and_then(|chain| expiry(chain.first()?));
+            let mut farewell = Vec::new();
+            session.send_close_notify();
+            // Writing to memory does not fail; without its farewell a session ends less politely.
+            while session.wants_write() && session.write_tls(&mut farewell).is_ok() {}
+            Shaken {
+                verdict: Verdict::Alive,
+                expires,
+                rest: Some((stream, farewell)),
+            }
+        }
+        Err(error) => failed(Verdict::Dead(why(&error))),
+    }
+}
+
+fn why(error: &io::Error) -> Why {
+    if error.kind() == io::ErrorKind::InvalidData {
+        Why::answer(&format!("TLS handshake: {error}"))
+    } else if error.kind() == io::ErrorKind::UnexpectedEof {
+        Why::answer("TLS handshake: closed")
+    } else {
+        Cause::from_io(error).into()
+    }
+}
+
+fn failed(verdict: Verdict) -> Shaken {
+    Shaken {
+        verdict,
+        expires: None,
+        rest: None,
+    }
+}
+
+/// The same for every check. Sessions are not resumed: a resumed one shows no certificate.
+fn config() -> Option<Arc<ClientConfig>> {
+    static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
+    let make = || {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .ok()?;
+        let mut config = builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        Some(Arc::new(config))
+    };
+    CONFIG.get_or_init(make).clone()
+}
+
+/// Takes every certificate, but still has the server prove that it is its own.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,333 @@
+//! How a server is checked: the keys of `[service.health]` that depend on its `kind`.
+
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::decode::{Table, mistype};
+use super::keys::{CHECK_KEYS, KINDS};
+use super::problem::{Problem, Problems, shown};
+use super::value::{Fault, LONGEST};
+use crate::health::{
+    Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, ProxyHeader, Redis,
+    Role, Secret, StatusSet, Tls,
+};
+
+/// The check that the section describes.
+pub(super) fn check(table: &Table<'_>, problems: &mut Problems) -> Check {
+    let words: Vec<_> = KINDS.iter().map(|word| (*word, *word)).collect();
+    let word = match table.get("kind") {
+        None => Some(DEFAULT_KIND),
+        Some(_) => table.choice("kind", &words, problems),
+    };
+    if let Some(word) = word {
+        strangers(table, word, problems);
+    }
+    // Of a kind that is none, nothing more can be said.
+    let kind = kind(table, word.unwrap_or(DEFAULT_KIND), problems);
+    Check {
+        kind,
+        port: table
+            .integer("port", &(1..=65_535), problems)
+            .and_then(|port| u16::try_from(port).ok()),
+        proxy: table.choice("proxy_protocol", PROXY_HEADERS, problems),
+    }
+}
+
+/// Keys that belong to another kind: whoever writes them means something that would not happen.
+fn strangers(table: &Table<'_>, kind: &str, problems: &mut Problems) {
+    for (key, kinds) in CHECK_KEYS {
+        if let Some(span) = table.span_of(key)
+            && !kinds.contains(&kind)
+        {
+            let its: Vec<_> = kinds.iter().map(|kind| format!("\"{kind}\"")).collect();
+            let its = its.join(", ");
+            problems.add(
+                Problem::error(format!(
+                    "`{key}` has no meaning for a check of kind \"{kind}\""
+                ))
+                .at(span)
+                .label(format!("only for kind = {its}"))
+                .help(match kinds {
+                    [one] => format!("write kind = \"{one}\", or take `{key}` out"),
+                    _ => format!("write one of kind = {its}, or take `{key}` out"),
+                }),
+            );
+        }
+    }
+}
+
+fn kind(table: &Table<'_>, kind: &str, problems: &mut Problems) -> Kind {
+    match kind {
+        "http" => Kind::Http(http(table, problems)),
+        "redis" => Kind::Redis(redis(table, problems)),
+        "postgres" => Kind::Postgres(postgres(table, problems)),
+        "mysql" => Kind::Mysql(Mysql {
+            user: word(table, "user", problems).unwrap_or_else(|| NOBODY.to_owned()),
+        }),
+        "tls" => Kind::Tls(Tls {
+            server_name: table.parsed("server_name", problems, server_name),
+            expires_within: table
+                .duration("expires_within", &(Duration::ZERO..=LONGEST), problems)
+                .unwrap_or(FORTNIGHT),
+        }),
+        "exec" => Kind::Exec(program(table, problems)),
+        "agent" => Kind::Agent(Exchange {
+            send: bytes(table, "send", problems).unwrap_or_default(),
+            expect: None,
+        }),
+        _ => Kind::Tcp(Exchange {
+            send: bytes(table, "send", problems).unwrap_or_default(),
+            expect: expect(table, problems),
+        }),
+    }
+}
+
+fn http(table: &Table<'_>, problems: &mut Problems) -> Http {
+    Http {
+        method: table
+            .parsed("method", problems, method)
+            .unwrap_or_else(|| "GET".to_owned()),
+        path: table
+            .parsed("path", problems, path)
+            .unwrap_or_else(|| "/".to_owned()),
+        host: table.parsed("host", problems, |text| {
+            printable("host", text, |byte| byte.is_ascii_graphic())
+        }),
+        status: table.parsed("status", problems, status).unwrap_or_default(),
+        body: word(table, "body", problems).map(String::into_bytes),
+    }
+}
+
+fn redis(table: &Table<'_>, problems: &mut Problems) -> Redis {
+    let redis = Redis {
+        user: word(table, "user", problems),
+        password: word(table, "password", problems).map(Secret::new),
+        role: table.choice("role", ROLES, problems),
+    };
+    if let (Some(_), None, Some(span)) = (&redis.user, &redis.password, table.span_of("user")) {
+        problems.add(
+            Problem::error("a `user` of redis needs a `password`")
+                .at(span)
+                .label("AUTH takes both")
+                .help("write password = \"…\" beside it"),
+        );
+    }
+    redis
+}
+
+fn postgres(table: &Table<'_>, problems: &mut Problems) -> Postgres {
+    let postgres = Postgres {
+        user: word(table, "user", problems),
+        password: word(table, "password", problems).map(Secret::new),
+        database: word(table, "database", problems),
+        role: table.choice("role", ROLES, problems),
+    };
+    if table.lacks("user") {
+        for key in ["password", "database", "role"] {
+            if let Some(span) = table.span_of(key) {
+                problems.add(
+                    Problem::error(format!("`{key}` needs a `user`"))
+                        .at(span)
+                        .label("without one, the check does not log in")
+                        .help("write user = \"…\" beside it"),
+                );
+            }
+        }
+    }
+    postgres
+}
+
+fn program(table: &Table<'_>, problems: &mut Problems) -> Program {
+    let mut program = Program {
+        path: String::new(),
+        args: Vec::new(),
+    };
+    let Some(value) = table.get("command") else {
+        if table.lacks("command") {
+            let mut problem = Problem::error("a check of kind \"exec\" needs a command").absent();
+            problem.span = table.span_of("kind").or_else(|| table.span());
+            problems.add(problem.help(format!("write {COMMAND}")));
+        }
+        return program;
+    };
+    let items = value.get_ref().as_array();
+    let items = items.and_then(|items| items.iter().map(text).collect::<Option<Vec<_>>>());
+    match items.as_deref() {
+        Some([path, args @ ..]) if !path.is_empty() => {
+            program.path = (*path).to_owned();
+            program.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+            if program
+                .args
+                .iter()
+                .chain([&program.path])
+                .any(|it| it.contains('\0'))
+            {
+                problems.add(
+                    Problem::error("`command` contains a NUL")
+                        .at(value.span())
+                        .label("no program can be given one"),
+                );
+            }
+        }
+        _ => problems.add(
+            mistype("command", value, "a list of strings, the program first")
+                .help(format!("write {COMMAND}")),
+        ),
+    }
+    program
+}
+
+fn text<'t>(value: &'t Spanned<DeValue<'t>>) -> Option<&'t str> {
+    value.get_ref().as_str()
+}
+
+/// A string that is not empty and has no NUL in it, which would end it early on the wire.
+fn word(table: &Table<'_>, key: &'static str, problems: &mut Problems) -> Option<String> {
+    table.parsed(key, problems, |text| match text {
+        "" => Err(Fault::new(format!("`{key}` is empty"))),
+        _ if text.contains('\0') => Err(Fault::new(format!("`{key}` contains a NUL"))),
+        _ => Ok(text.to_owned()),
+    })
+}
+
+/// `"text"` or `{ hex = "0d 0a" }`.
+fn bytes(table: &Table<'_>, key: &'static str, problems: &mut Problems) -> Option<Vec<u8>> {
+    let value = table.get(key)?;
+    let expected = "a string or { hex = \"…\" }";
+    let read = match (value.get_ref().as_str(), only_entry(value)) {
+        (Some(text), _) => Ok(text.as_bytes().to_vec()),
+        (_, Some(("hex", text))) => hex(text),
+        _ => {
+            problems.add(mistype(key, value, expected));
+            return None;
+        }
+    };
+    accepted(key, value, read, problems)
+}
+
+/// `"text"`, `{ hex = "0d 0a" }` or `{ regex = "^220 " }`.
+fn expect(table: &Table<'_>, problems: &mut Problems) -> Option<Expect> {
+    let value = table.get("expect")?;
+    match only_entry(value) {
+        Some(("regex", text)) => Pattern::new(text)
+            .map(Expect::Pattern)
+            .map_err(|why| {
+                let message = format!("`expect` is no regular expression: {why}");
+                problems.add(Problem::error(message).at(value.span()));
+            })
+            .ok(),
+        Some(("hex", _)) => bytes(table, "expect", problems).map(Expect::Bytes),
+        _ if value.get_ref().is_str() => bytes(table, "expect", problems).map(Expect::Bytes),
+        _ => {
+            let expected = "a string, { hex = \"…\" } or { regex = \"…\" }";
+            problems.add(mistype("expect", value, expected));
+            None
+        }
+    }
+}
+
+fn accepted(
+    key: &str,
+    value: &Spanned<DeValue<'_>>,
+    read: Result<Vec<u8>, Fault>,
+    problems: &mut Problems,
+) -> Option<Vec<u8>> {
+    let read = read.and_then(|bytes| match bytes.len() {
+        1..=MOST_BYTES => Ok(bytes),
+        0 => Err(Fault::new(format!("`{key}` is empty"))
+            .help(format!("take `{key}` out if nothing is meant"))),
+        _ => Err(Fault::new(format!(
+            "`{key}` is longer than {MOST_BYTES} bytes"
+        ))),
+    });
+    read.map_err(|fault| problems.add(fault.at(value.span())))
+        .ok()
+}
+
+/// The name and the text of an inline table with one string in it.
+fn only_entry<'t>(value: &'t Spanned<DeValue<'t>>) -> Option<(&'t str, &'t str)> {
+    let entries = value.get_ref().as_table()?;
+    let mut entries = entries.iter();
+    match (entries.next(), entries.next()) {
+        (Some((name, value)), None) => Some((name.get_ref(), value.get_ref().as_str()?)),
+        _ => None,
+    }
+}
+
+/// Pairs of digits, with or without spaces between them.
+fn hex(text: &str) -> Result<Vec<u8>, Fault> {
+    let wrong = || {
+        Fault::new(format!("\"{}\" is not hexadecimal", shown(text)))
+            .allowed("allowed: pairs of hexadecimal digits, such as \"50 49 4e 47\"")
+    };
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
+    let (pairs, odd) = digits.as_chunks::<2>();
+    if !odd.is_empty() {
+        return Err(wrong());
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    pairs
+        .iter()
+        .map(|&[high, low]| u8::try_from(digit(high)? << 4 | digit(low)?).ok())
+        .collect::<Option<_>>()
+        .ok_or_else(wrong)
+}
+
+fn method(text: &str) -> Result<String, Fault> {
+    printable("method", text, |byte| byte.is_ascii_uppercase())
+        .map_err(|fault| fault.allowed("allowed: upper-case letters, such as \"GET\" or \"HEAD\""))
+}
+
+fn path(text: &str) -> Result<String, Fault> {
+    let path = printable("path", text, |byte| byte.is_ascii_graphic())?;
+    match path.starts_with('/') || path == "*" {
+        true => Ok(path),
+        false => Err(Fault::new(format!("`path` is \"{}\"", shown(text)))
+            .allowed("a path begins with \"/\"")),
+    }
+}
+
+/// Only such bytes, and at least one: what goes into the head of a request must not break it.
+fn printable(key: &str, text: &str, fits: impl Fn(u8) -> bool) -> Result<String, Fault> {
+    match !text.is_empty() && text.len() <= MOST_BYTES && text.bytes().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err(Fault::new(format!("`{key}` is \"{}\"", shown(text)))
+            .allowed("allowed: printable ASCII without spaces")),
+    }
+}
+
+fn status(text: &str) -> Result<StatusSet, Fault> {
+    StatusSet::parse(text).ok_or_else(|| {
+        Fault::new(format!("`status` is \"{}\"", shown(text)))
+            .allowed("allowed: statuses and ranges from 100 to 599, such as \"200-299, 301\"")
+    })
+}
+
+fn server_name(text: &str) -> Result<String, Fault> {
+    match ServerName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(
+            Fault::new(format!("\"{}\" is not a host name", shown(text)))
+                .allowed("allowed: the name that clients ask for, such as \"www.example.org\""),
+        ),
+    }
+}
+
+/// A check whose role is given in any of the usual words.
+const ROLES: &[(&str, Role)] = &[
+    ("primary", Role::Primary),
+    ("replica", Role::Replica),
+    ("master", Role::Primary),
+    ("standby", Role::Replica),
+];
+const PROXY_HEADERS: &[(&str, ProxyHeader)] = &[("v1", ProxyHeader::V1), ("v2", ProxyHeader::V2)];
+const DEFAULT_KIND: &str = "tcp";
+/// Who logs in to MySQL when nobody else is named.
+const NOBODY: &str = "ballast";
+const FORTNIGHT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+const COMMAND: &str = "command = [\"/usr/local/bin/check\", \"…\"]";
+/// The longest text to be sent, expected or asked for.
+const MOST_BYTES: usize = 4096;

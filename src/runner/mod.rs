@@ -1,0 +1,207 @@
+//! Starting programs for checks and alerts, in a small process of their own: the daemon starts it
+//! before anything else and never starts another program itself, so that it can be locked down. The
+//! two talk over a pair of Unix sockets; [`frame`] is what goes over it, [`process`] is the other end.
+//!
+//! [`Process::start`] it once, [`Process::attach`] it to a runtime, then [`Runner::run`] jobs.
+
+mod frame;
+mod process;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{mpsc, oneshot};
+
+use self::frame::{read, write};
+pub use self::process::serve;
+
+/// The hidden subcommand by which this program becomes the runner.
+pub const SUBCOMMAND: &str = "runner";
+
+/// Jobs that wait to be handed over; further ones wait for their turn.
+const QUEUE: usize = 64;
+/// What a service manager tells its daemon, and nobody else.
+const PRIVATE: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
+
+/// A program to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// Its path, or a name to be found by `PATH`.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// What is added to the environment that the daemon was started with.
+    pub env: Vec<(String, String)>,
+    /// What it reads on its standard input, at most [`Job::MOST_INPUT`] bytes of it.
+    pub stdin: Vec<u8>,
+    /// Its whole process group is killed after this long, the wait for its turn included.
+    pub timeout: Duration,
+}
+
+impl Job {
+    /// The longest input; what exceeds it is cut off.
+    pub const MOST_INPUT: usize = 256 * 1024;
+}
+
+/// What a program came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How it ended.
+    pub ended: Ended,
+    /// The first [`Outcome::MOST_OUTPUT`] bytes of its standard output and error together.
+    pub output: Vec<u8>,
+}
+
+impl Outcome {
+    /// The longest output that is kept.
+    pub const MOST_OUTPUT: usize = 4096;
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+    /// Killed with its process group, because its time was over.
+    TimedOut,
+    /// It never ran, and why.
+    NotStarted(String),
+}
+
+/// The runner has ended, or was never started: no program can be run.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the runner is gone")]
+pub struct Gone;
+
+/// The runner's process, to which nobody speaks yet. It ends when this end of the sockets closes.
+#[derive(Debug)]
+pub struct Process {
+    socket: StdStream,
+    child: Child,
+}
+
+impl Process {
+    /// Starts this very program again, as the runner.
+    ///
+    /// # Errors
+    /// When the operating system lets no process be started.
+    pub fn start() -> io::Result<Self> {
+        Self::start_from(&mut Command::new("/proc/self/exe"))
+    }
+
+    fn start_from(command: &mut Command) -> io::Result<Self> {
+        let (socket, theirs) = StdStream::pair()?;
+        for name in PRIVATE {
+            command.env_remove(name);
+        }
+        let child = command
+            .arg0("ballast-runner")
+            .arg(SUBCOMMAND)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok(Self { socket, child })
+    }
+
+    /// Lets jobs be run from the runtime that this is called in.
+    ///
+    /// # Errors
+    /// When the runtime cannot register the socket.
+    pub fn attach(self) -> io::Result<Runner> {
+        self.socket.set_nonblocking(true)?;
+        let socket = UnixStream::from_std(self.socket)?;
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(exchange(socket, queue, self.child));
+        Ok(Runner { jobs })
+    }
+}
+
+/// The daemon's end. Clones share one process.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    jobs: mpsc::Sender<(Job, oneshot::Sender<Outcome>)>,
+}
+
+impl Runner {
+    /// Runs a program, and waits until it has ended.
+    ///
+    /// # Errors
+    /// [`Gone`] when there is no runner any more.
+    pub async fn run(&self, mut job: Job) -> Result<Outcome, Gone> {
+        job.stdin.truncate(Job::MOST_INPUT);
+        let (answer, outcome) = oneshot::channel();
+        self.jobs.send((job, answer)).await.map_err(|_| Gone)?;
+        outcome.await.map_err(|_| Gone)
+    }
+}
+
+/// Hands jobs over and outcomes back, until either side is gone.
+async fn exchange(
+    socket: UnixStream,
+    mut queue: mpsc::Receiver<(Job, oneshot::Sender<Outcome>)>,
+    mut child: Child,
+) {
+    let (mut incoming, mut outgoing) = socket.into_split();
+    let (outcomes, mut done) = mpsc::channel(QUEUE);
+    // A task of its own, because reading half a frame must not be given up for something else.
+    tokio::spawn(async move {
+        while let Ok(Some((number, outcome))) = read(&mut incoming).await {
+            if outcomes.send((number, outcome)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut waiting: HashMap<u64, oneshot::Sender<Outcome>> = HashMap::new();
+    let mut next = 0;
+    loop {
+        tokio::select! {
+            outcome = done.recv() => match outcome {
+                Some((number, outcome)) => {
+                    if let Some(answer) = waiting.remove(&number) {
+                        // Whoever asked may have given up.
+                        let _ = answer.send(outcome);
+                    }
+                }
+                None => break,
+            },
+            job = queue.recv() => match job {
+                Some((job, answer)) => {
+                    next += 1;
+                    waiting.insert(next, answer);
+                    if hand_over(&mut outgoing, next, &job).await.is_err() {
+                        break;
+                    }
+                }
+                // Nobody can ask any more: control is over.
+                None => return,
+            },
+        }
+    }
+    let status = child.try_wait().ok().flatten();
+    tracing::error!(
+        status = status.map(tracing::field::display),
+        "the runner is gone: exec checks keep their last verdict, and alerts start no program"
+    );
+}
+
+async fn hand_over(outgoing: &mut OwnedWriteHalf, number: u64, job: &Job) -> io::Result<()> {
+    outgoing.write_all(&write(number, job)).await
+}
