@@ -169,7 +169,7 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
     tokio::task::spawn_local(async move {
         let ticket = Registry::new().enter();
         let deadline = Instant::now() + Duration::from_secs(10);
-        let backend = connect(address, &ticket, deadline)
+        let backend = connect(address, &ticket, deadline, None)
             .await
             .expect("a backend");
         let terms = Terms {
@@ -211,7 +211,7 @@ fn backends(count: usize) -> (Vec<Arc<Backend>>, Vec<Arc<DownFlag>>) {
     (0..count)
         .map(|index| {
             let load = Arc::new(Load::new(2));
-            (0..random.u32(0..8)).for_each(|_| load.enter());
+            (0..random.u32(0..8)).for_each(|_| assert!(load.enter()));
             let down = Arc::new(DownFlag::default());
             let backend = Backend::new(
                 BackendId::new("web", format!("app-{index}")),

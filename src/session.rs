@@ -1,21 +1,27 @@
 //! One connection, from accept to its log line. Read this first.
 //!
 //! The session takes its service's snapshot, lets the strategy pick a backend, is counted towards
-//! it before connecting, tries others while no byte has moved, relays, and closes its record. It
+//! it before connecting (or waits in line while all are full), tries others while no byte has moved,
+//! relays, and closes its record. It
 //! never returns an error: it returns how it ended. Decisions are made elsewhere; this file is the
 //! order in which they are asked for.
 //!
 //! Next: [`strategy`](crate::strategy) for the pick, [`net::relay`](crate::net::relay) for the
 //! bytes, [`worker`](crate::worker) for who calls this.
 
+mod waiting;
+
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::Guard;
 
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
 use crate::net::relay::{Relay, Terms, Workspace};
 use crate::net::{Arrival, Connecting, Registry, Socket, Ticket, connect};
-use crate::pool::{Door, Lease, Permit, Witness};
+use crate::pool::{Door, Permit, Seat, Witness};
 use crate::strategy::Skip;
 use crate::telemetry::Record;
 
@@ -77,32 +83,57 @@ async fn establish(
     ticket: &Ticket,
     record: &mut Record,
 ) -> Result<Relay, Ending> {
-    let client = Socket::accepted(client)
+    let mut client = Socket::accepted(client)
         .map_err(|error| Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error)))?;
     let route = record.route().clone();
     let service = route.service();
-    let snapshot = service.snapshot();
-    let timeouts = snapshot.timeouts;
+    let mut snapshot = service.snapshot();
     let flow = service.flow(record.client(), fastrand::u64(..));
-    let give_up = record.started() + timeouts.connect_total;
+    let mut give_up = record.started() + snapshot.timeouts.connect_total;
+    let mut queued = Duration::ZERO;
     let mut skip = Skip::none();
     let mut ending = Ending::new(Who::Ballast, Phase::Accept, Cause::NoBackend);
     for _ in 0..=snapshot.retries {
-        let Some((index, backend)) = snapshot.pick(&flow, &skip) else {
-            break;
+        let (index, lease) = match service.seat(&snapshot, &flow, &skip) {
+            Seat::Taken(index, lease) => (index, lease),
+            Seat::Nobody => break,
+            Seat::Full => {
+                record.waits();
+                let since = Instant::now();
+                let patience = snapshot.queue.timeout.saturating_sub(queued);
+                let tried = (skip, Arc::clone(&snapshot));
+                let wait = waiting::wait(&service, ticket, &mut client, flow, tried, patience);
+                // Rare, so not part of what every session weighs.
+                let placed = Box::pin(wait).await;
+                let waited = since.elapsed();
+                record.waited(waited);
+                queued += waited;
+                give_up += waited;
+                let placed = placed?;
+                // The world may have changed meanwhile, so go on in the one the place is in.
+                snapshot = Guard::from_inner(placed.snapshot);
+                skip = placed.skip;
+                (placed.index, placed.lease)
+            }
         };
-        record.attempt(Lease::acquire(backend));
+        let backend = &snapshot.backends[index];
+        let timeouts = &snapshot.timeouts;
+        record.attempt(lease);
         let tried = Instant::now();
         let deadline = give_up.min(tried + timeouts.connect);
-        match connect(backend.address(), ticket, deadline).await {
-            Ok(backend) => {
+        match connect(backend.address(), ticket, deadline, Some(&mut client)).await {
+            Ok(socket) => {
                 record.connected();
+                ticket.mark(backend.mark());
+                if let Some(lifetime) = snapshot.max_lifetime {
+                    ticket.expire(record.started() + shortened(lifetime, fastrand::f64()));
+                }
                 let terms = Terms {
                     idle: timeouts.idle,
                     half_closed: timeouts.half_closed,
                     mode: snapshot.relay,
                 };
-                return Ok(Relay::new(client, backend, terms));
+                return Ok(Relay::new(client, socket, terms));
             }
             Err(Connecting::Failed(cause)) => {
                 // A wait that was cut short proves nothing.
@@ -123,8 +154,8 @@ async fn establish(
                     "connect failed"
                 );
             }
-            Err(Connecting::Ended(cause)) => {
-                return Err(Ending::new(Who::Ballast, Phase::Connect, cause));
+            Err(Connecting::Ended(who, cause)) => {
+                return Err(Ending::new(who, Phase::Connect, cause));
             }
         }
         if Instant::now() >= give_up {
@@ -132,4 +163,21 @@ async fn establish(
         }
     }
     Err(ending)
+}
+
+/// 80 to 100 % of `lifetime`, as `chance` in 0 to 1 has it: sessions that began together end apart.
+fn shortened(lifetime: Duration, chance: f64) -> Duration {
+    lifetime.mul_f64(0.8 + 0.2 * chance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_at_most_what_is_written_and_at_least_four_fifths_of_it() {
+        let day = Duration::from_secs(86_400);
+        assert_eq!(shortened(day, 1.0), day);
+        assert_eq!(shortened(day, 0.0).as_secs(), 69_120);
+    }
 }

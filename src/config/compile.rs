@@ -216,7 +216,8 @@ fn admin(table: &Table<'_>, problems: &mut Problems) {
 pub(super) const SOME_TIME: RangeInclusive<Duration> = SHORTEST..=LONGEST;
 
 const MOST_WORKERS: u32 = 1024;
-const MOST_CONNECTIONS: u32 = 10_000_000;
+/// The most sessions that anything is asked to hold.
+pub(super) const MOST_CONNECTIONS: u32 = 10_000_000;
 
 const LEVELS: &[(&str, LogLevel)] = &[
     ("error", LogLevel::Error),

@@ -202,10 +202,26 @@ pub static SERVICE: Section = Section {
             "what is done for clients when no backend is up",
         ),
         key(
+            "on_down",
+            Is("\"keep\""),
+            "what becomes of the sessions of a backend that went down",
+        ),
+        key(
+            "close_rate",
+            Is("500"),
+            "sessions a second that on_down = \"close\" ends",
+        ),
+        key(
             "timeouts",
             Preset::Section,
             "how long a session may wait, and for what",
         ),
+        key(
+            "queue",
+            Preset::Section,
+            "who waits while every backend is full",
+        ),
+        key("session", Preset::Section, "how long a session may live"),
         key(
             "health",
             Preset::Section,
@@ -243,6 +259,31 @@ pub static TIMEOUTS: Section = Section {
             "silence on the surviving direction of a half-closed session",
         ),
     ],
+};
+
+/// `[service.queue]`
+pub static QUEUE: Section = Section {
+    path: "service.queue",
+    header: "[service.queue]",
+    keys: &[
+        key(
+            "size",
+            Is("1024"),
+            "clients that wait while every backend is full; more are reset",
+        ),
+        key("timeout", Is("\"10s\""), "the longest wait for a place"),
+    ],
+};
+
+/// `[service.session]`
+pub static SESSION: Section = Section {
+    path: "service.session",
+    header: "[service.session]",
+    keys: &[key(
+        "max_lifetime",
+        Off,
+        "the longest that a session may live; 80 to 100 % of it, by chance",
+    )],
 };
 
 /// `[service.health]`
@@ -408,6 +449,11 @@ pub static BACKEND: Section = Section {
             Is("0"),
             "its tier: those of priority 0 serve first",
         ),
+        key(
+            "max_connections",
+            Off,
+            "sessions at a time; more wait in the service's queue",
+        ),
         key("enabled", Is("true"), "false sends it no new sessions"),
         key(
             "check_address",
@@ -477,6 +523,6 @@ pub static LISTED: Section = Section {
 
 /// Every section there is, in the order of the reference file.
 pub static SECTIONS: &[&Section] = &[
-    &ROOT, &RUNTIME, &LOG, &DISCOVERY, &ADMIN, &SERVICE, &TIMEOUTS, &HEALTH, &PASSIVE, &BACKEND,
-    &ALERT,
+    &ROOT, &RUNTIME, &LOG, &DISCOVERY, &ADMIN, &SERVICE, &TIMEOUTS, &QUEUE, &SESSION, &HEALTH,
+    &PASSIVE, &BACKEND, &ALERT,
 ];

@@ -26,6 +26,7 @@ mod serving;
 mod source;
 mod syntax;
 mod value;
+mod waiting;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -183,6 +184,12 @@ pub struct ServiceConfig {
     pub retries: u32,
     /// `[service.timeouts]`
     pub timeouts: Timeouts,
+    /// `[service.queue]`
+    pub queue: QueueConfig,
+    /// `on_down` and `close_rate`
+    pub on_down: OnDown,
+    /// The longest that a session may live, if there is such a limit.
+    pub max_lifetime: Option<Duration>,
     /// `[service.health]`: how its backends are checked.
     pub check: Arc<Check>,
     /// `[service.health]`: when, and what counts.
@@ -242,6 +249,36 @@ impl Default for Timeouts {
     }
 }
 
+/// `[service.queue]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// The most clients that wait while every backend is full.
+    pub size: u32,
+    /// The longest that one of them waits.
+    pub timeout: Duration,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self {
+            size: 1024,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What becomes of the sessions of a backend that went down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDown {
+    /// They live for as long as they can.
+    Keep,
+    /// They are reset.
+    Close {
+        /// So many a second, over all such backends of the service.
+        rate: u32,
+    },
+}
+
 /// One `[[service.backend]]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendConfig {
@@ -253,6 +290,8 @@ pub struct BackendConfig {
     pub weight: u32,
     /// Its tier, 0 to 255: those of priority 0 serve first.
     pub priority: u32,
+    /// The most sessions at a time, if there is such a limit.
+    pub max_connections: Option<NonZeroU32>,
     /// `false` sends it no new sessions.
     pub enabled: bool,
     /// Where its check goes, when not to the backend itself.

@@ -17,7 +17,7 @@ pub struct Plan {
     pub services: Changes<Arc<str>>,
     /// By address, whichever service it belongs to; never `changed`.
     pub listeners: Changes<ListenerId>,
-    /// By service and name. Changed is another address, weight or `enabled`.
+    /// By service and name. Changed is any difference.
     pub backends: Changes<BackendId>,
     /// By name. Changed is any difference.
     pub alerts: Changes<Arc<str>>,

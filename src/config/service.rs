@@ -2,11 +2,13 @@
 //! [`conflicts`](super::conflicts)'s business.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::address;
-use super::compile::SOME_TIME;
+use super::compile::{MOST_CONNECTIONS, SOME_TIME};
 use super::decode::{Table, mistype, unknown_word};
 use super::health;
 use super::keys;
@@ -15,8 +17,10 @@ use super::problem::{Problem, Problems};
 use super::serving;
 use super::source::Span;
 use super::value::{self, written};
+use super::waiting;
 use super::{
-    BackendAddress, BackendConfig, Family, ListenConfig, RelayMode, ServiceConfig, Timeouts,
+    BackendAddress, BackendConfig, Family, ListenConfig, OnDown, QueueConfig, RelayMode,
+    ServiceConfig, Timeouts,
 };
 use crate::health::{Check, Passive, Policy, Rules};
 use crate::strategy::{self, Entry, Parameters, Skip};
@@ -35,6 +39,9 @@ pub(super) struct Draft {
     retries: u32,
     timeouts: Timeouts,
     check: Arc<Check>,
+    queue: QueueConfig,
+    on_down: OnDown,
+    max_lifetime: Option<Duration>,
     health: Policy,
     serving: Rules,
     passive: Passive,
@@ -51,6 +58,7 @@ pub(super) struct BackendDraft {
     pub(super) address: Option<(BackendAddress, Span)>,
     weight: u32,
     priority: u32,
+    max_connections: Option<NonZeroU32>,
     pub(super) enabled: bool,
     check_address: Option<SocketAddr>,
 }
@@ -76,6 +84,9 @@ impl Draft {
             retries: self.retries,
             timeouts: self.timeouts,
             check: self.check,
+            queue: self.queue,
+            on_down: self.on_down,
+            max_lifetime: self.max_lifetime,
             health: self.health,
             serving: self.serving,
             passive: self.passive,
@@ -93,6 +104,7 @@ impl BackendDraft {
             address: self.address?.0,
             weight: self.weight,
             priority: self.priority,
+            max_connections: self.max_connections,
             enabled: self.enabled,
             check_address: self.check_address,
         })
@@ -152,6 +164,8 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         serving::tiers(table, &serving, priorities, problems);
     }
     let (check, health) = health::health(&table.table("health", &keys::HEALTH, problems), problems);
+    // A file of backends may bring caps.
+    let capped = backends_file.is_some() || backends.iter().any(|it| it.max_connections.is_some());
     Draft {
         listen: listen(table, name.as_ref(), problems),
         name,
@@ -176,6 +190,9 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         health,
         serving,
         passive: passive::read(&table.table("passive", &keys::PASSIVE, problems), problems),
+        queue: waiting::queue(table, capped, problems),
+        on_down: waiting::on_down(table, problems),
+        max_lifetime: waiting::max_lifetime(table, problems),
     }
 }
 
@@ -447,6 +464,9 @@ pub(super) fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraf
             .integer("weight", &(1..=65_535), problems)
             .unwrap_or(1),
         priority: serving::priority(table, problems),
+        max_connections: table
+            .integer("max_connections", &(1..=MOST_CONNECTIONS), problems)
+            .and_then(NonZeroU32::new),
         enabled: table.boolean("enabled", problems).unwrap_or(true),
         check_address: table.parsed("check_address", problems, address::check),
     }

@@ -130,6 +130,7 @@ impl Running {
         let leaving = gone.map(|load| load.in_flight()).sum();
         let before = serving.eligible;
         serving.eligible = members.roster(&self.targets).len();
+        members.cap();
         serving.members = members;
         serving.revision += 1;
         let refreshed = Refreshed {

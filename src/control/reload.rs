@@ -237,12 +237,16 @@ impl Running {
             if !laid_out.eq(now.iter().map(|candidate| &candidate.id)) {
                 stale.push(Arc::clone(&name));
             }
+            members.cap();
             let service = match self.services.0.remove(&name) {
                 Some(serving) => {
                     serving.service.swap(snapshot);
                     serving.service
                 }
-                None => Service::new(Arc::clone(&name), snapshot),
+                None => {
+                    let queue = self.loads.queue(&name);
+                    Service::new(Arc::clone(&name), snapshot, queue)
+                }
             };
             let serving = Serving {
                 service,

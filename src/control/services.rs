@@ -1,6 +1,8 @@
 //! What control holds of each service, and the blueprints from which snapshots are built beside it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use super::targets::{Target, Targets};
 use crate::config::{BackendAddress, ServiceConfig, SessionLog};
 use crate::health::{self, AdminView, HealthView, Passive, State, roster};
 use crate::model::{Backend, BackendId, Load};
-use crate::pool::{Service, Snapshot};
+use crate::pool::{Queue, Service, Snapshot};
 use crate::strategy::Candidate;
 
 /// The counters of every backend identity. They outlive the configuration: a backend that leaves the
@@ -19,7 +21,19 @@ use crate::strategy::Candidate;
 #[derive(Debug)]
 pub(super) struct Loads {
     workers: usize,
-    of: HashMap<BackendId, Arc<Load>>,
+    of: HashMap<BackendId, Counted>,
+    /// The line of each service that one of them belongs to.
+    queues: HashMap<Arc<str>, Arc<Queue>>,
+    /// Marks that were given out.
+    marks: u32,
+}
+
+#[derive(Debug)]
+struct Counted {
+    load: Arc<Load>,
+    /// Where the backend is, and the number of its name there.
+    address: Option<SocketAddr>,
+    mark: u32,
 }
 
 impl Loads {
@@ -27,23 +41,42 @@ impl Loads {
         Self {
             workers,
             of: HashMap::new(),
+            queues: HashMap::new(),
+            marks: 0,
         }
     }
 
-    fn get(&mut self, id: &BackendId) -> Arc<Load> {
-        let workers = self.workers;
-        let load = self.of.entry(id.clone());
-        Arc::clone(load.or_insert_with(|| Arc::new(Load::new(workers))))
+    /// The counters of `id`, and its mark at `address`.
+    fn get(&mut self, id: &BackendId, address: Option<SocketAddr>) -> (Arc<Load>, u32) {
+        let queue = self.queue(id.service());
+        let counted = self.of.entry(id.clone()).or_insert_with(|| Counted {
+            load: Arc::new(Load::new(self.workers).telling(queue)),
+            address: None,
+            mark: 0,
+        });
+        if address.is_some() && counted.address != address {
+            self.marks += 1;
+            counted.mark = self.marks;
+            counted.address = address;
+        }
+        (Arc::clone(&counted.load), counted.mark)
+    }
+
+    /// Who waits for a backend of `service`.
+    pub(super) fn queue(&mut self, service: &Arc<str>) -> Arc<Queue> {
+        Arc::clone(self.queues.entry(Arc::clone(service)).or_default())
     }
 
     /// The counters of that identity, if it was ever in the file.
     pub(super) fn find(&self, id: &BackendId) -> Option<&Arc<Load>> {
-        self.of.get(id)
+        self.of.get(id).map(|counted| &counted.load)
     }
 
     /// Forgets identities that nobody holds: not in the file, and without a session.
     pub(super) fn prune(&mut self) {
-        self.of.retain(|_, load| Arc::strong_count(load) > 1);
+        self.of
+            .retain(|_, counted| Arc::strong_count(&counted.load) > 1);
+        self.queues.retain(|_, queue| Arc::strong_count(queue) > 1);
     }
 
     /// Like [`Loads::prune`], once there are more than `most` beyond those that are held: a name server that
@@ -52,8 +85,8 @@ impl Loads {
         if self.of.len() <= most {
             return;
         }
-        let held = |load: &Arc<Load>| Arc::strong_count(load) > 1;
-        if self.of.values().filter(|load| !held(load)).count() > most {
+        let held = |it: &Counted| Arc::strong_count(&it.load) > 1;
+        if self.of.values().filter(|it| !held(it)).count() > most {
             self.prune();
         }
     }
@@ -70,7 +103,9 @@ struct Member {
     priority: u32,
     enabled: bool,
     target: Option<TargetId>,
+    max_connections: Option<NonZeroU32>,
     load: Arc<Load>,
+    mark: u32,
     /// What an operator has said of it since the start.
     admin: AdminView,
     /// Whom it had failed when that was last looked at with nothing against it, and the time before.
@@ -130,10 +165,12 @@ impl Members {
                 check: Arc::clone(&config.check),
                 policy: config.health.clone(),
             });
-            let load = loads.get(&id);
+            let (load, mark) = loads.get(&id, address);
             Member {
                 noted: [Harm::of(&load.sum()); 2],
                 load,
+                mark,
+                max_connections: backend.max_connections,
                 id,
                 weight: backend.weight,
                 priority: backend.priority,
@@ -209,6 +246,15 @@ impl Members {
         member.target.as_ref()
     }
 
+    /// Puts the caps of these backends in force, before the snapshot that knows of them.
+    pub(super) fn cap(&self) {
+        for member in &self.all {
+            member
+                .load
+                .set_cap(member.max_connections.map(NonZeroU32::get));
+        }
+    }
+
     /// All of them.
     pub(super) fn configured(&self) -> usize {
         self.all.len()
@@ -230,13 +276,15 @@ impl Members {
             .filter_map(|candidate| {
                 let member = members.find(|member| member.id == candidate.id)?;
                 let id = member.target.as_ref()?;
-                Some(Arc::new(Backend::new(
+                let backend = Backend::new(
                     member.id.clone(),
                     id.address,
                     candidate.weight,
                     Arc::clone(&member.load),
                     Arc::clone(targets.get(id)?.down()),
-                )))
+                );
+                let backend = backend.capped(member.max_connections.is_some());
+                Some(Arc::new(backend.marked(member.mark)))
             })
             .collect();
         Blueprint {
@@ -291,9 +339,12 @@ impl Blueprint {
             epoch,
             revision,
             snapshot: Snapshot {
+                capped: backends.iter().any(|backend| backend.is_capped()),
                 backends,
                 strategy,
+                queue: config.queue,
                 timeouts: config.timeouts,
+                max_lifetime: config.max_lifetime,
                 retries: config.retries,
                 relay: config.relay,
                 session_log,

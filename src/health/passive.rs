@@ -71,6 +71,10 @@ impl Symptom {
             Cause::Finished
             | Cause::Exhausted
             | Cause::NoBackend
+            | Cause::QueueFull
+            | Cause::QueueTimeout
+            | Cause::Lifetime
+            | Cause::BackendDown
             | Cause::Idle
             | Cause::HalfClosed
             | Cause::Unacknowledged

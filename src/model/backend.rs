@@ -45,6 +45,8 @@ pub struct Backend {
     id: BackendId,
     address: SocketAddr,
     weight: u32,
+    capped: bool,
+    mark: u32,
     load: Arc<Load>,
     down: Arc<DownFlag>,
 }
@@ -63,9 +65,24 @@ impl Backend {
             id,
             address,
             weight: weight.max(1),
+            capped: false,
+            mark: 0,
             load,
             down,
         }
+    }
+
+    /// The same, told whether it takes only so many sessions. How many is the [`Load`]'s to know:
+    /// picks of a backend without a cap need not look there.
+    #[must_use]
+    pub fn capped(self, capped: bool) -> Self {
+        Self { capped, ..self }
+    }
+
+    /// The same, marked with the number by which its sessions are found.
+    #[must_use]
+    pub fn marked(self, mark: u32) -> Self {
+        Self { mark, ..self }
     }
 
     /// Service and name.
@@ -86,6 +103,22 @@ impl Backend {
     /// Sessions that were counted towards it and have not ended, connecting ones included.
     pub fn in_flight(&self) -> u32 {
         self.load.in_flight()
+    }
+
+    /// Whether it has a cap.
+    pub fn is_capped(&self) -> bool {
+        self.capped
+    }
+
+    /// Whether it takes no further session for now. A pick passes over such a backend.
+    pub fn is_full(&self) -> bool {
+        self.capped && self.load.is_full()
+    }
+
+    /// The number of this name at this address, by which its sessions are found: another address
+    /// is another number. 0 is nobody's.
+    pub fn mark(&self) -> u32 {
+        self.mark
     }
 
     /// How loaded a pick should take it to be: the sessions in flight, and for every unit of weight
@@ -130,9 +163,18 @@ impl DownFlag {
 #[repr(align(64))]
 pub struct Load {
     in_flight: AtomicU32,
+    cap: AtomicU32,
     penalty: AtomicU32,
     ejected: AtomicBool,
     tallies: Box<[Tally]>,
+    freed: Option<Arc<dyn Freed>>,
+}
+
+/// Told when a session has left a backend that has a cap: whoever waits for its place. The queue
+/// itself lives in `pool`, which this room cannot name.
+pub trait Freed: fmt::Debug + Send + Sync {
+    /// There may be room.
+    fn freed(&self);
 }
 
 impl Load {
@@ -140,11 +182,25 @@ impl Load {
     pub fn new(workers: usize) -> Self {
         Self {
             in_flight: AtomicU32::new(0),
+            cap: AtomicU32::new(Self::UNCAPPED),
             penalty: AtomicU32::new(0),
             ejected: AtomicBool::new(false),
             tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
+            freed: None,
         }
     }
+
+    /// The same, with somebody to tell when there is room.
+    #[must_use]
+    pub fn telling(self, freed: Arc<dyn Freed>) -> Self {
+        Self {
+            freed: Some(freed),
+            ..self
+        }
+    }
+
+    /// The cap of a backend without one.
+    const UNCAPPED: u32 = u32::MAX;
 
     /// The highest penalty: a failing backend looks as loaded as one that holds this many sessions
     /// for every unit of its weight.
@@ -155,15 +211,49 @@ impl Load {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts one session; only a lease may call this, and takes it back on drop.
-    pub fn enter(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// Counts one session, if there is room for it; tells whether. Only a lease may call this, and
+    /// takes it back on drop.
+    pub fn enter(&self) -> bool {
+        let cap = self.cap.load(Ordering::Relaxed);
+        if cap == Self::UNCAPPED {
+            self.in_flight.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        // Compared before it is counted: an overshoot that is taken back would keep others out.
+        let room = |sessions| (sessions < cap).then_some(sessions + 1);
+        let counted = self
+            .in_flight
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, room);
+        counted.is_ok()
     }
 
-    /// Takes one session back.
+    /// Takes one session back, and lets those know who wait for its place.
     pub fn leave(&self) {
-        let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "more sessions left than entered");
+        // Looked at when the session leaves, not when it came: the cap may be newer than it.
+        if self.cap.load(Ordering::SeqCst) != Self::UNCAPPED
+            && let Some(waiting) = &self.freed
+        {
+            waiting.freed();
+        }
+    }
+
+    /// The most sessions at a time, if there is such a limit.
+    pub fn cap(&self) -> Option<u32> {
+        Some(self.cap.load(Ordering::Relaxed)).filter(|&cap| cap != Self::UNCAPPED)
+    }
+
+    /// Sets the most sessions at a time. Sessions above a lower cap live on; none is added until it
+    /// is met. Only control calls this, and has the queue served afterwards.
+    pub fn set_cap(&self, cap: Option<u32>) {
+        self.cap
+            .store(cap.unwrap_or(Self::UNCAPPED), Ordering::SeqCst);
+    }
+
+    fn is_full(&self) -> bool {
+        // In one order with a session that leaves and then looks whether somebody waits.
+        self.in_flight.load(Ordering::SeqCst) >= self.cap.load(Ordering::SeqCst)
     }
 
     /// Whether its sessions' failures keep it out, whatever its probes say.
@@ -354,6 +444,34 @@ mod tests {
         backend.load().enter();
         backend.load().enter();
         assert_eq!(backend.pressure(), 2);
+    }
+
+    #[test]
+    fn a_cap_is_never_passed_and_one_that_is_lowered_lets_nobody_in_until_it_is_met() {
+        let load = Load::new(1);
+        load.set_cap(Some(2));
+        assert!(load.enter() && load.enter());
+        assert!(!load.enter());
+        load.set_cap(Some(1));
+        load.leave();
+        assert!(!load.enter());
+        load.leave();
+        assert!(load.enter());
+        load.set_cap(None);
+        assert!(load.enter());
+        assert_eq!(load.in_flight(), 2);
+    }
+
+    #[test]
+    fn only_a_backend_that_is_told_so_has_a_cap() {
+        let load = Arc::new(Load::new(1));
+        load.set_cap(Some(0));
+        let flag = Arc::new(DownFlag::default());
+        let id = BackendId::new("web", "app-1");
+        let address = "192.0.2.1:80".parse().unwrap();
+        let backend = Backend::new(id, address, 1, load, flag);
+        assert!(!backend.is_full());
+        assert!(backend.capped(true).is_full());
     }
 
     #[test]

@@ -52,6 +52,8 @@ impl fmt::Display for Who {
 pub enum Phase {
     /// Accepted, no backend picked yet.
     Accept,
+    /// Waiting for a place at a backend.
+    Queue,
     /// Connecting to a backend.
     Connect,
     /// Moving bytes.
@@ -64,6 +66,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Phase::Accept => "accept",
+            Phase::Queue => "queue",
             Phase::Connect => "connect",
             Phase::Relay => "relay",
             Phase::Drain => "drain",
@@ -88,12 +91,20 @@ pub enum Cause {
     Exhausted,
     /// No backend was eligible.
     NoBackend,
+    /// Every backend was full, and so was the queue.
+    QueueFull,
+    /// No backend had room within `queue.timeout`.
+    QueueTimeout,
     /// No byte either way for `timeouts.idle`.
     Idle,
     /// One direction had ended and the other was silent for `timeouts.half_closed`.
     HalfClosed,
     /// The peer acknowledged nothing although data was waiting for it.
     Unacknowledged,
+    /// It had lived for `session.max_lifetime`.
+    Lifetime,
+    /// Its backend went down, and the service closes the sessions of such a backend.
+    BackendDown,
     /// The drain deadline of a stop passed, or a second signal came.
     Stopped,
     /// A defect in Ballast: the session panicked.
@@ -140,9 +151,13 @@ impl fmt::Display for Cause {
             Cause::Unreachable => "unreachable",
             Cause::Exhausted => "out of local ports or descriptors",
             Cause::NoBackend => "no eligible backend",
+            Cause::QueueFull => "queue full",
+            Cause::QueueTimeout => "queue timeout",
             Cause::Idle => "idle timeout",
             Cause::HalfClosed => "half-closed timeout",
             Cause::Unacknowledged => "peer acknowledged nothing",
+            Cause::Lifetime => "maximum lifetime",
+            Cause::BackendDown => "backend down",
             Cause::Stopped => "stopped",
             Cause::Panicked => "internal error",
             Cause::Os(number) => return write!(f, "{}", io::Error::from_raw_os_error(*number)),

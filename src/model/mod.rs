@@ -7,5 +7,5 @@ mod backend;
 mod ending;
 
 pub use address::ClientAddr;
-pub use backend::{Backend, BackendId, DownFlag, Load, Moment, Tally, TallySum};
+pub use backend::{Backend, BackendId, DownFlag, Freed, Load, Moment, Tally, TallySum};
 pub use ending::{Cause, Ending, Phase, Who};

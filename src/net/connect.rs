@@ -13,26 +13,27 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::{Event, Socket, Ticket};
-use crate::model::Cause;
+use crate::model::{Cause, Who};
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connecting {
     /// This backend did not take it; another may.
     Failed(Cause),
-    /// The session was told to end.
-    Ended(Cause),
+    /// The session was told to end, or its client did not stay.
+    Ended(Who, Cause),
 }
 
-/// Connects to `address`, at the latest by `deadline`.
+/// Connects to `address`, at the latest by `deadline`, for as long as `client` stays.
 ///
 /// # Errors
 /// [`Connecting::Failed`] with [`Cause::TimedOut`] past the deadline, or with what the network
-/// said; [`Connecting::Ended`] when the session is to end.
+/// said; [`Connecting::Ended`] when the session is to end, or `client` has failed.
 pub async fn connect(
     address: SocketAddr,
     ticket: &Ticket,
     deadline: Instant,
+    mut client: Option<&mut Socket>,
 ) -> Result<Socket, Connecting> {
     let mut socket = start(address).map_err(|error| Connecting::Failed(Cause::from_io(&error)))?;
     ticket.schedule(deadline);
@@ -42,8 +43,16 @@ pub async fn connect(
         }
         match ticket.poll(cx) {
             Poll::Ready(Event::Due) => Poll::Ready(Err(Connecting::Failed(Cause::TimedOut))),
-            Poll::Ready(Event::End(cause)) => Poll::Ready(Err(Connecting::Ended(cause))),
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(Event::End(cause)) => {
+                Poll::Ready(Err(Connecting::Ended(Who::Ballast, cause)))
+            }
+            // Looks at what the runtime knows already: no system call unless there is an error.
+            Poll::Pending => match &mut client {
+                Some(client) => client
+                    .poll_error(cx)
+                    .map(|cause| Err(Connecting::Ended(Who::Client, cause))),
+                None => Poll::Pending,
+            },
         }
     })
     .await?;
@@ -119,7 +128,13 @@ mod tests {
         drop(closed);
         let outcome = run(async {
             let ticket = Registry::new().enter();
-            connect(address, &ticket, Instant::now() + Duration::from_secs(10)).await
+            connect(
+                address,
+                &ticket,
+                Instant::now() + Duration::from_secs(10),
+                None,
+            )
+            .await
         });
         assert_eq!(outcome.err(), Some(Connecting::Failed(Cause::Refused)));
     }

@@ -21,8 +21,8 @@ const TICK_MILLIS: u64 = 20;
 const TICK: Duration = Duration::from_millis(TICK_MILLIS);
 /// Deadlines beyond this many ticks (about 20 s) are looked at on the way.
 const SLOTS: usize = 1024;
-/// The end of a list.
-const NONE: usize = usize::MAX;
+/// The end of a list; no worker has as many sessions.
+const NONE: u32 = u32::MAX;
 
 /// The sessions of one worker. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub enum Event {
 struct Wheel {
     entries: Slab<Entry>,
     /// First entry of each slot's list.
-    heads: Vec<usize>,
+    heads: Vec<u32>,
     /// Bit per slot: its list may hold something.
     occupied: [u64; SLOTS / 64],
     origin: Instant,
@@ -59,9 +59,13 @@ struct Entry {
     waker: Option<Waker>,
     event: Option<Event>,
     deadline: u64,
-    slot: usize,
-    previous: usize,
-    next: usize,
+    /// The tick at which it ends, whatever it is scheduled for.
+    expires: u64,
+    /// Whom it is connected to, 0 for nobody.
+    mark: u32,
+    slot: u32,
+    previous: u32,
+    next: u32,
 }
 
 impl Registry {
@@ -87,13 +91,15 @@ impl Registry {
             waker: None,
             event,
             deadline: 0,
+            expires: u64::MAX,
+            mark: 0,
             slot: NONE,
             previous: NONE,
             next: NONE,
         });
         Ticket {
             registry: self.clone(),
-            key,
+            key: key as u32,
         }
     }
 
@@ -112,6 +118,21 @@ impl Registry {
         let mut wheel = self.0.borrow_mut();
         wheel.ended = Some(cause);
         for (_, entry) in &mut wheel.entries {
+            entry.notify(Event::End(cause));
+        }
+    }
+
+    /// Tells sessions that are marked with `mark` to end, while `allowed` says so; asked once for
+    /// each.
+    pub fn end_marked(&self, mark: u32, cause: Cause, mut allowed: impl FnMut() -> bool) {
+        let mut wheel = self.0.borrow_mut();
+        let marked =
+            |entry: &&mut Entry| entry.mark == mark && !matches!(entry.event, Some(Event::End(_)));
+        let entries = wheel.entries.iter_mut().map(|(_, entry)| entry);
+        for entry in entries.filter(marked) {
+            if !allowed() {
+                return;
+            }
             entry.notify(Event::End(cause));
         }
     }
@@ -164,14 +185,14 @@ impl Default for Registry {
 #[derive(Debug)]
 pub struct Ticket {
     registry: Registry,
-    key: usize,
+    key: u32,
 }
 
 impl Ticket {
     /// The next event, once there is one.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Event> {
         let mut wheel = self.registry.0.borrow_mut();
-        let entry = &mut wheel.entries[self.key];
+        let entry = &mut wheel.entry(self.key);
         match entry.event {
             Some(Event::Due) => {
                 entry.event = None;
@@ -205,13 +226,23 @@ impl Ticket {
     pub fn schedule(&self, at: Instant) {
         self.registry.0.borrow_mut().schedule(self.key, at);
     }
+
+    /// Ends the session at `at`, or up to a tick later, whatever it schedules.
+    pub fn expire(&self, at: Instant) {
+        self.registry.0.borrow_mut().expire(self.key, at);
+    }
+
+    /// Marks the session with the number of its backend, by which others may end it.
+    pub fn mark(&self, mark: u32) {
+        self.registry.0.borrow_mut().entry(self.key).mark = mark;
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut wheel = self.registry.0.borrow_mut();
         wheel.unlink(self.key);
-        wheel.entries.remove(self.key);
+        wheel.entries.remove(self.key as usize);
     }
 }
 
@@ -232,29 +263,49 @@ impl Wheel {
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
-    fn schedule(&mut self, key: usize, at: Instant) {
+    fn schedule(&mut self, key: u32, at: Instant) {
         self.unlink(key);
         // Rounded up: a deadline is seen late by less than a tick, never early.
-        self.entries[key].deadline = self.tick_at(at) + 1;
-        if self.entries[key].event == Some(Event::Due) {
-            self.entries[key].event = None;
+        let deadline = self.tick_at(at) + 1;
+        let entry = self.entry(key);
+        entry.deadline = deadline.min(entry.expires);
+        if entry.event == Some(Event::Due) {
+            entry.event = None;
         }
         self.link(key);
     }
 
-    fn link(&mut self, key: usize) {
+    fn expire(&mut self, key: u32, at: Instant) {
+        let expires = self.tick_at(at) + 1;
+        let entry = self.entry(key);
+        entry.expires = expires;
+        // What was scheduled, if anything was, may come later than this.
+        let scheduled = if entry.slot == NONE {
+            expires
+        } else {
+            entry.deadline
+        };
+        entry.deadline = scheduled.min(expires);
+        self.unlink(key);
+        self.link(key);
+    }
+
+    fn entry(&mut self, key: u32) -> &mut Entry {
+        &mut self.entries[key as usize]
+    }
+
+    fn link(&mut self, key: u32) {
         let horizon = self.processed + SLOTS as u64 - 1;
-        let tick = self.entries[key]
-            .deadline
-            .clamp(self.processed + 1, horizon);
+        let after = self.processed + 1;
+        let tick = self.entry(key).deadline.clamp(after, horizon);
         let slot = slot_of(tick);
         let head = std::mem::replace(&mut self.heads[slot], key);
-        let entry = &mut self.entries[key];
-        entry.slot = slot;
+        let entry = self.entry(key);
+        entry.slot = slot as u32;
         entry.previous = NONE;
         entry.next = head;
         if head != NONE {
-            self.entries[head].previous = key;
+            self.entry(head).previous = key;
         }
         self.occupied[slot / 64] |= 1 << (slot % 64);
         if tick < self.sleeps_until
@@ -264,20 +315,20 @@ impl Wheel {
         }
     }
 
-    fn unlink(&mut self, key: usize) {
-        let entry = &mut self.entries[key];
+    fn unlink(&mut self, key: u32) {
+        let entry = self.entry(key);
         let slot = std::mem::replace(&mut entry.slot, NONE);
         if slot == NONE {
             return;
         }
         let (previous, next) = (entry.previous, entry.next);
         if next != NONE {
-            self.entries[next].previous = previous;
+            self.entry(next).previous = previous;
         }
         if previous == NONE {
-            self.heads[slot] = next;
+            self.heads[slot as usize] = next;
         } else {
-            self.entries[previous].next = next;
+            self.entry(previous).next = next;
         }
     }
 
@@ -295,10 +346,12 @@ impl Wheel {
             self.occupied[slot / 64] &= !(1 << (slot % 64));
             let mut key = std::mem::replace(&mut self.heads[slot], NONE);
             while key != NONE {
-                let entry = &mut self.entries[key];
+                let entry = self.entry(key);
                 let next = entry.next;
                 entry.slot = NONE;
-                if entry.deadline <= now {
+                if entry.expires <= now {
+                    entry.notify(Event::End(Cause::Lifetime));
+                } else if entry.deadline <= now {
                     entry.notify(Event::Due);
                 } else {
                     self.link(key);
@@ -424,6 +477,52 @@ mod tests {
             registry.enter().poll(&mut cx()).is_ready(),
             "a late one too"
         );
+    }
+
+    #[test]
+    fn an_expiry_ends_the_session_whatever_it_schedules_before_and_after() {
+        let registry = Registry::new();
+        let (unscheduled, early, late) = (registry.enter(), registry.enter(), registry.enter());
+        schedule(&early, Duration::from_millis(100));
+        let origin = registry.0.borrow().origin;
+        for ticket in [&unscheduled, &early, &late] {
+            ticket.expire(origin + Duration::from_millis(500));
+        }
+        schedule(&late, Duration::from_secs(3600));
+        advance(&registry, Duration::from_millis(200));
+        assert_eq!(early.poll(&mut cx()), Poll::Ready(Event::Due));
+        schedule(&early, Duration::from_secs(3600));
+        advance(&registry, Duration::from_millis(499));
+        let all = [unscheduled, early, late];
+        assert!(all.iter().all(|ticket| ticket.poll(&mut cx()).is_pending()));
+        advance(&registry, Duration::from_millis(540));
+        let end = Poll::Ready(Event::End(Cause::Lifetime));
+        assert!(all.iter().all(|ticket| ticket.poll(&mut cx()) == end));
+    }
+
+    #[test]
+    fn only_the_marked_end_and_each_takes_one_of_what_is_allowed() {
+        let registry = Registry::new();
+        let tickets: Vec<_> = (0..10).map(|_| registry.enter()).collect();
+        for (ticket, mark) in tickets.iter().zip([1, 2].into_iter().cycle()) {
+            ticket.mark(mark);
+        }
+        let ended = || tickets.iter().map(|it| it.poll(&mut cx()).is_ready());
+        for expected in [2, 4, 5] {
+            let mut left = 2;
+            registry.end_marked(2, Cause::BackendDown, || {
+                let allowed = left > 0;
+                left -= usize::from(allowed);
+                allowed
+            });
+            assert_eq!(ended().filter(|&ended| ended).count(), expected);
+        }
+        assert!(ended().step_by(2).all(|ended| !ended), "of another backend");
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
     }
 
     #[test]

@@ -246,7 +246,7 @@ impl Socket {
     /// Waits for the socket to fail. Never ready for mere writability, but every edge of it wakes
     /// the task. For a socket whose FIN was read: such a socket must not be polled for reads, since
     /// its read-closed state never clears and a loop over it would spin.
-    pub(super) fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+    pub fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         if let Some(cause) = self.failed {
             return Poll::Ready(cause);
         }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::config::{RelayMode, SessionLog, Timeouts};
+use super::{Lease, Queue};
+use crate::config::{QueueConfig, RelayMode, SessionLog, Timeouts};
 use crate::model::{Backend, ClientAddr};
 use crate::strategy::{Flow, Skip, Strategy};
 
@@ -17,8 +19,14 @@ pub struct Snapshot {
     pub backends: Vec<Arc<Backend>>,
     /// Built over `backends`, in their order.
     pub strategy: Box<dyn Strategy>,
+    /// Whether any of them has a cap.
+    pub capped: bool,
+    /// Who waits while all are full.
+    pub queue: QueueConfig,
     /// Limits on waiting.
     pub timeouts: Timeouts,
+    /// The longest that a session may live.
+    pub max_lifetime: Option<Duration>,
     /// Further backends to try when a connect fails.
     pub retries: u32,
     /// How bytes move.
@@ -27,11 +35,63 @@ pub struct Snapshot {
     pub session_log: SessionLog,
 }
 
+/// What a session finds at the backends of a snapshot.
+#[derive(Debug)]
+pub enum Seat {
+    /// A place at the backend of this index.
+    Taken(usize, Lease),
+    /// Somebody may serve, and is full.
+    Full,
+    /// Nobody may serve.
+    Nobody,
+}
+
+/// A pick whose place is taken before it can be is made again so often. Each time somebody else got
+/// on; past that, the line is the place to be.
+const RACES: usize = 8;
+
 impl Snapshot {
-    /// A backend for `flow` that is up and not in `skip`, with its index for the next `skip`.
-    pub fn pick(&self, flow: &Flow, skip: &Skip) -> Option<(usize, &Arc<Backend>)> {
+    /// A backend for `flow` that is up, has room and is not in `skip`, with its index for the next
+    /// `skip`.
+    fn pick(&self, flow: &Flow, skip: &Skip) -> Option<(usize, &Arc<Backend>)> {
         let index = self.strategy.pick(flow, &self.backends, skip)?;
         Some((index, self.backends.get(index)?))
+    }
+
+    /// Picks a backend for `flow` and counts the session towards it, whoever may be waiting.
+    pub(super) fn seat(&self, flow: &Flow, skip: &Skip) -> Seat {
+        for _ in 0..RACES {
+            let Some((index, backend)) = self.pick(flow, skip) else {
+                return match self.is_anyone_left(skip) {
+                    true => Seat::Full,
+                    false => Seat::Nobody,
+                };
+            };
+            if let Some(lease) = Lease::try_acquire(backend) {
+                return Seat::Taken(index, lease);
+            }
+        }
+        Seat::Full
+    }
+
+    /// Whether one that was not picked, because it was full then, may serve.
+    fn is_anyone_left(&self, skip: &Skip) -> bool {
+        self.capped
+            && self.backends.iter().enumerate().any(|(index, backend)| {
+                backend.is_capped() && !backend.is_down() && !skip.contains(index)
+            })
+    }
+
+    /// Those of `skip`, which is over `other`, that are in this snapshot too.
+    pub(super) fn skip_of(&self, skip: &Skip, other: &Snapshot) -> Skip {
+        let mut own = Skip::none();
+        for tried in skip.iter().filter_map(|index| other.backends.get(index)) {
+            let same = |it: &Arc<Backend>| it.id() == tried.id() && it.address() == tried.address();
+            if let Some(index) = self.backends.iter().position(same) {
+                own.insert(index);
+            }
+        }
+        own
     }
 }
 
@@ -42,6 +102,7 @@ pub struct Service {
     name: Arc<str>,
     snapshot: ArcSwap<Snapshot>,
     cursor: Cursor,
+    queue: Arc<Queue>,
 }
 
 /// On a cache line of its own: all workers draw from it.
@@ -50,13 +111,16 @@ pub struct Service {
 struct Cursor(AtomicU64);
 
 impl Service {
-    /// A service that serves from `snapshot`.
-    pub fn new(name: Arc<str>, snapshot: Snapshot) -> Arc<Self> {
-        Arc::new(Self {
+    /// A service that serves from `snapshot`, and from now on the line in `queue`.
+    pub fn new(name: Arc<str>, snapshot: Snapshot, queue: Arc<Queue>) -> Arc<Self> {
+        let service = Arc::new(Self {
             name,
             snapshot: ArcSwap::from_pointee(snapshot),
             cursor: Cursor::default(),
-        })
+            queue,
+        });
+        service.queue.lead_to(&service);
+        service
     }
 
     /// Its name in the file.
@@ -70,9 +134,28 @@ impl Service {
         self.snapshot.load()
     }
 
-    /// Swaps the snapshot. Only control calls this.
+    /// The same, to hold on to.
+    pub(super) fn snapshot_in_force(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Swaps the snapshot, and has those who wait look at it. Only control calls this.
     pub fn swap(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
+        self.queue.serve_all();
+    }
+
+    /// A place for a session at a backend of `snapshot`, unless others wait for one already.
+    pub fn seat(&self, snapshot: &Snapshot, flow: &Flow, skip: &Skip) -> Seat {
+        if snapshot.capped && self.queue.is_waited_in() {
+            return Seat::Full;
+        }
+        snapshot.seat(flow, skip)
+    }
+
+    /// Who waits for a place.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
     }
 
     /// What a pick for a new session depends on. Draws from the cursor once; retries reuse it.

@@ -31,7 +31,7 @@ pub(super) fn scale(hash: u64, bound: u64) -> u64 {
 pub(super) fn usable(index: usize, backends: &[Arc<Backend>], skip: &Skip) -> bool {
     backends
         .get(index)
-        .is_some_and(|backend| !backend.is_down())
+        .is_some_and(|backend| !backend.is_down() && !backend.is_full())
         && !skip.contains(index)
 }
 

@@ -27,7 +27,7 @@ use crate::model::{Backend, BackendId, ClientAddr};
 
 /// Picks a backend for a flow.
 pub trait Strategy: fmt::Debug + Send + Sync {
-    /// Index of the chosen backend in `backends`, never one that is down or in `skip` (tried
+    /// Index of the chosen backend in `backends`, never one that is down, full or in `skip` (tried
     /// already), or `None` when none is left.
     ///
     /// `backends` are the candidates that the strategy was built over, in the same order.
@@ -93,6 +93,11 @@ impl Skip {
         self.tried[..self.len]
             .iter()
             .any(|&tried| tried as usize == index)
+    }
+
+    /// The indices that were tried.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        self.tried[..self.len].iter().map(|&tried| tried as usize)
     }
 
     /// How many were tried.

@@ -21,7 +21,10 @@ pub struct Record {
     started: Instant,
     /// … and as many attempts as a session can remember.
     attempts: u8,
-    connected: Option<Duration>,
+    /// In milliseconds since the start, …
+    connected: Option<f32>,
+    /// … and spent waiting for a place.
+    queued: f32,
     lease: Option<Lease>,
     blame: Blame,
     to_backend: u64,
@@ -41,6 +44,7 @@ impl Record {
             started: Instant::now(),
             attempts: 0,
             connected: None,
+            queued: 0.0,
             lease: None,
             blame: Blame::default(),
             to_backend: 0,
@@ -71,6 +75,16 @@ impl Record {
         self.lease = Some(lease);
     }
 
+    /// The session waits for a place; who failed it does not count it any more.
+    pub fn waits(&mut self) {
+        self.lease = None;
+    }
+
+    /// It has waited for so long.
+    pub fn waited(&mut self, time: Duration) {
+        self.queued += milliseconds(time);
+    }
+
     /// The connect to the backend being tried failed; `witness` is told, and since when it was tried,
     /// unless the wait was unfair.
     pub fn connect_failed(&mut self, cause: Cause, witness: Option<(&Witness, Instant)>) {
@@ -93,7 +107,7 @@ impl Record {
     /// The backend being tried is connected.
     pub fn connected(&mut self) {
         let now = Instant::now();
-        self.connected = Some(now - self.started);
+        self.connected = Some(milliseconds(now - self.started));
         if let Some(lease) = &self.lease {
             let worker = self.worker as usize;
             let load = lease.backend().load();
@@ -120,7 +134,9 @@ impl Record {
     pub fn close(mut self, ending: Ending, witness: &Witness) {
         self.ending = Some(ending);
         self.judge(ending, witness);
-        if ending.phase == Phase::Connect && ending.who == Who::Backend {
+        // Nobody else took the session, whether it ended there or waiting for another place.
+        let unserved = [(Phase::Connect, Who::Backend), (Phase::Queue, Who::Ballast)];
+        if unserved.contains(&(ending.phase, ending.who)) {
             self.blame.hurt(self.worker as usize);
         }
     }
@@ -178,8 +194,9 @@ impl Drop for Record {
             address = backend.map(|backend| tracing::field::display(backend.address())),
             to_backend = self.to_backend,
             to_client = self.to_client,
-            connect_ms = self.connected.map(milliseconds),
-            duration_ms = milliseconds(self.started.elapsed()),
+            queue_ms = Some(rounded(self.queued.into())).filter(|&queued| queued > 0.0),
+            connect_ms = self.connected.map(|connected| rounded(connected.into())),
+            duration_ms = rounded(self.started.elapsed().as_secs_f64() * 1e3),
             attempts = self.attempts,
             who = %ending.who,
             phase = %ending.phase,
@@ -189,7 +206,12 @@ impl Drop for Record {
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
-    // Microseconds are as fine as a log needs it.
-    (duration.as_secs_f64() * 1e6).round() / 1e3
+/// As precise as a log needs it, and half as big as a duration.
+fn milliseconds(duration: Duration) -> f32 {
+    duration.as_secs_f32() * 1e3
+}
+
+/// To microseconds.
+fn rounded(milliseconds: f64) -> f64 {
+    (milliseconds * 1e3).round() / 1e3
 }

@@ -120,6 +120,8 @@ impl Alert {
 pub struct Service {
     keys: Table,
     timeouts: Table,
+    queue: Table,
+    session: Table,
     health: Table,
     passive: Table,
     listen: Vec<String>,
@@ -134,6 +136,8 @@ impl Service {
         Self {
             keys,
             timeouts: Table::new(),
+            queue: Table::new(),
+            session: Table::new(),
             health: Table::new(),
             passive: Table::new(),
             listen: vec![fresh_listen()],
@@ -172,6 +176,18 @@ impl Service {
     /// Sets a key of `[service.timeouts]`.
     pub fn timeout(mut self, key: &str, value: &str) -> Self {
         set(&mut self.timeouts, key, value);
+        self
+    }
+
+    /// Sets a key of `[service.queue]`.
+    pub fn queue(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.queue, key, value);
+        self
+    }
+
+    /// Sets `max_lifetime`.
+    pub fn max_lifetime(mut self, value: &str) -> Self {
+        set(&mut self.session, "max_lifetime", value);
         self
     }
 
@@ -220,6 +236,14 @@ impl Service {
         self.add(name, address, Some(weight))
     }
 
+    /// Adds a backend that takes so many sessions at a time.
+    pub fn capped(mut self, name: &str, address: SocketAddr, most: i64) -> Self {
+        self = self.add(name, address, None);
+        let backend = self.backends.last_mut().expect("just added");
+        set(backend, "max_connections", most);
+        self
+    }
+
     /// Takes all backends out.
     pub fn without_backends(mut self) -> Self {
         self.backends.clear();
@@ -243,6 +267,8 @@ impl Service {
         table(out, "[[service]]", &keys);
         for (header, entries) in [
             ("[service.timeouts]", &self.timeouts),
+            ("[service.queue]", &self.queue),
+            ("[service.session]", &self.session),
             ("[service.health]", &self.health),
             ("[service.passive]", &self.passive),
         ] {

@@ -60,3 +60,11 @@ pub const HALF_CLOSED: &str = "half-closed timeout";
 pub const NO_BACKEND: &str = "no eligible backend";
 /// `cause` of a drain deadline or a second signal.
 pub const STOPPED_CAUSE: &str = "stopped";
+/// `message`, at debug, of a client that waits for a place (`client`).
+pub const QUEUED: &str = "queued";
+/// `cause` when as many wait as may.
+pub const QUEUE_FULL: &str = "queue full";
+/// `cause` of `queue.timeout`.
+pub const QUEUE_TIMEOUT: &str = "queue timeout";
+/// `cause` of `max_lifetime`.
+pub const LIFETIME: &str = "maximum lifetime";

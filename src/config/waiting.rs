@@ -1,0 +1,75 @@
+//! What a service says of sessions that wait for a backend with room, that outlive their backend, and
+//! that have lived long enough.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::compile::SOME_TIME;
+use super::decode::Table;
+use super::keys;
+use super::problem::{Problem, Problems};
+use super::value::LONGEST;
+use super::{OnDown, QueueConfig};
+
+/// `[service.queue]`; `capped` tells whether a backend of the service has a `max_connections`.
+pub(super) fn queue(service: &Table<'_>, capped: bool, problems: &mut Problems) -> QueueConfig {
+    let table = service.table("queue", &keys::QUEUE, problems);
+    let preset = QueueConfig::default();
+    if !capped && let Some(span) = table.span() {
+        problems.add(
+            Problem::warning("`[service.queue]` has no effect here")
+                .at(span)
+                .label("no backend of this service has a `max_connections`, so none is ever full"),
+        );
+    }
+    QueueConfig {
+        size: table
+            .integer("size", &(0..=MOST_WAITING), problems)
+            .unwrap_or(preset.size),
+        timeout: table
+            .duration("timeout", &SOME_TIME, problems)
+            .unwrap_or(preset.timeout),
+    }
+}
+
+/// `on_down` and `close_rate`
+pub(super) fn on_down(service: &Table<'_>, problems: &mut Problems) -> OnDown {
+    let close = service
+        .choice("on_down", ON_DOWN, problems)
+        .unwrap_or(false);
+    let rate = service.integer("close_rate", &CLOSE_RATES, problems);
+    if close {
+        return OnDown::Close {
+            rate: rate.unwrap_or(DEFAULT_CLOSE_RATE),
+        };
+    }
+    // Under a wrong `on_down`, nobody knows what the rate is for.
+    let keeps = service.lacks("on_down") || service.get("on_down").is_some_and(is_keep);
+    if let Some(span) = service.span_of("close_rate").filter(|_| keeps) {
+        problems.add(
+            Problem::warning("`close_rate` has no effect here")
+                .at(span)
+                .label("sessions of a backend that went down are kept")
+                .help("write on_down = \"close\" to have them closed"),
+        );
+    }
+    OnDown::Keep
+}
+
+fn is_keep(value: &toml::Spanned<toml::de::DeValue<'_>>) -> bool {
+    value.get_ref().as_str() == Some("keep")
+}
+
+/// `[service.session]`: how long a session may live.
+pub(super) fn max_lifetime(service: &Table<'_>, problems: &mut Problems) -> Option<Duration> {
+    let table = service.table("session", &keys::SESSION, problems);
+    table.duration("max_lifetime", &LIFETIMES, problems)
+}
+
+const ON_DOWN: &[(&str, bool)] = &[("keep", false), ("close", true)];
+
+/// The longest queue: beyond it no client waits for anything but its timeout.
+const MOST_WAITING: u32 = 1_000_000;
+const CLOSE_RATES: RangeInclusive<u32> = 1..=1_000_000;
+const DEFAULT_CLOSE_RATE: u32 = 500;
+const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
