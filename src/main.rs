@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-#[cfg(feature = "jemalloc")]
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: ballast::memory::Packed = ballast::memory::Packed::new();
 
 fn main() -> ExitCode {
     ballast::cli::main()

@@ -1,4 +1,4 @@
-//! Ballast itself, as cargo built it for this bench.
+//! Ballast itself, as cargo built it for this bench; and, for a before and after, another build of it.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -9,23 +9,35 @@ use crate::process::Signal;
 
 pub(super) const NAME: &str = "ballast";
 
+/// The contender that [`OTHER_BUILD`] adds, …
+const OTHER: &str = "ballast-other";
+/// … the path of another build's program.
+const OTHER_BUILD: &str = "BALLAST_OTHER";
+
 pub(super) fn find() -> Result<Vec<Peer>, String> {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_ballast"));
+    let mut builds = vec![build(NAME, env!("CARGO_BIN_EXE_ballast").into())];
+    if let Some(program) = std::env::var_os(OTHER_BUILD) {
+        builds.push(build(OTHER, program.into()));
+    }
+    Ok(builds)
+}
+
+fn build(name: &'static str, program: PathBuf) -> Peer {
     let version = super::output(&program, &["--version"]);
     let version = version
         .lines()
         .next()
         .unwrap_or(env!("CARGO_PKG_VERSION"))
         .trim();
-    Ok(vec![Peer {
-        name: NAME,
+    Peer {
+        name,
         version: version.trim_start_matches("ballast ").to_owned(),
         program,
         file: "ballast.toml",
         render,
         arguments,
         reload: Some(Signal::HUP),
-    }])
+    }
 }
 
 fn arguments(_directory: &Path, config: &Path, _workers: usize) -> Vec<OsString> {
