@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ const ACCEPTS: usize = 64;
 /// Above so many listeners they share one port on an address each: ports of their own would eat the range
 /// that outgoing connections draw from.
 const MANY: usize = 64;
+
+/// Where servers listen: below the range that outgoing connections draw from. A proxy has to take more care
+/// with a backend on a port that it could draw itself, since it might connect to itself.
+const PORTS: Range<u16> = 2_000..12_000;
 
 /// Listens on `count` addresses, says which on standard output as one line of JSON, and serves forever.
 pub(crate) fn serve(count: usize, threads: usize) -> Result<()> {
@@ -50,17 +55,28 @@ pub(crate) fn serve(count: usize, threads: usize) -> Result<()> {
 
 fn listen(count: usize) -> io::Result<Vec<TcpListener>> {
     if count <= MANY {
-        return (0..count)
-            .map(|_| poller::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
-            .collect();
+        return (0..count).map(|_| listen_on(Ipv4Addr::LOCALHOST)).collect();
     }
-    let first = poller::listen(SocketAddr::from((address_of(0), 0)))?;
+    let first = listen_on(address_of(0))?;
     let port = first.local_addr()?.port();
     let mut listeners = vec![first];
     for index in 1..count {
         listeners.push(poller::listen(SocketAddr::from((address_of(index), port)))?);
     }
     Ok(listeners)
+}
+
+/// Listens on the first free one of [`PORTS`], looked for from a place that depends on the process.
+fn listen_on(ip: Ipv4Addr) -> io::Result<TcpListener> {
+    let first = std::process::id() as usize * 97;
+    for step in 0..PORTS.len() {
+        let offset = u16::try_from((first + step) % PORTS.len()).unwrap_or(0);
+        match poller::listen(SocketAddr::from((ip, PORTS.start + offset))) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            outcome => return outcome,
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// All of 127.0.0.0/8 is local on Linux.

@@ -140,8 +140,8 @@ impl<'a> Client<'a> {
                     next_due += interval;
                 }
                 wait = next_due.saturating_duration_since(Instant::now());
-                if wait.is_zero() {
-                    // Late, and no place is free: the next event frees one.
+                if self.free.is_empty() {
+                    // Whoever is due waits for a place, which the next event frees.
                     wait = SWEEP;
                 }
             } else {
