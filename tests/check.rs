@@ -153,6 +153,43 @@ fn a_warning_is_shown_and_the_exit_code_stays_0() {
 }
 
 #[test]
+fn a_list_of_backends_is_read_too_and_what_is_wrong_with_it_is_a_warning() {
+    let config =
+        "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:80\"\nbackends_file = \"list.toml\"\n";
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("b.toml", config);
+    let run = || ballast(&["check", "-c", "b.toml"], directory.path());
+    let answer = run();
+    assert_eq!(answer.code, Some(0));
+    assert!(
+        answer
+            .stdout
+            .contains("backends  0, and those of list.toml"),
+        "{}",
+        answer.stdout
+    );
+    assert!(
+        answer
+            .stderr
+            .contains("error: no such file\n --> list.toml"),
+        "{}",
+        answer.stderr
+    );
+    write("list.toml", "[[backend]]\naddress = \"10.0.0.1\"\n");
+    let answer = run();
+    assert_eq!(answer.code, Some(0));
+    assert!(
+        answer.stderr.contains("list.toml:2:11"),
+        "{}",
+        answer.stderr
+    );
+    assert!(answer.stderr.contains("has no port"), "{}", answer.stderr);
+    write("list.toml", "[[backend]]\naddress = \"10.0.0.1:80\"\n");
+    assert_eq!(run().stderr, "");
+}
+
+#[test]
 fn several_mistakes_are_all_reported_with_line_column_and_caret() {
     let text = GOOD
         .replace("strategy", "stratgy")

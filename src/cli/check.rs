@@ -24,7 +24,11 @@ pub(super) fn run(path: &Path) -> ExitCode {
     };
     match config::load(path) {
         Ok(loaded) => {
-            let shown = report(&loaded.warnings.render(color), Level::WARN);
+            let mut shown = report(&loaded.warnings.render(color), Level::WARN);
+            // A bad list keeps no daemon from starting, and another program may be about to mend it.
+            for text in lists(&loaded, color) {
+                shown = shown.and_then(|()| report(&text, Level::WARN));
+            }
             // Nobody may be left to read either of the two; the answer is the exit code.
             match show(&mut io::stdout().lock(), &summary(path, &loaded)).and(shown) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -38,6 +42,19 @@ pub(super) fn run(path: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is wrong with the files of backends, one report each.
+fn lists(loaded: &Loaded, color: bool) -> impl Iterator<Item = String> {
+    let services = loaded.config.services.iter();
+    services.filter_map(move |service| {
+        let path = service.backends_file.as_ref()?;
+        let report = match config::load_listed(path, service) {
+            Ok(listed) => listed.warnings.render(color),
+            Err(rejected) => rejected.render(color),
+        };
+        (!report.is_empty()).then_some(report)
+    })
 }
 
 fn show(out: &mut dyn io::Write, text: &str) -> io::Result<()> {
@@ -190,6 +207,13 @@ fn backends(service: &ServiceConfig) -> String {
         }
         text
     });
+    let list = match &service.backends_file {
+        None => String::new(),
+        Some(path) => format!(", and those of {}", path.display()),
+    };
+    if number == 0 {
+        return format!("0{list}");
+    }
     let disabled = match disabled {
         0 => String::new(),
         _ if all_disabled => ", all disabled".to_owned(),
@@ -197,7 +221,7 @@ fn backends(service: &ServiceConfig) -> String {
         _ if number <= MOST_LISTED => String::new(),
         _ => format!(", {disabled} disabled"),
     };
-    format!("{number}{disabled}: {}", few(all, number))
+    format!("{number}{disabled}: {}{list}", few(all, number))
 }
 
 /// The timeouts that are not the default.

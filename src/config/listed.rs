@@ -27,7 +27,7 @@ pub struct Listed {
 pub fn load_listed(path: &Path, service: &ServiceConfig) -> Result<Listed, Rejected> {
     load::text(
         path,
-        Some("the program that writes it has not yet"),
+        Some("its backends join when it is written"),
         |text, origin| compile_listed(text, origin, service),
     )
 }

@@ -67,6 +67,8 @@ pub enum Event {
         /// How each service stands now.
         services: Arc<[Standing]>,
     },
+    /// Backends of a service have come or gone without a reload.
+    Membership(Standing),
     /// A reload was rejected: what ran goes on.
     Rejected {
         /// All that is wrong.

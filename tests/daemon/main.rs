@@ -10,6 +10,7 @@
 mod support;
 
 mod alerts;
+mod discovery;
 mod endings;
 mod failover;
 mod health;

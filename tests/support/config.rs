@@ -13,6 +13,7 @@ pub const RELAYS: [&str; 3] = ["auto", "copy", "splice"];
 pub struct Config {
     runtime: Table,
     log: Table,
+    discovery: Table,
     services: Vec<Service>,
     alerts: Vec<Alert>,
 }
@@ -25,6 +26,7 @@ impl Config {
         Self {
             runtime: Table::new(),
             log: Table::new(),
+            discovery: Table::new(),
             services: Vec::new(),
             alerts: Vec::new(),
         }
@@ -56,6 +58,12 @@ impl Config {
         self
     }
 
+    /// Sets a key of `[discovery]`.
+    pub fn discovery(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.discovery, key, value);
+        self
+    }
+
     /// Has every session leave its line.
     pub fn log_every_session(self) -> Self {
         self.log("sessions", "all")
@@ -78,6 +86,7 @@ impl Config {
         let mut out = String::new();
         table(&mut out, "[runtime]", &self.runtime);
         table(&mut out, "[log]", &self.log);
+        table(&mut out, "[discovery]", &self.discovery);
         for service in &self.services {
             service.write(&mut out);
         }
@@ -241,6 +250,21 @@ impl Service {
         self = self.add(name, address, None);
         let backend = self.backends.last_mut().expect("just added");
         set(backend, "max_connections", most);
+        self
+    }
+
+    /// Adds a backend whose place is said by `key`: an `address` that is a name, or a `srv`.
+    pub fn placed(mut self, name: &str, key: &str, place: &str) -> Self {
+        let mut backend = Table::new();
+        set(&mut backend, "name", name);
+        set(&mut backend, key, place);
+        self.backends.push(backend);
+        self
+    }
+
+    /// Sets a further key of the last backend.
+    pub fn also_placed(mut self, key: &str, value: &str) -> Self {
+        set(self.backends.last_mut().expect("a backend"), key, value);
         self
     }
 

@@ -169,6 +169,11 @@ impl Daemon {
         fs::rename(&draft, &self.file).expect("a rename in one directory");
     }
 
+    /// A path beside the file.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.file.with_file_name(name)
+    }
+
     /// Removes the file.
     pub fn remove_file(&self) {
         fs::remove_file(&self.file).expect("the file is there");

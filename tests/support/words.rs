@@ -26,6 +26,16 @@ pub const ALERT_NOT_SENT: &str = "alert not sent";
 pub const FAILOVER: &str = "failover";
 /// `message` of one that the report remembers.
 pub const PAST_FAILOVER: &str = "past failover";
+/// `message` when backends have come or gone without a reload (`plan`, `changes`, `eligible`).
+pub const CHANGED: &str = "backends changed";
+/// `message` when nobody answers for a name (`name`, `services`, `error`).
+pub const LOOK_UP_FAILS: &str = "name look-up fails";
+/// `message` when somebody does again (`name`, `services`).
+pub const LOOK_UP_WORKS: &str = "name look-up works again";
+/// `message` when a name has no address (`name`, `services`, `hold`).
+pub const NO_ADDRESS: &str = "name has no address";
+/// `message` of a list of backends that is not used (`service`, `problems`).
+pub const LIST_REJECTED: &str = "backends file rejected";
 /// `message` of a session's line.
 pub const SESSION: &str = "session";
 /// `message` when a stop begins.

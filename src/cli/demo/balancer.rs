@@ -52,6 +52,7 @@ impl Balancer {
                     | Event::Ejection { .. }
                     | Event::Failover(_)
                     | Event::Reloaded { .. }
+                    | Event::Membership(_)
                     | Event::Rejected { .. },
                 )
                 | Err(RecvError::Lagged(_)) => {}

@@ -264,6 +264,70 @@ fn a_service_needs_a_name_a_listener_and_a_backend() {
 }
 
 #[test]
+fn a_backend_is_at_an_address_or_behind_a_name_and_never_both() {
+    let backend = |keys: &str| with("address = \"db.internal:5432\"", keys);
+    good(&backend("srv = \"_pg._tcp.example.org\""));
+    good(&backend(
+        "address = \"db.internal:5432\"\nfamily = \"ipv6\"",
+    ));
+    says(
+        &backend("srv = \"_pg._tcp.example.org\"\naddress = \"db.internal:5432\""),
+        "this backend has an `address` and a `srv`",
+    );
+    says(
+        &backend("srv = \"_pg._tcp.example.org\"\nweight = 2"),
+        "this backend has a `weight` and a `srv`",
+    );
+    says(
+        &backend("srv = \"_pg._tcp.example.org\"\npriority = 1"),
+        "this backend has a `priority` and a `srv`",
+    );
+    says(
+        &backend("srv = \"_pg._tcp.example.org:5432\""),
+        "has a port, which the records say",
+    );
+    says(
+        &backend("address = \"10.0.0.9:5432\"\nfamily = \"ipv6\""),
+        "`family` has no effect here",
+    );
+    says(&backend("family = \"ipv6\""), "this backend has no address");
+    says(
+        &backend("address = \"db.internal:1\"\nfamily = \"v6\""),
+        "unknown family \"v6\"",
+    );
+}
+
+#[test]
+fn a_list_of_backends_stands_in_for_those_of_the_file() {
+    let text = "[[service]]\nname = \"a\"\nlisten = \"[::]:80\"\n";
+    let Loaded { config, warnings } = good(&format!("{text}backends_file = \"list.toml\""));
+    assert!(warnings.is_empty());
+    assert!(config.services[0].backends.is_empty());
+    says(
+        &format!("{text}backends_file = \"\""),
+        "does not name a file",
+    );
+    says(text, "service `a` has no backend");
+}
+
+#[test]
+fn names_are_asked_of_addresses_for_a_time_that_can_be() {
+    let discovery = |keys: &str| format!("[discovery]\n{keys}\n{GOOD}");
+    let config = good(&discovery("resolvers = [\"::1\", \"127.0.0.1:5353\"]")).config;
+    let resolvers = config.discovery.resolvers.iter();
+    let resolvers: Vec<_> = resolvers.map(ToString::to_string).collect();
+    assert_eq!(resolvers, ["[::1]:53", "127.0.0.1:5353"]);
+    says(&discovery("resolvers = []"), "`resolvers` is empty");
+    says(&discovery("resolvers = \"::1\""), "not a list of addresses");
+    says(&discovery("resolvers = [\"dns.internal\"]"), "has no port");
+    says(&discovery("min_ttl = \"10ms\""), "out of range");
+    says(
+        &discovery("min_ttl = \"1m\"\nmax_ttl = \"1s\""),
+        "`max_ttl` (1s) is shorter than `min_ttl` (1m)",
+    );
+}
+
+#[test]
 fn names_used_twice_point_at_the_first_use() {
     says(&format!("{GOOD}{GOOD}"), "two services are named `web`");
     let twin = with(

@@ -129,6 +129,11 @@ impl Watch {
                     }
                 }
             }
+            Event::Membership(standing) => {
+                if config.is_about(&standing.service) {
+                    self.stands(config, standing, now, &mut notices);
+                }
+            }
             Event::Rejected { problems } => {
                 self.rejected = true;
                 notices.push(reload(Status::Firing, problems, now));

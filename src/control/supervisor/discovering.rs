@@ -6,6 +6,7 @@ use super::Supervisor;
 use super::reloading::{Reload, names_of};
 use crate::config::{Listed, Rejected};
 use crate::control::discovery::{Answers, Discovered, File};
+use crate::control::event::{Event, Standing};
 use crate::control::membership::Refreshed;
 use crate::control::prepare::{Known, tell_rejected, tell_warnings};
 use crate::discovery::{News, Question};
@@ -134,6 +135,13 @@ impl Supervisor {
         if *eligible == 0 && *before > 0 {
             tracing::error!(%service, "no backend may serve: clients are reset");
         }
+        self.tell(|| {
+            Event::Membership(Standing {
+                service: Arc::clone(service),
+                eligible: *eligible,
+                configured: *configured,
+            })
+        });
     }
 
     fn tell_news(&self, question: &Question, services: &[Arc<str>], news: News) {
