@@ -302,17 +302,36 @@ impl Supervisor {
                 }
             }
         }
+        if other_agent {
+            // Before the transition is told, so that it counts with what the agent asks for.
+            for user in &users {
+                self.reweigh(user.id.service());
+            }
+        }
         match (transition, &finding.verdict) {
             (Some(transition), _) => {
                 self.announce(id, &users, &transition, None);
             }
             (None, Verdict::Dead(why)) => self.report_missed(users, id, why),
-            (None, Verdict::Alive) if other_agent => {
-                for user in &users {
-                    self.reweigh(user.id.service());
-                }
-            }
-            (None, Verdict::Alive) => {}
+            (None, Verdict::Alive) => self.report_answered(&users, id),
+        }
+    }
+
+    /// On its way up.
+    fn report_answered(&self, users: &[User], id: &TargetId) {
+        let streak = self.running.targets.get(id).map_or(0, Target::against);
+        if streak == 0 {
+            // It is up.
+            return;
+        }
+        for User { id: backend, .. } in users {
+            tracing::debug!(
+                service = %backend.service(),
+                backend = %backend.name(),
+                address = %id.address,
+                streak,
+                "heartbeat answered"
+            );
         }
     }
 

@@ -10,6 +10,7 @@
 mod support;
 
 mod alerts;
+mod checks;
 mod discovery;
 mod endings;
 mod failover;

@@ -268,6 +268,16 @@ impl Service {
         self
     }
 
+    /// Sends the checks of a backend that was added to another address.
+    pub fn check_address(mut self, name: &str, address: SocketAddr) -> Self {
+        let name = toml::Value::from(name);
+        let is_it = |backend: &&mut Table| backend.iter().any(|(_, value)| *value == name);
+        let backend = self.backends.iter_mut().find(is_it);
+        let backend = backend.expect("it was added");
+        set(backend, "check_address", address.to_string());
+        self
+    }
+
     /// Takes all backends out.
     pub fn without_backends(mut self) -> Self {
         self.backends.clear();

@@ -42,5 +42,5 @@ pub use proc::raise_descriptor_limit;
 pub use process_backend::ProcessBackend;
 pub use programs::{installed, postgres_program};
 pub use receiver::{Received, Receiver, Reply};
-pub use servers::{Server, run};
+pub use servers::{READY, Server, run};
 pub use storm::Storm;

@@ -17,6 +17,11 @@ use super::patience::eventually;
 use super::proc::dies_with_its_test;
 use super::programs::postgres_program;
 
+/// The file without which nginx says that it is not ready.
+pub const READY: &str = "ready";
+/// Where MariaDB listens besides.
+const SOCKET: &str = "socket";
+
 /// A running server.
 pub struct Server {
     child: Child,
@@ -48,6 +53,8 @@ impl Server {
             let file = directory.join("nginx.conf");
             // Root's workers would run as a user who cannot see this directory.
             let user = if is_root() { "user root;" } else { "" };
+            let ready = directory.join(READY);
+            let ready = ready.display();
             let text = format!(
                 "daemon off; {user} worker_processes 1; pid nginx.pid; error_log stderr crit;
                  events {{ worker_connections 4096; }}
@@ -55,7 +62,14 @@ impl Server {
                      access_log off; keepalive_requests 1000000;
                      client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
                      uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-                     server {{ listen {ip}:{port}; location / {{ return 200 'a page\\n'; }} }}
+                     server {{
+                         listen {ip}:{port};
+                         location / {{ return 200 'a page\\n'; }}
+                         location = /ready {{
+                             if (!-f {ready}) {{ return 503; }}
+                             return 200 'all well\\n';
+                         }}
+                     }}
                  }}"
             );
             fs::write(&file, text).expect("the directory takes a file");
@@ -69,8 +83,93 @@ impl Server {
         })
     }
 
+    /// A `redis-server` that follows another.
+    pub fn redis_replica_of(master: &Self) -> Self {
+        let replica = Self::redis();
+        replica.follow(master);
+        replica
+    }
+
+    /// Has this redis follow another.
+    pub fn follow(&self, master: &Self) {
+        let (ip, port) = (master.address.ip(), master.address.port());
+        self.redis_command(&["replicaof", &ip.to_string(), &port.to_string()]);
+    }
+
+    /// Tells this redis something, which it must take.
+    pub fn redis_command(&self, words: &[&str]) {
+        let said = run(Command::new("redis-cli")
+            .args(["-h", &self.address.ip().to_string()])
+            .args(["-p", &self.address.port().to_string()])
+            .args(words));
+        assert!(said.starts_with("OK"), "{said}");
+    }
+
+    /// MariaDB with fresh tables, and a user without a password and without rights.
+    pub fn mariadb(user: &str) -> Self {
+        let ip = fresh_ip();
+        let port = 3306;
+        let server = Self::start(ip, port, Signal::TERM, |directory| {
+            let data = directory.join("data");
+            run(Command::new("mariadb-install-db")
+                .args(["--no-defaults", "--auth-root-authentication-method=normal"])
+                .args(["--skip-test-db", "--user=root"])
+                .arg(format!("--datadir={}", data.display())));
+            let mut command = Command::new("mariadbd");
+            command.args(["--no-defaults", "--user=root"]).args([
+                format!("--datadir={}", data.display()),
+                format!("--socket={}", directory.join(SOCKET).display()),
+                format!("--bind-address={ip}"),
+                format!("--port={port}"),
+                "--max-connect-errors=3".to_owned(),
+            ]);
+            command
+        });
+        server.sql(&format!("create user '{user}'@'%'"));
+        server
+    }
+
+    /// Has this MariaDB do something, over its socket.
+    pub fn sql(&self, statement: &str) -> String {
+        run(Command::new("mariadb")
+            .args(["--no-defaults", "--user=root"])
+            .args(["--batch", "--skip-column-names", "--socket"])
+            .arg(self.directory.path().join(SOCKET))
+            .args(["--execute", statement]))
+    }
+
+    /// A TLS server whose certificate is good for so many days.
+    pub fn tls(days: u32) -> Self {
+        let ip = fresh_ip();
+        let port = 8443;
+        Self::start(ip, port, Signal::KILL, |directory| {
+            let (key, certificate) = (directory.join("key"), directory.join("certificate"));
+            run(Command::new("openssl")
+                .args(["req", "-x509", "-newkey", "ec", "-nodes"])
+                .args(["-subj", "/CN=test"])
+                .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
+                .args(["-days", &days.to_string(), "-keyout"])
+                .arg(&key)
+                .arg("-out")
+                .arg(&certificate));
+            let mut command = Command::new("openssl");
+            command
+                .args(["s_server", "-quiet", "-accept", &format!("{ip}:{port}")])
+                .arg("-key")
+                .arg(&key)
+                .arg("-cert")
+                .arg(&certificate);
+            command
+        })
+    }
+
     /// PostgreSQL with a fresh cluster that trusts everyone.
     pub fn postgres() -> Self {
+        Self::postgres_with(&[])
+    }
+
+    /// The same with settings of its own.
+    pub fn postgres_with(settings: &[&str]) -> Self {
         let ip = fresh_ip();
         let port = 5432;
         let server = Self::start(ip, port, Signal::INT, |directory| {
@@ -86,7 +185,8 @@ impl Server {
                 .arg(&data)
                 .args(["-h", &ip.to_string(), "-p", &port.to_string()])
                 .args(["-c", "fsync=off", "-c", "max_connections=200"])
-                .args(["-c", "unix_socket_directories="]);
+                .args(["-c", "unix_socket_directories="])
+                .args(settings.iter().flat_map(|setting| ["-c", setting]));
             command
         });
         // It listens before it serves.
@@ -117,6 +217,26 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// A directory of its own.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What it has said so far, on its standard output and error.
+    pub fn output(&self) -> String {
+        fs::read_to_string(self.directory.path().join("output")).expect("text")
+    }
+
+    /// Stops it in its tracks. Its kernel goes on taking connections.
+    pub fn freeze(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).expect("it runs");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).expect("it runs");
     }
 
     /// Kills it. Whatever connects from the returned moment on finds nobody.
@@ -162,6 +282,7 @@ impl Drop for Server {
         if let Ok(None) = self.child.try_wait() {
             // It may be gone by now, which is as good.
             kill_process(Pid::from_child(&self.child), self.stop).ok();
+            kill_process(Pid::from_child(&self.child), Signal::CONT).ok();
             self.child.wait().ok();
         }
     }

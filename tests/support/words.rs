@@ -36,6 +36,16 @@ pub const LOOK_UP_WORKS: &str = "name look-up works again";
 pub const NO_ADDRESS: &str = "name has no address";
 /// `message` of a list of backends that is not used (`service`, `problems`).
 pub const LIST_REJECTED: &str = "backends file rejected";
+/// `message`, at debug, of a probe that speaks against an up backend (`streak`, `why`).
+pub const MISSED: &str = "heartbeat missed";
+/// `message`, at debug, of a probe that speaks for a down backend (`streak`).
+pub const ANSWERED: &str = "heartbeat answered";
+/// `message` of a certificate that expires soon (`left`).
+pub const EXPIRES: &str = "certificate expires";
+/// `message` of a check that cannot be run (`why`).
+pub const NOT_RUN: &str = "check not run";
+/// `message` when nobody can start programs any more.
+pub const RUNNER_GONE: &str = "the runner is gone";
 /// `message` of a session's line.
 pub const SESSION: &str = "session";
 /// `message` when a stop begins.

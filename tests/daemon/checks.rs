@@ -1,0 +1,536 @@
+//! Every kind of check against the real thing: what it takes for well, what it does not, after how
+//! many probes that counts, and what it leaves behind.
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, kill_process};
+
+use crate::support::{
+    Backend, Config, Daemon, Launch, Line, READY, Server, Service, Signal, ask_name, eventually,
+    installed, postgres_program, run, words,
+};
+
+const RISE: usize = 3;
+const FALL: usize = 4;
+
+/// A service with one backend, probed often, by a check of this kind.
+fn checked(kind: &str, address: SocketAddr) -> Service {
+    Service::new("checked")
+        .health("kind", kind)
+        .health("interval", "100ms")
+        .health("fast_interval", "50ms")
+        .health("timeout", "1s")
+        .health("rise", i64::try_from(RISE).unwrap())
+        .health("fall", i64::try_from(FALL).unwrap())
+        .backend("only", address)
+}
+
+fn start(service: Service) -> Daemon {
+    Daemon::start(&Config::of(service).log("level", "debug"))
+}
+
+/// What the daemon has said of the backend's probes since `mark`.
+fn verdicts(daemon: &Daemon, mark: usize) -> Vec<Arc<Line>> {
+    let told = [
+        words::MISSED,
+        words::ANSWERED,
+        words::BACKEND_UP,
+        words::BACKEND_DOWN,
+    ];
+    daemon.log().all(mark, |line| {
+        line.has("backend", "only") && told.iter().any(|message| line.says(message))
+    })
+}
+
+/// That the transition in the last line came with exactly the probe that completed the run.
+fn assert_counted(lines: &[Arc<Line>], step: &str, needed: usize) {
+    let (_, before) = lines.split_last().expect("a transition");
+    let streaks: Vec<u64> = before
+        .iter()
+        .filter(|line| line.says(step))
+        .map(|line| line.number("streak"))
+        .collect();
+    let needed = u64::try_from(needed).unwrap();
+    let expected: Vec<u64> = (1..needed).collect();
+    let from = streaks.len().saturating_sub(expected.len());
+    assert_eq!(streaks[from..], expected, "{lines:?}");
+    assert!(streaks.iter().all(|&streak| streak < needed), "{lines:?}");
+}
+
+/// up → failing → down → recovering → up, each at the expected number of probes; why it went down.
+fn there_and_back(daemon: &Daemon, fail: impl FnOnce(), heal: impl FnOnce()) -> String {
+    daemon.wait_until_up(0, "only");
+    let mark = daemon.log().mark();
+    fail();
+    let down = daemon.wait_until_down(mark, "only");
+    let mut lines = verdicts(daemon, mark);
+    let end = lines.iter().position(|line| line.says(words::BACKEND_DOWN));
+    lines.truncate(end.expect("it is down") + 1);
+    assert_counted(&lines, words::MISSED, FALL);
+    let mark = daemon.log().mark();
+    heal();
+    daemon.wait_until_up(mark, "only");
+    let mut lines = verdicts(daemon, mark);
+    let end = lines.iter().position(|line| line.says(words::BACKEND_UP));
+    lines.truncate(end.expect("it is up") + 1);
+    assert_counted(&lines, words::ANSWERED, RISE);
+    down.text("why").to_owned()
+}
+
+/// The same, with a server that is stopped in its tracks: its kernel goes on answering connects.
+fn frozen_and_back(service: Service, server: &Server) {
+    let daemon = start(service);
+    let why = there_and_back(&daemon, || server.freeze(), || server.thaw());
+    assert_eq!(why, "connected, but timed out");
+}
+
+#[test]
+fn send_and_expect_see_a_frozen_server() {
+    if !installed(&["redis-server"]) {
+        return;
+    }
+    let server = Server::redis();
+    let service = checked("tcp", server.address());
+    let expect: toml::Table = toml::from_str("regex = '^\\+PONG'").unwrap();
+    let service = service.health("send", "PING\r\n").health("expect", expect);
+    frozen_and_back(service, &server);
+}
+
+#[test]
+fn a_plain_connect_does_not_see_a_frozen_server() {
+    if !installed(&["redis-server"]) {
+        return;
+    }
+    let server = Server::redis();
+    let daemon = start(checked("tcp", server.address()));
+    daemon.wait_until_up(0, "only");
+    server.freeze();
+    let mark = daemon.log().mark();
+    let_probes_pass(&daemon, 20);
+    assert!(verdicts(&daemon, mark).is_empty(), "its kernel answers");
+    server.thaw();
+}
+
+#[test]
+fn http_follows_status_and_body() {
+    if !installed(&["nginx"]) {
+        return;
+    }
+    let server = Server::nginx();
+    let ready = server.directory().join(READY);
+    fs::write(&ready, "").unwrap();
+    let daemon = start(
+        checked("http", server.address())
+            .health("path", "/ready")
+            .health("status", "200")
+            .health("body", "all well"),
+    );
+    let why = there_and_back(
+        &daemon,
+        || fs::remove_file(&ready).unwrap(),
+        || fs::write(&ready, "").unwrap(),
+    );
+    assert_eq!(why, "status 503 Service Temporarily Unavailable");
+}
+
+#[test]
+fn a_ping_sees_a_frozen_redis() {
+    if !installed(&["redis-server"]) {
+        return;
+    }
+    let server = Server::redis();
+    frozen_and_back(checked("redis", server.address()), &server);
+}
+
+#[test]
+fn the_role_of_a_redis_is_followed_through_a_failover() {
+    if !installed(&["redis-server", "redis-cli"]) {
+        return;
+    }
+    let one = Server::redis();
+    let other = Server::redis_replica_of(&one);
+    let daemon = start(checked("redis", one.address()).health("role", "primary"));
+    let why = there_and_back(
+        &daemon,
+        || {
+            other.redis_command(&["replicaof", "no", "one"]);
+            one.follow(&other);
+        },
+        || one.redis_command(&["replicaof", "no", "one"]),
+    );
+    assert_eq!(why, "its role is slave");
+}
+
+#[test]
+fn a_replica_is_one_only_while_it_follows() {
+    if !installed(&["redis-server", "redis-cli"]) {
+        return;
+    }
+    let master = Server::redis();
+    let replica = Server::redis_replica_of(&master);
+    let daemon = start(checked("redis", replica.address()).health("role", "replica"));
+    let why = there_and_back(
+        &daemon,
+        || replica.redis_command(&["replicaof", "no", "one"]),
+        || replica.follow(&master),
+    );
+    assert_eq!(why, "its role is master");
+}
+
+const POSTGRES: [&str; 3] = ["initdb", "postgres", "setpriv"];
+
+#[test]
+fn a_start_up_sees_a_frozen_postgres() {
+    if !installed(&POSTGRES) {
+        return;
+    }
+    let server = Server::postgres();
+    frozen_and_back(checked("postgres", server.address()), &server);
+}
+
+#[test]
+fn the_role_of_a_postgres_is_followed() {
+    if !installed(&POSTGRES) {
+        return;
+    }
+    let primary = Server::postgres();
+    let sql = |statement: &str| {
+        run(std::process::Command::new(postgres_program("psql"))
+            .args(["-h", &primary.address().ip().to_string()])
+            .args(["-U", "postgres", "-c", statement]))
+    };
+    sql("create role ballast login");
+    let daemon = start(
+        checked("postgres", primary.address())
+            .health("user", "ballast")
+            .health("database", "postgres")
+            .health("role", "primary"),
+    );
+    let why = there_and_back(
+        &daemon,
+        || drop(sql("alter role ballast nologin")),
+        || drop(sql("alter role ballast login")),
+    );
+    assert!(why.contains("not permitted to log in"), "{why}");
+}
+
+/// Waits until so many probes have passed.
+fn let_probes_pass(daemon: &Daemon, count: u64) {
+    let mut sent = 0;
+    eventually("probes are sent", || {
+        let mark = daemon.log().mark();
+        daemon.signal(Signal::USR1);
+        let report = daemon
+            .log()
+            .wait(mark, words::REPORT, |line| line.says(words::REPORT));
+        sent += report.number("probes");
+        (sent >= count).then_some(())
+    });
+}
+
+#[test]
+fn checks_of_postgres_leave_nothing_in_its_log() {
+    if !installed(&POSTGRES) {
+        return;
+    }
+    let server = Server::postgres_with(&["log_min_messages=info", "log_connections=off"]);
+    let mut before = server.output();
+    for service in [
+        checked("postgres", server.address()),
+        checked("postgres", server.address()).health("user", "postgres"),
+        checked("postgres", server.address())
+            .health("user", "postgres")
+            .health("role", "primary"),
+    ] {
+        let daemon = start(service);
+        daemon.wait_until_up(0, "only");
+        let_probes_pass(&daemon, 20);
+        assert!(verdicts(&daemon, 0).len() == 1, "up, and no more");
+        // While it runs: its death may cut a probe short.
+        let said = server.output();
+        assert_eq!(&said[before.len()..], "");
+        before = said;
+    }
+}
+
+const MARIADB: [&str; 3] = ["mariadbd", "mariadb", "mariadb-install-db"];
+
+#[test]
+fn a_log_in_sees_a_frozen_mariadb() {
+    if !installed(&MARIADB) {
+        return;
+    }
+    let server = Server::mariadb("ballast");
+    frozen_and_back(checked("mysql", server.address()), &server);
+}
+
+#[test]
+fn checks_of_mariadb_count_as_no_error_of_this_host() {
+    if !installed(&MARIADB) {
+        return;
+    }
+    let server = Server::mariadb("checker");
+    let daemon = start(checked("mysql", server.address()).health("user", "checker"));
+    daemon.wait_until_up(0, "only");
+    // Many more than max_connect_errors.
+    let_probes_pass(&daemon, 50);
+    let aborted = server.sql("show global status like 'Aborted_c%'");
+    let count = |name: &str| {
+        let line = aborted.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_whitespace().nth(1))
+            .map(str::to_owned)
+    };
+    // One comes from the test itself, which looked whether the server listens.
+    let own = count("Aborted_connects\t").unwrap();
+    assert!(["0", "1"].contains(&own.as_str()), "{aborted}");
+    assert_eq!(count("Aborted_clients").as_deref(), Some("0"), "{aborted}");
+    let said = server.output();
+    let aborted = said.lines().filter(|line| line.contains("Aborted"));
+    assert!(aborted.count() <= 1, "{said}");
+}
+
+#[test]
+fn a_handshake_sees_a_frozen_tls_server() {
+    if !installed(&["openssl"]) {
+        return;
+    }
+    let server = Server::tls(365);
+    frozen_and_back(checked("tls", server.address()), &server);
+}
+
+#[test]
+fn a_certificate_that_expires_soon_is_warned_of_and_takes_nobody_out() {
+    if !installed(&["openssl"]) {
+        return;
+    }
+    let (soon, later) = (Server::tls(7), Server::tls(30));
+    let daemon = start(checked("tls", soon.address()).backend("later", later.address()));
+    daemon.wait_until_up(0, "only");
+    daemon.wait_until_up(0, "later");
+    let warning = daemon.wait_for(0, words::EXPIRES, "backend", "only");
+    assert!(
+        warning.text("left").starts_with("6days"),
+        "{}",
+        warning.raw()
+    );
+    let_probes_pass(&daemon, 10);
+    let warnings = daemon.log().all(0, |line| line.says(words::EXPIRES));
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+}
+
+/// A script in a directory of its own.
+struct Script {
+    directory: tempfile::TempDir,
+}
+
+impl Script {
+    fn new(body: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("check");
+        fs::write(
+            &path,
+            format!("#!/bin/sh\ncd \"$(dirname \"$0\")\"\n{body}\n"),
+        )
+        .unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self { directory }
+    }
+
+    fn command(&self) -> Vec<String> {
+        let path = self.directory.path().join("check");
+        vec![path.to_str().unwrap().to_owned(), "argument".to_owned()]
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+#[test]
+fn a_program_decides_by_its_exit_code() {
+    let server = Backend::named("only");
+    let script = Script::new(
+        "echo \"$1 $BALLAST_ADDRESS $BALLAST_HOST $BALLAST_PORT\" > given
+         test -e well || { echo 'not well'; exit 7; }",
+    );
+    fs::write(script.file("well"), "").unwrap();
+    let daemon = start(checked("exec", server.address()).health("command", script.command()));
+    let why = there_and_back(
+        &daemon,
+        || fs::remove_file(script.file("well")).unwrap(),
+        || fs::write(script.file("well"), "").unwrap(),
+    );
+    assert_eq!(why, "exit code 7: not well");
+    let (address, ip) = (server.address(), server.address().ip());
+    assert_eq!(
+        fs::read_to_string(script.file("given")).unwrap().trim(),
+        format!("argument {address} {ip} {}", address.port())
+    );
+}
+
+#[test]
+fn a_program_that_takes_too_long_is_killed_with_all_it_has_started() {
+    let server = Backend::named("only");
+    let script = Script::new("sleep 1000 & echo $! >> started; wait");
+    let service = checked("exec", server.address()).health("command", script.command());
+    let daemon = start(service.health("timeout", "300ms"));
+    let down = daemon.wait_until_down(0, "only");
+    assert_eq!(down.text("why"), words::TIMED_OUT);
+    drop(daemon);
+    // The runner ends with the daemon, and so does what it runs.
+    eventually("nothing is left running", || {
+        let started = fs::read_to_string(script.file("started")).unwrap();
+        let is_gone = |pid: &str| match fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) => stat.contains(") Z "),
+            Err(_) => true,
+        };
+        started.lines().all(is_gone).then_some(())
+    });
+}
+
+#[test]
+fn a_program_that_is_not_there_is_warned_of_and_takes_nobody_out() {
+    let server = Backend::named("only");
+    let command = vec!["/no/such/check".to_owned()];
+    let daemon = start(checked("exec", server.address()).health("command", command));
+    let warning = daemon.wait_for(0, words::NOT_RUN, "backend", "only");
+    assert!(warning.text("why").contains("/no/such/check"));
+    assert_eq!(ask_name(daemon.address("checked")).unwrap(), "only");
+    let_probes_pass(&daemon, 10);
+    assert!(verdicts(&daemon, 0).is_empty());
+    let warnings = daemon.log().all(0, |line| {
+        line.says(words::NOT_RUN) && line.has("level", "WARN")
+    });
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+}
+
+/// An agent that says what it was told last.
+fn agent(line: &Arc<Mutex<String>>) -> Backend {
+    let line = Arc::clone(line);
+    Backend::serve(move |mut stream| {
+        let line = line.lock().unwrap().clone();
+        // A probe may have left already.
+        stream.write_all(line.as_bytes()).ok();
+    })
+}
+
+#[test]
+fn an_agent_takes_its_server_out_and_brings_it_back() {
+    let server = Backend::named("only");
+    let line = Arc::new(Mutex::new("up\n".to_owned()));
+    let agent = agent(&line);
+    let say = |words: &str| words.clone_into(&mut line.lock().unwrap());
+    let service = checked("agent", server.address()).check_address("only", agent.address());
+    let daemon = start(service);
+    let why = there_and_back(&daemon, || say("down # too hot\n"), || say("up 50%\n"));
+    assert_eq!(why, "the agent says down: too hot");
+}
+
+#[test]
+fn an_agent_drains_its_server() {
+    let (hot, cool) = (Backend::named("only"), Backend::named("cool"));
+    let lines = ["up\n", "up\n"].map(|line| Arc::new(Mutex::new(line.to_owned())));
+    let agents = lines.each_ref().map(agent);
+    let service = checked("agent", hot.address())
+        .strategy("weighted")
+        .backend("cool", cool.address())
+        .check_address("only", agents[0].address())
+        .check_address("cool", agents[1].address());
+    let daemon = start(service);
+    daemon.wait_until_up(0, "only");
+    daemon.wait_until_up(0, "cool");
+    let address = daemon.address("checked");
+    let share = || {
+        let names: Vec<_> = (0..30).map(|_| ask_name(address).unwrap()).collect();
+        names.iter().filter(|name| *name == "only").count()
+    };
+    eventually("both take turns", || (share() == 15).then_some(()));
+    "drain\n".clone_into(&mut lines[0].lock().unwrap());
+    eventually("the draining one gets nothing new", || {
+        (share() == 0).then_some(())
+    });
+    "ready\n".clone_into(&mut lines[0].lock().unwrap());
+    eventually("both take turns again", || (share() == 15).then_some(()));
+}
+
+#[test]
+fn backends_shared_by_services_with_the_same_check_are_probed_once() {
+    let probed = Backend::named("shared");
+    let service = |name: &str| {
+        Service::new(name)
+            .health("interval", "100ms")
+            .backend("only", probed.address())
+    };
+    let config = Config::new().service(service("a")).service(service("b"));
+    let daemon = Daemon::start(&config.log("level", "debug"));
+    for name in ["a", "b"] {
+        daemon.wait_for(0, words::BACKEND_UP, "service", name);
+    }
+    let_probes_pass(&daemon, 10);
+    let accepted = probed.accepted();
+    assert!((10..20).contains(&accepted), "{accepted} probes");
+}
+
+#[test]
+fn a_probe_may_say_that_nobody_is_behind_it_by_the_proxy_protocol() {
+    for (version, header) in [
+        ("v1", b"PROXY UNKNOWN\r\n".as_slice()),
+        ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ] {
+        let server = Backend::serve(move |mut stream| {
+            let mut seen = vec![0; header.len()];
+            let read = std::io::Read::read_exact(&mut stream, &mut seen);
+            if read.is_ok() && seen == header {
+                stream.write_all(b"welcome\n").ok();
+            }
+        });
+        let daemon = start(
+            checked("tcp", server.address())
+                .health("proxy_protocol", version)
+                .health("expect", "welcome"),
+        );
+        daemon.wait_until_up(0, "only");
+    }
+}
+
+#[test]
+fn a_server_that_speaks_first_is_left_with_a_fin() {
+    let (sender, endings) = std::sync::mpsc::channel();
+    let server = Backend::serve(move |mut stream| {
+        // More than a small probe would ever read on its way.
+        stream.write_all(&[b'x'; 10_000]).ok();
+        let end = std::io::Read::read(&mut stream, &mut [0; 16]);
+        sender.send(end.map_err(|error| error.kind())).ok();
+    });
+    let daemon = start(checked("tcp", server.address()));
+    daemon.wait_until_up(0, "only");
+    for _ in 0..10 {
+        let end = endings.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(end, Ok(0), "a FIN");
+    }
+    drop(daemon);
+}
+
+#[test]
+fn without_its_runner_the_daemon_goes_on_and_says_so() {
+    let server = Backend::named("only");
+    let script = Script::new("exit 0");
+    let daemon = Launch::new().start(&Config::of(
+        checked("exec", server.address()).health("command", script.command()),
+    ));
+    daemon.wait_until_up(0, "only");
+    let children =
+        fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
+    let runner: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    let mark = daemon.log().mark();
+    kill_process(Pid::from_raw(runner).unwrap(), Signal::KILL).unwrap();
+    daemon.log().wait(mark, words::RUNNER_GONE, |line| {
+        line.says(words::RUNNER_GONE)
+    });
+    assert_eq!(ask_name(daemon.address("checked")).unwrap(), "only");
+}
