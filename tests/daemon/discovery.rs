@@ -183,6 +183,66 @@ fn a_name_server_that_fails_changes_nothing() {
 }
 
 #[test]
+fn reloads_between_changes_of_names_and_lists_cost_no_connection() {
+    if !installed(&["knotd", "knotc"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("web.toml");
+    let all = ["a", "b", "c", "d"].map(server);
+    let [a, b, c, d] = &all;
+    fs::write(&path, list(&[("c", c)])).unwrap();
+    let dns = Dns::start(&db(&[a]));
+    let service = web().key("backends_file", path.to_str().unwrap());
+    let variants = [
+        asking(&dns, service.clone()),
+        asking(&dns, service.strategy("least-connections")),
+    ];
+    let daemon = Daemon::start(&variants[0]);
+    let address = daemon.address("web");
+    let storm = Storm::start(4, move |_| ask_name(address));
+    for round in 0..60 {
+        // Nothing waits for anything: a reload meets changes in each of its steps.
+        match round % 4 {
+            0 => dns.set(&db(&[b])),
+            1 => replace(&path, &list(&[("d", d)])),
+            2 => dns.set(&db(&[a, b])),
+            _ => rewrite(&path, &list(&[("c", c), ("d", d)])),
+        }
+        daemon.reload(&variants[round % 2]);
+    }
+    storm.finish().assert_flawless();
+    // What was found last is what serves, whichever of the reloads it met.
+    let wanted = ["a", "b", "c", "d"].map(str::to_owned);
+    eventually("all four serve", || {
+        let mut names: Vec<_> = (0..12).map(|_| ask_name(address).unwrap()).collect();
+        names.sort();
+        names.dedup();
+        (names == wanted).then_some(())
+    });
+    let rejected = daemon.log().all(0, |line| line.says(words::REJECTED));
+    assert!(rejected.is_empty());
+}
+
+#[test]
+fn an_answer_that_no_datagram_holds_is_taken_whole_and_no_longer_than_the_ceiling() {
+    if !installed(&["knotd", "knotc"]) {
+        return;
+    }
+    let a = server("a");
+    let many = |count: u8| {
+        let others = (1..=count).map(|last| format!("db 86400 A 127.9.9.{last}"));
+        others.collect::<Vec<_>>()
+    };
+    let dns = Dns::start(&[many(199), vec![format!("db 86400 A {}", ip(&a))]].concat());
+    let config = asking(&dns, web().blind_health()).discovery("max_ttl", "200ms");
+    let daemon = Daemon::start(&config);
+    let mark = daemon.log().mark();
+    dns.set(&[many(200), db(&[&a])].concat());
+    changed(&daemon, mark, "+1 -0 ~0 =200");
+}
+
+#[test]
 fn an_empty_answer_is_told_and_takes_backends_out_only_after_the_hold() {
     if !installed(&["knotd", "knotc"]) {
         return;

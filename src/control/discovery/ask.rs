@@ -414,6 +414,22 @@ mod tests {
         assert!(reply.error.is_some());
     }
 
+    #[tokio::test]
+    async fn a_server_that_is_silent_is_not_waited_for_longer_than_it_may_take() {
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let asker = Asker::new(DiscoveryConfig {
+            resolvers: vec![silent.local_addr().unwrap()],
+            timeout: Duration::from_millis(50),
+            ..DiscoveryConfig::default()
+        });
+        let question = Question::Srv {
+            name: "_web._tcp.example.test.".into(),
+            family: Family::Any,
+        };
+        let reply = timeout(Duration::from_secs(20), asker.ask(&question)).await;
+        assert_eq!(reply.unwrap().records, Some(Outcome::Failed));
+    }
+
     #[test]
     fn names_are_searched_for_as_resolv_conf_says() {
         let name = |text: &str| Name::from_str_relaxed(text).unwrap();

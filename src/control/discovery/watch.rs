@@ -32,6 +32,8 @@ const SETTLED: Duration = Duration::from_millis(50);
 const SETTLED_WHILE_OPEN: Duration = Duration::from_millis(500);
 /// It is read after this long at the latest, however much happens.
 const SETTLED_AT_LAST: Duration = Duration::from_secs(2);
+/// A file system's clock ticks a few times in this.
+const FRESH: Duration = Duration::from_millis(20);
 /// Between two looks that nothing has asked for: network file systems tell nobody.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Events of one read.
@@ -52,7 +54,11 @@ pub(in crate::control) struct File {
 
 /// What tells one content of a file from another without reading it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::control) struct Seen(Option<[i64; 7]>);
+pub(in crate::control) struct Seen {
+    stat: Option<[i64; 7]>,
+    /// It was written a moment ago: another write may still leave the same times behind.
+    fresh: bool,
+}
 
 impl Seen {
     /// The file at `path`, as it is now; nothing when it is not there.
@@ -69,7 +75,12 @@ impl Seen {
                 it.ctime_nsec(),
             ]
         };
-        Self(fs::metadata(path).ok().map(of))
+        let metadata = fs::metadata(path).ok();
+        let written = metadata.as_ref().and_then(|it| it.modified().ok());
+        Self {
+            fresh: written.is_some_and(|it| it.elapsed().is_ok_and(|age| age < FRESH)),
+            stat: metadata.map(of),
+        }
     }
 }
 
@@ -326,11 +337,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("list.toml");
         let mut seen = Seen::at(&path);
-        assert_eq!(seen, Seen(None));
+        assert_eq!(seen.stat, None);
         let mut is_another = |what: &str| {
             let now = Seen::at(&path);
             assert_ne!(now, seen, "{what}");
-            assert_eq!(now, Seen::at(&path), "{what}");
+            assert_eq!(now.stat, Seen::at(&path).stat, "{what}");
             seen = now;
         };
         fs::write(&path, "a").unwrap();
