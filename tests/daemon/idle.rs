@@ -1,7 +1,8 @@
 //! What Ballast does when there is nothing to do, and that it does little more for a session.
 
+use std::fmt;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -82,36 +83,12 @@ fn a_session_needs_few_system_calls() {
     ));
     let address = daemon.address("web");
     ask_name(address).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let table = directory.path().join("table");
-    let mut strace = Command::new("strace")
-        .args(["-f", "-c", "-o"])
-        .arg(&table)
-        .args(["-p", &daemon.pid().to_string()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut says = BufReader::new(strace.stderr.take().unwrap());
-    let mut line = String::new();
-    says.read_line(&mut line).unwrap();
-    assert!(line.contains("attached"), "{line}");
-    let sessions = 200;
-    for _ in 0..sessions {
-        ask_name(address).unwrap();
-    }
-    kill_process(Pid::from_child(&strace), Signal::INT).unwrap();
-    says.read_to_string(&mut line).unwrap();
-    strace.wait().unwrap();
-
-    let table = fs::read_to_string(&table).unwrap();
-    println!("{table}");
-    let mut calls: Vec<(&str, f64)> = table.lines().filter_map(row).collect();
-    // Without optimisation, std asks of each descriptor that it closes whether it is open.
-    calls.retain(|(name, _)| *name != "total" && !(cfg!(debug_assertions) && *name == "fcntl"));
-    let per_session = |wanted: &dyn Fn(&str) -> bool| -> f64 {
-        let wanted = calls.iter().filter(|(name, _)| wanted(name));
-        wanted.map(|(_, calls)| calls / f64::from(sessions)).sum()
-    };
+    const SESSIONS: u32 = 200;
+    let calls = Calls::during(&daemon, SESSIONS, || {
+        for _ in 0..SESSIONS {
+            ask_name(address).unwrap();
+        }
+    });
     for unexpected in [
         "getpeername",
         "getsockname",
@@ -125,14 +102,97 @@ fn a_session_needs_few_system_calls() {
         "eventfd2",
         "getrandom",
     ] {
-        let found = per_session(&|name| name == unexpected);
-        assert!(found < 0.1, "{unexpected} in every session:\n{table}");
+        let found = calls.of(|name| name == unexpected);
+        assert!(found < 0.1, "{unexpected} in every session:\n{calls}");
     }
     // How often a worker wakes for a session depends on how its packets fall together.
-    let waits = per_session(&|name| name == "epoll_wait");
-    let others = per_session(&|name| name != "epoll_wait");
-    assert!(waits <= 8.0, "{waits} waits per session:\n{table}");
-    assert!(others <= 16.5, "{others} other calls per session:\n{table}");
+    let waits = calls.of(|name| name == "epoll_wait");
+    let others = calls.of(|name| name != "epoll_wait");
+    assert!(waits <= 8.0, "{waits} waits per session:\n{calls}");
+    assert!(others <= 16.5, "{others} other calls per session:\n{calls}");
+}
+
+#[test]
+fn a_ping_pong_needs_its_data_calls_and_waits_only() {
+    if !installed(&["strace"]) {
+        return;
+    }
+    let meeting = Meeting::new();
+    let daemon = Daemon::start(&Config::of(
+        Service::new("web")
+            .health("interval", "1h")
+            .backend("only", meeting.address()),
+    ));
+    let (mut client, mut server) = meeting.session(daemon.address("web"));
+    let mut message = [7; 64];
+    let mut exchange = || {
+        client.write_all(&message).unwrap();
+        server.read_exact(&mut message).unwrap();
+        server.write_all(&message).unwrap();
+        client.read_exact(&mut message).unwrap();
+    };
+    // The backend's side turns Nagle's algorithm off before its second send.
+    (0..10).for_each(|_| exchange());
+    const EXCHANGES: u32 = 1000;
+    let calls = Calls::during(&daemon, EXCHANGES, || {
+        (0..EXCHANGES).for_each(|_| exchange());
+    });
+    for data in ["recvfrom", "sendto"] {
+        let found = calls.of(|name| name == data);
+        assert!((1.99..2.1).contains(&found), "{found} {data}:\n{calls}");
+    }
+    // The control thread's timers are in it too.
+    let others = calls.of(|name| !["recvfrom", "sendto", "epoll_wait"].contains(&name));
+    assert!(others < 0.2, "{others} other calls per exchange:\n{calls}");
+}
+
+/// The daemon's system calls while something was done so many times, as strace counts them.
+struct Calls {
+    table: String,
+    times: u32,
+}
+
+impl Calls {
+    fn during(daemon: &Daemon, times: u32, work: impl FnOnce()) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let table = directory.path().join("table");
+        let mut strace = Command::new("strace")
+            .args(["-f", "-c", "-o"])
+            .arg(&table)
+            .args(["-p", &daemon.pid().to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut says = BufReader::new(strace.stderr.take().unwrap());
+        let mut line = String::new();
+        says.read_line(&mut line).unwrap();
+        assert!(line.contains("attached"), "{line}");
+        work();
+        kill_process(Pid::from_child(&strace), Signal::INT).unwrap();
+        says.read_to_string(&mut line).unwrap();
+        strace.wait().unwrap();
+        Self {
+            table: fs::read_to_string(&table).unwrap(),
+            times,
+        }
+    }
+
+    /// How many of the `wanted` ones there were each time.
+    fn of(&self, wanted: impl Fn(&str) -> bool) -> f64 {
+        let calls = self.table.lines().filter_map(row);
+        calls
+            // Without optimisation, std asks of each descriptor that it closes whether it is open.
+            .filter(|(name, _)| *name != "total" && !(cfg!(debug_assertions) && *name == "fcntl"))
+            .filter(|(name, _)| wanted(name))
+            .map(|(_, calls)| calls / f64::from(self.times))
+            .sum()
+    }
+}
+
+impl fmt::Display for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.table)
+    }
 }
 
 /// `% time     seconds  usecs/call     calls    errors syscall`
