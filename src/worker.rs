@@ -13,7 +13,7 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -66,10 +66,42 @@ pub enum Command {
     },
     /// Reset every session.
     EndAll(Cause),
+    /// Reset sessions of backends that are down.
+    EndMarked {
+        /// Their marks, sorted.
+        marks: Arc<[u32]>,
+        /// How many sessions, over all workers.
+        allowance: Arc<Allowance>,
+    },
     /// Show that the worker is alive by storing this number.
     Beat(u64),
     /// Drop everything and end the thread.
     Stop,
+}
+
+/// What workers may do so many times between them, until control takes it back.
+#[derive(Debug, Default)]
+pub struct Allowance(AtomicU32);
+
+impl Allowance {
+    /// An allowance of `times`.
+    pub fn of(times: u32) -> Arc<Self> {
+        Arc::new(Self(AtomicU32::new(times)))
+    }
+
+    /// Takes one, if there is one left.
+    fn take(&self) -> bool {
+        let one_less = |left: u32| left.checked_sub(1);
+        let taken = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        taken.is_ok()
+    }
+
+    /// Takes back what is left, and tells how much that was.
+    pub fn revoke(&self) -> u32 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// All workers, as control holds them.
@@ -326,6 +358,10 @@ impl Worker {
                 }
                 Command::EndAll(cause) => {
                     self.context.registry.end_all(cause);
+                }
+                Command::EndMarked { marks, allowance } => {
+                    let registry = &self.context.registry;
+                    registry.end_marked(&marks, Cause::BackendDown, || allowance.take());
                 }
                 Command::Beat(number) => {
                     self.context.workspace.borrow_mut().trim();

@@ -73,3 +73,57 @@ const MOST_WAITING: u32 = 1_000_000;
 const CLOSE_RATES: RangeInclusive<u32> = 1..=1_000_000;
 const DEFAULT_CLOSE_RATE: u32 = 500;
 const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ServiceConfig, compile};
+
+    /// A service with `keys`, sections as `sections` has them, and a backend with `backend`.
+    fn read(keys: &str, sections: &str, backend: &str) -> (ServiceConfig, String) {
+        let text = format!(
+            "[[service]]\nname = \"a\"\nlisten = \"1.1.1.1:1\"\n{keys}\n{sections}\n\
+             [[service.backend]]\naddress = \"2.2.2.2:2\"\n{backend}\n"
+        );
+        let mut loaded = compile(&text, "f").unwrap();
+        let warnings = loaded.warnings.to_string();
+        (loaded.config.services.remove(0), warnings)
+    }
+
+    #[test]
+    fn all_of_it_is_read() {
+        let (service, warnings) = read(
+            "on_down = \"close\"\nclose_rate = 7",
+            "[service.queue]\nsize = 3\ntimeout = \"2s\"\n[service.session]\nmax_lifetime = \"1h\"",
+            "max_connections = 9",
+        );
+        assert_eq!(warnings, "");
+        let queue = QueueConfig {
+            size: 3,
+            timeout: Duration::from_secs(2),
+        };
+        assert_eq!(service.queue, queue);
+        assert_eq!(service.on_down, OnDown::Close { rate: 7 });
+        assert_eq!(service.max_lifetime, Some(Duration::from_secs(3600)));
+        assert_eq!(service.backends[0].max_connections.unwrap().get(), 9);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said_to_have_none() {
+        let (_, warnings) = read("", "[service.queue]\nsize = 3", "");
+        assert!(
+            warnings.contains("`[service.queue]` has no effect here"),
+            "{warnings}"
+        );
+        for keys in ["close_rate = 7", "on_down = \"keep\"\nclose_rate = 7"] {
+            let (service, warnings) = read(keys, "", "");
+            assert_eq!(service.on_down, OnDown::Keep);
+            assert!(
+                warnings.contains("`close_rate` has no effect here"),
+                "{warnings}"
+            );
+        }
+        let (_, warnings) = read("", "[service.queue]\nsize = 3", "max_connections = 1");
+        assert_eq!(warnings, "");
+    }
+}

@@ -9,6 +9,7 @@
 
 mod alerts;
 mod cases;
+mod closing;
 mod discovery;
 mod event;
 mod failovers;

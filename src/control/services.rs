@@ -1,6 +1,6 @@
 //! What control holds of each service, and the blueprints from which snapshots are built beside it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -255,6 +255,30 @@ impl Members {
         }
     }
 
+    /// Those that went down with sessions and may not serve, by mark.
+    pub(super) fn lost(&self, targets: &Targets) -> BTreeMap<u32, Lost> {
+        let is_down = |member: &&Member| {
+            let target = member.target.as_ref().and_then(|id| targets.get(id));
+            target.is_some_and(|target| target.state() == State::Down)
+        };
+        let lost = |member: &Member| {
+            let lost = Lost {
+                backend: member.id.clone(),
+                load: Arc::clone(&member.load),
+            };
+            (member.mark, lost)
+        };
+        let with_sessions = self.all.iter().filter(|it| it.load.in_flight() > 0);
+        let mut all: BTreeMap<_, _> = with_sessions.filter(is_down).map(lost).collect();
+        // Where all are down and all may be used, a session has nowhere better to go.
+        if !all.is_empty() {
+            let serving = self.roster(targets);
+            let serves = |lost: &Lost| serving.iter().any(|it| it.id == lost.backend);
+            all.retain(|_, lost| !serves(lost));
+        }
+        all
+    }
+
     /// All of them.
     pub(super) fn configured(&self) -> usize {
         self.all.len()
@@ -295,6 +319,36 @@ impl Members {
             candidates,
             backends,
         }
+    }
+}
+
+/// A backend that went down with sessions.
+#[derive(Debug)]
+pub(super) struct Lost {
+    backend: BackendId,
+    load: Arc<Load>,
+}
+
+impl Lost {
+    /// Says that its sessions are being closed.
+    pub(super) fn tell_begin(&self, rate: u32) {
+        tracing::info!(
+            service = %self.backend.service(),
+            backend = %self.backend.name(),
+            sessions = self.load.in_flight(),
+            close_rate = rate,
+            "closing sessions"
+        );
+    }
+
+    /// Says that they are not any more.
+    pub(super) fn tell_end(&self) {
+        tracing::info!(
+            service = %self.backend.service(),
+            backend = %self.backend.name(),
+            left = self.load.in_flight(),
+            "closing ends"
+        );
     }
 }
 

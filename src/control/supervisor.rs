@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use self::reloading::{Reload, build};
 use super::alerts::Alerts;
 use super::cases::Cases;
+use super::closing::Closing;
 use super::discovery::Discovery;
 use super::failovers::{self, Failovers};
 use super::limits::limits;
@@ -36,6 +37,7 @@ use super::{Event, Order};
 use crate::config::{Config, Loaded};
 use crate::health::{Evidence, State, Transition, Verdict, Why};
 use crate::net::BindError;
+use crate::pool::queue::QueueSum;
 use crate::pool::{Permits, Witness, testimonies};
 use crate::runner;
 use crate::telemetry::logging::Logging;
@@ -133,6 +135,7 @@ pub async fn run(
         status: String::new(),
         full: false,
         alerts: Alerts::default(),
+        closing: Closing::default(),
         workers,
     };
     tokio::select! {
@@ -161,6 +164,7 @@ pub async fn run(
             step = control.reload.next() => control.continue_reload(step),
             Some(answer) = answer_queue.recv() => control.answered(answer),
             () = until(control.cases.next_return()) => control.end_ejections(),
+            () = until(control.closing.next_step()) => control.close_sessions(),
             () = until(control.failovers.next_look()) => control.settle_failovers(),
             Some(found) = findings.recv() => control.discovered(found),
             Some(probed) = verdict_queue.recv() => control.observe(&probed),
@@ -237,6 +241,8 @@ struct Supervisor {
     /// `max_connections` was reached when last looked at.
     full: bool,
     alerts: Alerts,
+    /// Whose sessions are being closed.
+    closing: Closing,
 }
 
 /// How many reloads took effect, and how many did not.
@@ -356,7 +362,14 @@ impl Supervisor {
                 }
             };
             self.cases.closed(backend, evidence.is_some());
+            if transition.to != State::Down {
+                // Who is back is let go before anybody hears of it.
+                self.close_sessions_of(backend.service());
+            }
             self.report(user, id, transition, evidence);
+            if transition.to == State::Down {
+                self.close_sessions_of(backend.service());
+            }
             if let (Some(started), Some(why)) = (started, &transition.cause) {
                 self.fail_over(backend, id, why.clone(), evidence, started, now);
             }
@@ -485,6 +498,7 @@ impl Supervisor {
                     agent = agent.map(tracing::field::display),
                     ejected = load.is_ejected(),
                     sessions = load.in_flight(),
+                    max_connections = load.cap(),
                     served = sum.sessions,
                     connect_failures = sum.connect_failures,
                     moved = sum.moved,
@@ -492,6 +506,21 @@ impl Supervisor {
                     to_backend = sum.to_backend,
                     to_client = sum.to_client,
                     "backend"
+                );
+            }
+        }
+        for serving in self.running.services.0.values() {
+            let queue = serving.service.queue().sum();
+            if queue != QueueSum::default() {
+                tracing::info!(
+                    service = %serving.service.name(),
+                    waiting = queue.waiting,
+                    placed = queue.placed,
+                    full = queue.full,
+                    timed_out = queue.timed_out,
+                    left = queue.left,
+                    unserved = queue.unserved,
+                    "queue"
                 );
             }
         }
@@ -561,6 +590,7 @@ impl Supervisor {
             die();
         }
         self.note_harm();
+        self.close_sessions();
         self.beat += 1;
         let beat = self.beat;
         self.workers.tell(|_| Command::Beat(beat));
@@ -583,6 +613,26 @@ impl Supervisor {
             }
         }
         self.tell_status();
+    }
+
+    /// Has sessions of backends that are down closed, as many as are due by now.
+    pub(super) fn close_sessions(&mut self) {
+        let services = &self.running.services.0;
+        self.closing
+            .retain(|service| services.contains_key(service));
+        let now = Instant::now();
+        for serving in services.values() {
+            self.closing
+                .step(serving, &self.running.targets, &self.workers, now);
+        }
+    }
+
+    /// The same for one service, which has just learnt something.
+    pub(super) fn close_sessions_of(&mut self, service: &Arc<str>) {
+        if let Some(serving) = self.running.services.0.get(service) {
+            let (targets, now) = (&self.running.targets, Instant::now());
+            self.closing.step(serving, targets, &self.workers, now);
+        }
     }
 
     /// Often enough for the watchdog, if there is one.

@@ -122,14 +122,15 @@ impl Registry {
         }
     }
 
-    /// Tells sessions that are marked with `mark` to end, while `allowed` says so; asked once for
-    /// each.
-    pub fn end_marked(&self, mark: u32, cause: Cause, mut allowed: impl FnMut() -> bool) {
+    /// Tells sessions that are marked with one of `marks`, which are sorted, to end, while `allowed`
+    /// says so; it is asked once for each.
+    pub fn end_marked(&self, marks: &[u32], cause: Cause, mut allowed: impl FnMut() -> bool) {
         let mut wheel = self.0.borrow_mut();
-        let marked =
-            |entry: &&mut Entry| entry.mark == mark && !matches!(entry.event, Some(Event::End(_)));
-        let entries = wheel.entries.iter_mut().map(|(_, entry)| entry);
-        for entry in entries.filter(marked) {
+        for (_, entry) in &mut wheel.entries {
+            let is_ending = matches!(entry.event, Some(Event::End(_)));
+            if entry.mark == 0 || is_ending || marks.binary_search(&entry.mark).is_err() {
+                continue;
+            }
             if !allowed() {
                 return;
             }
@@ -510,7 +511,7 @@ mod tests {
         let ended = || tickets.iter().map(|it| it.poll(&mut cx()).is_ready());
         for expected in [2, 4, 5] {
             let mut left = 2;
-            registry.end_marked(2, Cause::BackendDown, || {
+            registry.end_marked(&[2, 7], Cause::BackendDown, || {
                 let allowed = left > 0;
                 left -= usize::from(allowed);
                 allowed

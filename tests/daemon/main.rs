@@ -21,6 +21,7 @@ mod lifetime;
 mod limits;
 mod listening;
 mod notify;
+mod on_down;
 mod passive;
 mod queue;
 mod records;

@@ -403,3 +403,31 @@ fn a_client_that_resets_while_its_backend_is_dialled_is_not_waited_for() {
         line.raw()
     );
 }
+
+#[test]
+fn the_report_tells_what_became_of_those_who_waited() {
+    let backend = Backend::named("only");
+    let daemon = start(&single(backend.address()).queue("size", 2));
+    let held = Held::open(daemon.address("web"));
+    let (gone, served) = (queue(&daemon), queue(&daemon));
+    assert!(ask_name(daemon.address("web")).is_err());
+    abort(gone);
+    daemon.wait_for(0, words::SESSION, "who", "client");
+    daemon.signal(Signal::USR1);
+    let told = daemon.wait_for(0, words::QUEUE, "service", "web");
+    let count = |name| told.number(name);
+    assert_eq!(
+        ["waiting", "placed", "full", "timed_out", "left"].map(count),
+        [1, 0, 1, 0, 1]
+    );
+    let backend = daemon.wait_for(0, words::BACKEND, "backend", "only");
+    assert_eq!(
+        (
+            backend.number("sessions"),
+            backend.number("max_connections")
+        ),
+        (1, 1)
+    );
+    held.part();
+    assert_eq!(name_and_part(served).unwrap(), "only");
+}

@@ -220,6 +220,16 @@ impl Meeting {
         self.backend.address()
     }
 
+    /// Stops listening; sessions go on.
+    pub fn refuse(&mut self) {
+        self.backend.refuse();
+    }
+
+    /// Listens again.
+    pub fn answer(&mut self) {
+        self.backend.answer();
+    }
+
     /// Opens a session through the listener at `through`: the client's end and the backend's. A
     /// token of eight bytes, which both ends have behind them, tells which belongs to which.
     pub fn session(&self, through: SocketAddr) -> (TcpStream, TcpStream) {

@@ -82,9 +82,17 @@ pub const NO_BACKEND: &str = "no eligible backend";
 pub const STOPPED_CAUSE: &str = "stopped";
 /// `message`, at debug, of a client that waits for a place (`client`).
 pub const QUEUED: &str = "queued";
+/// `message` of the line that SIGUSR1 asks for, of a service whose clients had to wait (`waiting`).
+pub const QUEUE: &str = "queue";
 /// `cause` when as many wait as may.
 pub const QUEUE_FULL: &str = "queue full";
 /// `cause` of `queue.timeout`.
 pub const QUEUE_TIMEOUT: &str = "queue timeout";
 /// `cause` of `max_lifetime`.
 pub const LIFETIME: &str = "maximum lifetime";
+/// `cause` under `on_down = "close"`.
+pub const BACKEND_DOWN_CAUSE: &str = "backend down";
+/// `message` when sessions of a backend that went down begin to be closed (`backend`, `sessions`).
+pub const CLOSING: &str = "closing sessions";
+/// `message` when they are not any more (`backend`, `left`).
+pub const CLOSING_ENDS: &str = "closing ends";

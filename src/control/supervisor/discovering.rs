@@ -110,6 +110,7 @@ impl Supervisor {
                     let (cases, loads) = (&mut self.cases, &self.running.loads);
                     cases.review_service(&service, &serving.members, loads);
                 }
+                self.close_sessions_of(&service);
                 self.tell_membership(&service, &refreshed);
                 self.rebuild(&service);
             }

@@ -158,6 +158,7 @@ impl Supervisor {
             .running
             .apply(staged, built, &self.workers, &self.prober);
         self.failovers.reloaded(&stale);
+        self.close_sessions();
         let limits = limits(&self.running.config, self.workers.count());
         limits.warn(&self.running.config);
         self.permits.set_limit(limits.max_connections);
