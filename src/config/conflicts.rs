@@ -1,8 +1,8 @@
 //! What is fine alone and wrong together: names used twice, listeners that cannot both be bound, a
 //! service that is its own backend. Every check is one pass with hash maps, however large the file.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::problem::{Problem, Problems, shown};
@@ -197,27 +197,12 @@ pub(super) fn loops<'l>(
     backends: &[BackendDraft],
     problems: &mut Problems,
 ) {
-    let mut any: Vec<(u16, bool, bool)> = Vec::new();
-    let mut exact: HashMap<SocketAddr, ()> = HashMap::new();
-    for listen in listen {
-        exact.insert(listen.address, ());
-        let (ip, port) = (listen.address.ip(), listen.address.port());
-        if ip.is_unspecified() {
-            any.push((port, ip.is_ipv4() || listen.dual_stack, ip.is_ipv6()));
-        }
-    }
-    any.sort_unstable();
-    any.dedup();
-    any.truncate(MOST_WILDCARDS);
+    let own = Doors::of(listen);
     for (address, span) in backends.iter().filter_map(|it| it.address.as_ref()) {
         let BackendAddress::Ip(address) = address else {
             continue;
         };
-        let local = address.ip().is_loopback()
-            && any.iter().any(|&(port, v4, v6)| {
-                port == address.port() && if address.is_ipv4() { v4 } else { v6 }
-            });
-        if local || exact.contains_key(address) {
+        if own.leads_to(*address) {
             problems.add(
                 Problem::error(format!(
                     "the backend {address} is a listener of its own service"
@@ -226,6 +211,42 @@ pub(super) fn loops<'l>(
                 .label("connections would go round in circles"),
             );
         }
+    }
+}
+
+/// The listeners of one service, to tell whether a backend is one of them.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    exact: HashSet<SocketAddr>,
+    /// Wildcards: the port, and whether IPv4 and IPv6 get in.
+    any: Vec<(u16, bool, bool)>,
+}
+
+impl Doors {
+    /// Of these.
+    pub(crate) fn of<'l>(listen: impl Iterator<Item = &'l ListenConfig>) -> Self {
+        let mut any = Vec::new();
+        let mut exact = HashSet::new();
+        for listen in listen {
+            exact.insert(listen.address);
+            let (ip, port) = (listen.address.ip(), listen.address.port());
+            if ip.is_unspecified() {
+                any.push((port, ip.is_ipv4() || listen.dual_stack, ip.is_ipv6()));
+            }
+        }
+        any.sort_unstable();
+        any.dedup();
+        any.truncate(MOST_WILDCARDS);
+        Self { exact, any }
+    }
+
+    /// Whether a connection to `address` comes in by one of them.
+    pub(crate) fn leads_to(&self, address: SocketAddr) -> bool {
+        let by_any = |&(port, v4, v6): &(u16, bool, bool)| {
+            port == address.port() && if address.is_ipv4() { v4 } else { v6 }
+        };
+        let local = address.ip().is_loopback() && self.any.iter().any(by_any);
+        local || self.exact.contains(&address)
     }
 }
 

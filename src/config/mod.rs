@@ -40,6 +40,7 @@ use crate::strategy::{Entry, Parameters};
 
 pub use alert::{AlertConfig, AlertTarget, Effort, Exec, Flapping, Occasion, Pace, Webhook};
 pub use compile::{Loaded, Rejected, compile};
+pub(crate) use conflicts::Doors;
 pub use discovery::DiscoveryConfig;
 pub use listed::{Listed, load_listed};
 pub use load::load;

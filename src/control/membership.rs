@@ -9,7 +9,7 @@ use super::probe::Prober;
 use super::reload::Running;
 use super::services::{Loads, Members};
 use crate::config::plan::Changes;
-use crate::config::{BackendConfig, ServiceConfig};
+use crate::config::{BackendAddress, BackendConfig, Doors, ServiceConfig};
 use crate::discovery::{Endpoint, Question, expand, question, questions};
 use crate::model::BackendId;
 
@@ -41,6 +41,7 @@ pub(super) fn concrete(
         .map(|list| list.backends.as_slice())
         .unwrap_or_default();
     let mut names = HashSet::new();
+    let own = Doors::of(service.listen.iter());
     let backends: Vec<BackendConfig> = service
         .backends
         .iter()
@@ -49,6 +50,11 @@ pub(super) fn concrete(
             let found = question(backend).and_then(|question| endpoints.get(&question));
             expand(backend, found.map(Vec::as_slice).unwrap_or_default())
         })
+        .map(|mut backend| {
+            // Of the file it would be an error; a name says what it says.
+            backend.enabled &= !is_circle(&own, &backend);
+            backend
+        })
         // A list that was read before the configuration changed may have a name of it.
         .filter(|backend| names.insert(Arc::clone(&backend.name)))
         .collect();
@@ -56,6 +62,29 @@ pub(super) fn concrete(
     concrete.parameters.configured = backends.len();
     concrete.backends = backends;
     concrete
+}
+
+/// Whether connections to `backend` would come back in by its own service's listeners.
+fn is_circle(own: &Doors, backend: &BackendConfig) -> bool {
+    match backend.address {
+        BackendAddress::Ip(address) => own.leads_to(address),
+        BackendAddress::Name { .. } | BackendAddress::Srv { .. } => false,
+    }
+}
+
+/// Says which of the `concerned` backends get nothing, because it would come back.
+pub(super) fn tell_circles(config: &ServiceConfig, concerned: impl Fn(&str) -> bool) {
+    let own = Doors::of(config.listen.iter());
+    for backend in &config.backends {
+        if is_circle(&own, backend) && concerned(&backend.name) {
+            tracing::warn!(
+                service = %config.name,
+                backend = %backend.name,
+                address = %backend.address,
+                "name leads to a listener of its own service: it gets no sessions"
+            );
+        }
+    }
 }
 
 impl Running {

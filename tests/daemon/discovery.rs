@@ -386,6 +386,28 @@ fn both_families_count_unless_one_is_asked_for() {
     assert!(v6.is_empty());
 }
 
+#[test]
+fn a_name_that_leads_back_to_its_own_service_gets_no_sessions() {
+    if !installed(&["knotd", "knotc"]) {
+        return;
+    }
+    let a = server("a");
+    let dns = Dns::start(&db(&[&a]));
+    let here = SocketAddr::new(fresh_ip().into(), PORT);
+    let daemon = Daemon::start(&asking(&dns, web().listen(here)));
+    let mark = daemon.log().mark();
+    let circle = format!("db 0 A {}", here.ip());
+    dns.set(&[db(&[&a]), vec![circle]].concat());
+    let name = format!("db@{}", here.ip());
+    daemon.wait_for(mark, words::CIRCLE, "backend", &name);
+    let line = changed(&daemon, mark, "+1 -0 ~0 =1");
+    assert_eq!(line.text("eligible"), "1/2");
+    for _ in 0..6 {
+        assert_eq!(ask_name(here).unwrap(), "a");
+    }
+    assert_eq!(report(&daemon, &name).text("enabled"), "false");
+}
+
 /// Like a program that takes care.
 fn replace(path: &Path, text: &str) {
     let draft = path.with_extension("draft");

@@ -28,6 +28,8 @@ pub const FAILOVER: &str = "failover";
 pub const PAST_FAILOVER: &str = "past failover";
 /// `message` when backends have come or gone without a reload (`plan`, `changes`, `eligible`).
 pub const CHANGED: &str = "backends changed";
+/// `message` of a name behind which is the service itself (`service`, `backend`, `address`).
+pub const CIRCLE: &str = "name leads to a listener of its own service";
 /// `message` when nobody answers for a name (`name`, `services`, `error`).
 pub const LOOK_UP_FAILS: &str = "name look-up fails";
 /// `message` when somebody does again (`name`, `services`).

@@ -7,7 +7,7 @@ use super::reloading::{Reload, names_of};
 use crate::config::{Listed, Rejected};
 use crate::control::discovery::{Answers, Discovered, File};
 use crate::control::event::{Event, Standing};
-use crate::control::membership::Refreshed;
+use crate::control::membership::{Refreshed, tell_circles};
 use crate::control::prepare::{Known, tell_rejected, tell_warnings};
 use crate::discovery::{News, Question};
 
@@ -37,6 +37,9 @@ impl Supervisor {
         });
         self.discovery.watch(files.collect());
         // What was found since the configuration was laid out.
+        for serving in self.running.services.0.values() {
+            tell_circles(serving.members.config(), |_| true);
+        }
         let services = self.running.config.services.iter();
         let all: Vec<_> = services.map(|it| Arc::clone(&it.name)).collect();
         self.refresh(all);
@@ -109,6 +112,10 @@ impl Supervisor {
                 if let Some(serving) = self.running.services.0.get(&service) {
                     let (cases, loads) = (&mut self.cases, &self.running.loads);
                     cases.review_service(&service, &serving.members, loads);
+                    let added = &refreshed.backends.added;
+                    tell_circles(serving.members.config(), |name| {
+                        added.iter().any(|id| **id.name() == *name)
+                    });
                 }
                 self.close_sessions_of(&service);
                 self.tell_membership(&service, &refreshed);
