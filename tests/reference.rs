@@ -162,5 +162,6 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     assert_eq!(web.max_lifetime.take().unwrap().as_secs(), 12 * 3600);
     let first = &mut web.backends[0];
     assert_eq!(first.max_connections.take().unwrap().get(), 200);
+    assert!(all.runtime.state_file.take().is_some());
     assert_eq!(all, some);
 }

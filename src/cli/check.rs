@@ -63,7 +63,9 @@ fn show(out: &mut dyn io::Write, text: &str) -> io::Result<()> {
 }
 
 fn summary(path: &Path, loaded: &Loaded) -> String {
-    let Loaded { config, warnings } = loaded;
+    let Loaded {
+        config, warnings, ..
+    } = loaded;
     let mut text = format!("{} is valid: {}", path.display(), counts(config));
     if !warnings.is_empty() {
         text += &format!(", {}", warnings.summary());

@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 pub fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command }) => match command {
-            Command::Run(file) => run::run(&file.config),
+            Command::Run { file, last_good } => run::run(&file.config, last_good),
             Command::Check(file) => check::run(&file.config),
             Command::Demo { listen, pace } => demo::run(listen, pace),
             Command::Runner => match crate::runner::serve() {
@@ -73,7 +73,17 @@ enum Command {
     /// Binds every listener, tells systemd when it is ready, and serves until SIGTERM. Refuses to
     /// start on any problem in the configuration or an occupied port, and says which.
     #[command(after_long_help = RUN_DETAILS)]
-    Run(ConfigFile),
+    Run {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// If the configuration cannot be used, start with the last one that took effect
+        ///
+        /// Each configuration that takes effect is kept beside the state file ('state_file' in
+        /// [runtime]). The log and the status say so, loudly, until the file is repaired and
+        /// reloaded.
+        #[arg(long)]
+        last_good: bool,
+    },
     /// Check a configuration without running it
     ///
     /// Prints a summary, or every problem at once: file, line and column, the line itself, the
@@ -155,6 +165,7 @@ Exit codes:
 Examples:
   ballast run                      with /etc/ballast/ballast.toml
   ballast run -c ./ballast.toml
+  ballast run --last-good          serve even if the file was broken meanwhile
   systemctl reload ballast         reload, under systemd
   kill -HUP PID                    reload, without it";
 
@@ -217,7 +228,7 @@ mod tests {
     fn the_default_configuration_is_in_etc() {
         for command in ["run", "check"] {
             let arguments = Arguments::try_parse_from(["ballast", command]).unwrap();
-            let (Command::Run(file) | Command::Check(file)) = arguments.command else {
+            let (Command::Run { file, .. } | Command::Check(file)) = arguments.command else {
                 panic!("not {command}");
             };
             assert_eq!(file.config, PathBuf::from("/etc/ballast/ballast.toml"));

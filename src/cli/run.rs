@@ -1,24 +1,35 @@
 //! `ballast run`: the daemon, in the foreground.
 
-use std::io::{self, Write, stderr};
+use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tracing::Level;
 
-use crate::config::{Loaded, LogFormat, load};
-use crate::control::{self, Options, orders};
+use crate::config::{Loaded, LogFormat, load, load_in_place_of, state_file};
+use crate::control::{self, Options, STATE_FILE, orders};
 use crate::runner;
-use crate::telemetry::logging::{self, Logging};
+use crate::telemetry::logging;
 
 /// The whole subcommand: 0 after a clean stop, 1 when the daemon cannot start.
-pub(super) fn run(path: &Path) -> ExitCode {
-    let loaded = match load(path) {
-        Ok(loaded) => loaded,
+pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
+    let directory = state_directory();
+    let (loaded, broken) = match load(path) {
+        Ok(loaded) => (loaded, Vec::new()),
         Err(rejected) => {
+            // Where nobody reads it, the log tells it all again.
             tell(&rejected.render(logging::is_colourful()));
-            return ExitCode::FAILURE;
+            let kept = last_good.then(|| instead_of(path, directory.as_deref()));
+            match kept {
+                Some(Ok(loaded)) => (loaded, rejected.lines()),
+                Some(Err(why)) => {
+                    tell(&format!("ballast: no last good configuration: {why}\n"));
+                    return ExitCode::FAILURE;
+                }
+                None => return ExitCode::FAILURE,
+            }
         }
     };
     // Before anything else, threads above all.
@@ -26,7 +37,18 @@ pub(super) fn run(path: &Path) -> ExitCode {
     let format = loaded.config.log.format;
     let log = logging::init(format, loaded.config.log.level);
     logging::install_panic_hook();
-    match serve(path, loaded, log.clone(), runner) {
+    let runner = runner.inspect_err(|error| {
+        tracing::warn!(%error, "no runner: exec checks and alerts start no program");
+    });
+    let options = Options {
+        path: Some(path.into()),
+        logging: Some(log.clone()),
+        state_directory: directory,
+        broken,
+        events: None,
+        runner: runner.ok(),
+    };
+    match serve(loaded, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error = format!("{error:#}");
@@ -46,29 +68,30 @@ pub(super) fn run(path: &Path) -> ExitCode {
     }
 }
 
+/// The configuration that last took effect in place of the one at `path`, which is broken.
+fn instead_of(path: &Path, directory: Option<&Path>) -> Result<Loaded, String> {
+    let by_default = || Some(directory?.join(STATE_FILE));
+    let state = state_file(path).or_else(by_default).ok_or(
+        "state_file is neither to be read in the broken file, nor is there a StateDirectory",
+    )?;
+    let copy = control::last_good(&state);
+    load_in_place_of(path, &copy).map_err(|rejected| rejected.lines().join("; "))
+}
+
+/// systemd's `StateDirectory`, the first of several.
+fn state_directory() -> Option<Arc<Path>> {
+    let all = std::env::var_os("STATE_DIRECTORY")?;
+    let first = std::env::split_paths(&all).next()?;
+    first.is_absolute().then(|| first.into())
+}
+
 fn tell(text: &str) {
     let text = logging::addressed(text, Level::ERROR);
     // With stderr closed there is nobody left to tell.
     let _ = stderr().write_all(text.as_bytes());
 }
 
-fn serve(
-    path: &Path,
-    loaded: Loaded,
-    log: Logging,
-    runner: io::Result<runner::Process>,
-) -> anyhow::Result<()> {
-    let runner = runner
-        .inspect_err(|error| {
-            tracing::warn!(%error, "no runner: exec checks and alerts start no program");
-        })
-        .ok();
-    let options = Options {
-        path: Some(path.into()),
-        logging: Some(log),
-        events: None,
-        runner,
-    };
+fn serve(loaded: Loaded, options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

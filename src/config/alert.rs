@@ -524,7 +524,7 @@ fn exec(table: &Table<'_>, problems: &mut Problems) -> Option<Exec> {
     })
 }
 
-fn absolute(key: &str, text: &str) -> Result<PathBuf, Fault> {
+pub(super) fn absolute(key: &str, text: &str) -> Result<PathBuf, Fault> {
     let path = PathBuf::from(text);
     match path.is_absolute() && !text.contains('\0') {
         true => Ok(path),

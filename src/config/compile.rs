@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -28,6 +29,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is hardly meant the way it is written; empty for most files.
     pub warnings: Report,
+    /// What it was compiled from.
+    pub text: Arc<str>,
 }
 
 /// Why a file cannot be used: all of it at once. Displays as the full report without colour.
@@ -77,7 +80,11 @@ impl fmt::Display for Rejected {
 /// Every problem of the text, once at least one of them is an error.
 pub fn compile(source: &str, origin: &str) -> Result<Loaded, Rejected> {
     let (config, warnings) = read(source, origin, &keys::ROOT, document)?;
-    Ok(Loaded { config, warnings })
+    Ok(Loaded {
+        config,
+        warnings,
+        text: source.into(),
+    })
 }
 
 /// Checks a text whose root is `section`, by `walk`: what it makes of it, and the warnings.
@@ -182,6 +189,12 @@ fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
         resolve_timeout: table
             .duration("resolve_timeout", &SOME_TIME, problems)
             .unwrap_or(preset.resolve_timeout),
+        state_file: table.parsed("state_file", problems, |text| {
+            alert::absolute("state_file", text)
+        }),
+        state_max_age: table
+            .duration("state_max_age", &SOME_TIME, problems)
+            .unwrap_or(preset.state_max_age),
     }
 }
 

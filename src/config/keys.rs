@@ -94,6 +94,16 @@ pub static RUNTIME: Section = Section {
             Is("\"5s\""),
             "the most that all name look-ups of a start or reload take together",
         ),
+        key(
+            "state_file",
+            Derived("state.json in systemd's StateDirectory, else off"),
+            "what is known of backends, kept over restarts",
+        ),
+        key(
+            "state_max_age",
+            Is("\"1d\""),
+            "an older state file is ignored at the start",
+        ),
     ],
 };
 

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
 
 use super::compile::{Loaded, Rejected, compile};
 use super::problem::{Problem, Problems};
@@ -15,7 +17,16 @@ use super::source::Source;
 ///
 /// That the file cannot be read, or every problem of its text.
 pub fn load(path: &Path) -> Result<Loaded, Rejected> {
-    let mut loaded = text(path, Some("name another file with -c PATH"), compile)?;
+    load_in_place_of(path, path)
+}
+
+/// Reads and checks the file at `copy`, whose relative paths are meant beside `path`.
+///
+/// # Errors
+///
+/// That the file cannot be read, or every problem of its text.
+pub fn load_in_place_of(path: &Path, copy: &Path) -> Result<Loaded, Rejected> {
+    let mut loaded = text(copy, Some("name another file with -c PATH"), compile)?;
     let beside = path.parent().unwrap_or(Path::new(""));
     for service in &mut loaded.config.services {
         if let Some(file) = &mut service.backends_file {
@@ -53,6 +64,16 @@ pub(super) fn text<T>(
         Ok(text) => compile(text, &origin),
         Err(error) => Err(not_text(&bytes, error.valid_up_to(), &origin)),
     }
+}
+
+/// `runtime.state_file` as it is written in the file at `path`, which may be broken in any other way.
+pub fn state_file(path: &Path) -> Option<PathBuf> {
+    let bytes = read(path).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (tree, _) = DeTable::parse_recoverable(&text);
+    let runtime = tree.get_ref().get("runtime")?.get_ref().as_table()?;
+    let file = runtime.get("state_file")?.get_ref().as_str()?;
+    Some(PathBuf::from(file)).filter(|file| file.is_absolute())
 }
 
 /// Why there is no text to check.
@@ -168,6 +189,21 @@ mod tests {
         let socket = dir.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         assert!(message(&socket).contains("a socket"));
+    }
+
+    #[test]
+    fn the_state_file_is_found_in_a_broken_file_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let found = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            state_file(&path)
+        };
+        let broken = "[runtime]\nstate_file = \"/var/lib/b/s.json\"\nworkers = \n[[service]\nx = [";
+        assert_eq!(found(broken), Some(PathBuf::from("/var/lib/b/s.json")));
+        assert_eq!(found("[runtime]\nstate_file = \"s.json\""), None);
+        assert_eq!(found(""), None);
+        assert_eq!(state_file(&dir.path().join("none")), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod waiting;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub use compile::{Loaded, Rejected, compile};
 pub(crate) use conflicts::Doors;
 pub use discovery::DiscoveryConfig;
 pub use listed::{Listed, load_listed};
-pub use load::load;
+pub use load::{load, load_in_place_of, state_file};
 pub use plan::{ListenerId, Plan, listeners};
 pub use problem::{Problem, Report, Severity};
 pub use source::{Place, Span};
@@ -73,6 +73,8 @@ impl Config {
                 max_connections: None,
                 drain_timeout: Duration::ZERO,
                 resolve_timeout: Duration::ZERO,
+                state_file: None,
+                state_max_age: Duration::ZERO,
             },
             log: LogConfig {
                 level: LogLevel::Info,
@@ -97,6 +99,10 @@ pub struct RuntimeConfig {
     pub drain_timeout: Duration,
     /// The most that all name look-ups of a start or a reload may take together.
     pub resolve_timeout: Duration,
+    /// Where to keep what is known of backends; `None` leaves it to the environment. Needs a restart.
+    pub state_file: Option<PathBuf>,
+    /// The oldest state file that is used at a start.
+    pub state_max_age: Duration,
 }
 
 impl Default for RuntimeConfig {
@@ -106,6 +112,8 @@ impl Default for RuntimeConfig {
             max_connections: None,
             drain_timeout: Duration::from_secs(30),
             resolve_timeout: Duration::from_secs(5),
+            state_file: None,
+            state_max_age: Duration::from_secs(24 * 60 * 60),
         }
     }
 }

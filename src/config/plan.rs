@@ -217,6 +217,10 @@ fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
             was.resolve_timeout != is.resolve_timeout,
         ),
         ("discovery", old.discovery != new.discovery),
+        (
+            "runtime.state_max_age",
+            was.state_max_age != is.state_max_age,
+        ),
         ("log.level", old.log.level != new.log.level),
         ("log.sessions", old.log.sessions != new.log.sessions),
     ]
@@ -229,6 +233,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let mut list = Vec::new();
     if old.runtime.workers != new.runtime.workers {
         list.push("runtime.workers".to_owned());
+    }
+    if old.runtime.state_file != new.runtime.state_file {
+        list.push("runtime.state_file".to_owned());
     }
     if old.log.format != new.log.format {
         list.push("log.format".to_owned());
@@ -313,13 +320,18 @@ mod tests {
         let base = service("a", "\"[::]:80\"", &[("b:1", 1)]);
         let old = config(&base);
         let new = config(&format!(
-            "runtime.workers = 3\nlog.format = \"json\"\nlog.level = \"warn\"\n{}",
+            "runtime.workers = 3\nruntime.state_file = \"/s\"\nlog.format = \"json\"\nlog.level = \"warn\"\n{}",
             base.replace("strategy", "dual_stack = true\nstrategy")
         ));
         let plan = Plan::between(&old, &new);
         assert_eq!(
             plan.needs_restart,
-            ["runtime.workers", "log.format", "dual_stack of [::]:80"]
+            [
+                "runtime.workers",
+                "runtime.state_file",
+                "log.format",
+                "dual_stack of [::]:80"
+            ]
         );
         assert_eq!(plan.settings, ["log.level"]);
     }

@@ -15,6 +15,7 @@ mod event;
 mod failovers;
 mod limits;
 mod membership;
+mod memory;
 pub mod notify;
 mod prepare;
 mod probe;
@@ -26,5 +27,6 @@ mod supervisor;
 mod targets;
 
 pub use event::{Event, Order, Standing};
+pub use memory::{STATE_FILE, last_good};
 pub use signals::orders;
 pub use supervisor::{Options, StartError, Stopped, run};

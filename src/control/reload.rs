@@ -7,16 +7,19 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 use super::discovery::{Answers, Asker};
 use super::membership::{Endpoints, concrete};
+use super::memory::Memory;
 use super::prepare::{Lists, Prepared};
 use super::probe::{Prober, TargetId};
 use super::services::{Blueprint, Built, Loads, Members, Services, Serving, User};
 use super::targets::Targets;
 use crate::config::{Config, ListenerId, listeners};
+use crate::health::State;
 use crate::model::{BackendId, Load};
 use crate::net::{BindError, BoundListener, Claim};
 use crate::pool::{Route, Service};
@@ -47,6 +50,7 @@ pub(super) struct Running {
     /// Where names lead.
     pub(super) endpoints: Endpoints,
     pub(super) loads: Loads,
+    pub(super) memory: Memory,
     /// Counts configurations.
     pub(super) epoch: u64,
 }
@@ -74,6 +78,11 @@ impl Staged {
     /// The configuration that will be in force.
     pub(super) fn config(&self) -> &Config {
         &self.prepared.loaded.config
+    }
+
+    /// The file that it was read from.
+    pub(super) fn text(&self) -> &Arc<str> {
+        &self.prepared.loaded.text
     }
 
     /// The backends of that service.
@@ -106,6 +115,7 @@ impl Running {
             lists: Lists::new(),
             endpoints: Endpoints::new(),
             loads: Loads::new(workers),
+            memory: Memory::default(),
             epoch: 0,
         }
     }
@@ -130,7 +140,7 @@ impl Running {
         for service in &config.services {
             let list = prepared.lists.get(&service.name);
             let concrete = concrete(service, list, &self.endpoints);
-            let its = Members::new(concrete, config.log.sessions, &mut self.loads);
+            let its = Members::new(concrete, config.log.sessions, &mut self.loads, &self.memory);
             members.insert(Arc::clone(&service.name), its);
         }
         let mut users: HashMap<_, Vec<_>> = HashMap::new();
@@ -144,6 +154,9 @@ impl Running {
                 .unwrap_or_default();
             for (user, target) in its.users() {
                 self.targets.add(target);
+                if let Some(state) = self.memory.prior(&user.id, target.address) {
+                    self.targets.presume(target, state);
+                }
                 if let Some(&from) = known.get(&user.id).filter(|from| **from != target) {
                     self.targets.inherit(target, from);
                     heirs.push((target.clone(), from.clone()));
@@ -266,7 +279,35 @@ impl Running {
         self.targets.start(prober);
         self.switch_listeners(bound, workers);
         self.loads.prune();
+        self.remember();
         stale
+    }
+
+    /// Has every backend's record go on with what is known of it, and forgets those that have left.
+    fn remember(&mut self) {
+        let now = std::time::Instant::now();
+        let mut known = HashSet::new();
+        for serving in self.services.0.values() {
+            for (backend, _, state) in serving.members.standings(&self.targets) {
+                known.insert(backend.clone());
+                let is_out = self.loads.find(backend).is_some_and(|it| it.is_ejected());
+                match state {
+                    State::Unknown => {}
+                    State::Up | State::Down => {
+                        let up = state == State::Up && !is_out;
+                        self.memory.enter(backend, up, now);
+                    }
+                }
+            }
+        }
+        self.memory.retain(|backend| known.contains(backend));
+    }
+
+    /// Has what is remembered written.
+    pub(super) fn save(&mut self) -> oneshot::Receiver<()> {
+        let services = self.services.0.values();
+        let standings = services.flat_map(|it| it.members.standings(&self.targets));
+        self.memory.save(standings)
     }
 
     /// The configuration as far as it takes effect: what needs a restart stays what it is, so that
@@ -275,6 +316,7 @@ impl Running {
         if self.epoch > FIRST {
             config.runtime.workers = self.config.runtime.workers;
             config.log.format = self.config.log.format;
+            config.runtime.state_file = self.config.runtime.state_file.clone();
         }
         let keys: Vec<_> = listeners(&config).iter().map(|(key, ..)| *key).collect();
         let listens = config.services.iter_mut().flat_map(|it| &mut it.listen);

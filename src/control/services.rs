@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::event::Standing;
 use super::failovers::Harm;
+use super::memory::Memory;
 use super::probe::TargetId;
 use super::targets::{Target, Targets};
 use crate::config::{BackendAddress, ServiceConfig, SessionLog};
@@ -150,7 +151,12 @@ pub(super) struct Members {
 impl Members {
     /// The backends of `config`, each with its counters. One whose address is still a name has none:
     /// the name leads nowhere.
-    pub(super) fn new(config: ServiceConfig, session_log: SessionLog, loads: &mut Loads) -> Self {
+    pub(super) fn new(
+        config: ServiceConfig,
+        session_log: SessionLog,
+        loads: &mut Loads,
+        memory: &Memory,
+    ) -> Self {
         let member = |backend: &crate::config::BackendConfig| {
             let id = BackendId::new(Arc::clone(&config.name), Arc::clone(&backend.name));
             let address = match &backend.address {
@@ -166,6 +172,7 @@ impl Members {
                 policy: config.health.clone(),
             });
             let (load, mark) = loads.get(&id, address);
+            let admin = memory.admin(&id);
             Member {
                 noted: [Harm::of(&load.sum()); 2],
                 load,
@@ -176,7 +183,7 @@ impl Members {
                 priority: backend.priority,
                 enabled: backend.enabled,
                 target,
-                admin: AdminView::default(),
+                admin,
             }
         };
         Self {
@@ -288,6 +295,19 @@ impl Members {
     pub(super) fn roster(&self, targets: &Targets) -> Vec<Candidate> {
         let members: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
         roster(&members)
+    }
+
+    /// What is remembered of each backend, over restarts too: where and how it is.
+    pub(super) fn standings<'a>(
+        &'a self,
+        targets: &'a Targets,
+    ) -> impl Iterator<Item = (&'a BackendId, Option<SocketAddr>, State)> {
+        self.all.iter().map(|member| {
+            let target = member.target.as_ref();
+            let known = target.and_then(|id| targets.get(id));
+            let state = known.map_or(State::Unknown, Target::state);
+            (&member.id, target.map(|id| id.address), state)
+        })
     }
 
     /// Everything that a snapshot is built from, as of now.

@@ -7,6 +7,7 @@ mod discovering;
 mod failing_over;
 mod passive;
 mod reloading;
+mod remembering;
 mod warnings;
 
 use std::panic::AssertUnwindSafe;
@@ -35,7 +36,7 @@ use super::stop::stop;
 use super::targets::{Observed, Target};
 use super::{Event, Order};
 use crate::config::{Config, Loaded};
-use crate::health::{Evidence, State, Transition, Verdict, Why};
+use crate::health::{AdminView, Evidence, State, Transition, Verdict, Why};
 use crate::net::BindError;
 use crate::pool::queue::QueueSum;
 use crate::pool::{Permits, Witness, testimonies};
@@ -60,6 +61,10 @@ pub struct Options {
     pub path: Option<Arc<Path>>,
     /// Whose level a reload may change.
     pub logging: Option<Logging>,
+    /// Where the state file is if the configuration does not say: systemd's `StateDirectory`.
+    pub state_directory: Option<Arc<Path>>,
+    /// What is wrong with the file at `path`, when another one was started in its place.
+    pub broken: Vec<String>,
     /// Who watches.
     pub events: Option<broadcast::Sender<Event>>,
     /// Who starts programs; without it none is started.
@@ -166,6 +171,8 @@ pub async fn run(
             () = until(control.cases.next_return()) => control.end_ejections(),
             () = until(control.closing.next_step()) => control.close_sessions(),
             () = until(control.failovers.next_look()) => control.settle_failovers(),
+            // Nobody waits for it: what has changed is on disk a moment later.
+            () = until(control.running.memory.due()) => drop(control.running.save()),
             Some(found) = findings.recv() => control.discovered(found),
             Some(probed) = verdict_queue.recv() => control.observe(&probed),
             Some(testimony) = told.recv() => control.hear(testimony),
@@ -181,6 +188,7 @@ pub async fn run(
         &control.notify,
     )
     .await;
+    control.save_for_good().await;
     control.workers.stop();
     last_words.await;
     tracing::info!(closed, "stopped");
@@ -259,6 +267,7 @@ impl Supervisor {
         for warning in loaded.warnings.lines() {
             tracing::warn!("{warning}");
         }
+        self.recall(&loaded.config).await;
         let prepared = complete(loaded, Known::default()).await;
         let (staged, blueprints) = self
             .running
@@ -282,6 +291,7 @@ impl Supervisor {
         );
         self.tell(|| Event::Ready);
         self.notify.ready();
+        self.admit_fallback();
         self.tell_status();
         Ok(())
     }
@@ -366,6 +376,7 @@ impl Supervisor {
                 // Who is back is let go before anybody hears of it.
                 self.close_sessions_of(backend.service());
             }
+            self.record(backend, transition.to == State::Up, now);
             self.report(user, id, transition, evidence);
             if transition.to == State::Down {
                 self.close_sessions_of(backend.service());
@@ -466,6 +477,7 @@ impl Supervisor {
 
     /// Every backend with its state and its counters, in the log.
     fn report_everything(&self) {
+        let now = Instant::now();
         let (probes, latest) = self.prober.punctuality();
         let (alerts_sent, alerts_failed) = self.alerts.counts();
         tracing::info!(
@@ -488,6 +500,9 @@ impl Supervisor {
                 let sum = load.sum();
                 let known = self.running.targets.get(target);
                 let state = known.map(Target::state);
+                let totals = self.running.memory.totals(&user.id, now);
+                let admin = self.running.memory.admin(&user.id);
+                let admin = (admin != AdminView::default()).then(|| admin.to_string());
                 let agent = known.and_then(Target::agent);
                 tracing::info!(
                     service = %user.id.service(),
@@ -503,6 +518,14 @@ impl Supervisor {
                     connect_failures = sum.connect_failures,
                     moved = sum.moved,
                     hurt = sum.hurt,
+                    administered = admin,
+                    availability = totals.availability().map(percent),
+                    up = %seconds(totals.up),
+                    down = %seconds(totals.down),
+                    failures = totals.failures,
+                    flaps = totals.flaps,
+                    mtbf = totals.mtbf().map(seconds).map(tracing::field::display),
+                    mttr = totals.mttr().map(seconds).map(tracing::field::display),
                     to_backend = sum.to_backend,
                     to_client = sum.to_client,
                     "backend"
@@ -591,6 +614,7 @@ impl Supervisor {
         }
         self.note_harm();
         self.close_sessions();
+        self.running.memory.refresh(Instant::now());
         self.beat += 1;
         let beat = self.beat;
         self.workers.tell(|_| Command::Beat(beat));
@@ -655,7 +679,9 @@ impl Supervisor {
         if self.full {
             status += " (full)";
         }
-        if self.reloads.last_rejected {
+        if !self.options.broken.is_empty() {
+            status += ", the configuration is broken: the last good one runs";
+        } else if self.reloads.last_rejected {
             status += ", the last reload was rejected: see the log";
         }
         if status != self.status {
@@ -670,6 +696,16 @@ impl Supervisor {
             let _ = events.send(event());
         }
     }
+}
+
+/// `99.987%`
+fn percent(share: f64) -> String {
+    format!("{:.3}%", share * 100.0)
+}
+
+/// Whole seconds.
+fn seconds(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }
 
 fn join(errors: &[BindError]) -> String {

@@ -119,6 +119,16 @@ impl Targets {
         }
     }
 
+    /// Lets a target of which nothing is known start from what was known before this daemon.
+    pub(super) fn presume(&mut self, id: &TargetId, state: State) {
+        let target = self.0.get_mut(id);
+        let fresh = target.filter(|it| it.probe.is_none() && it.state() == State::Unknown);
+        if let Some(target) = fresh {
+            target.health = Health::presumed(state, Instant::now());
+            target.down.set(state == State::Down);
+        }
+    }
+
     /// Lets a target that is not probed yet know what was found out about the same address: a
     /// changed check does not unlearn it.
     pub(super) fn inherit(&mut self, id: &TargetId, from: &TargetId) {

@@ -1,6 +1,7 @@
 //! Up or down, and who may serve. Pure: verdicts and the time come in, transitions and rosters go
 //! out; who probes, and what is done about a transition, is `control`'s business.
 
+mod availability;
 mod check;
 mod failover;
 mod finding;
@@ -8,6 +9,7 @@ mod passive;
 mod roster;
 mod state;
 
+pub use availability::{Availability, Totals};
 pub use check::{
     Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, ProxyHeader, Redis,
     Role, Secret, StatusSet, Tls, contains,

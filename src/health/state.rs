@@ -51,6 +51,8 @@ pub struct Health {
     state: State,
     since: Instant,
     against: u32,
+    /// The state is what somebody knew before: the next verdict decides.
+    presumed: bool,
 }
 
 impl Health {
@@ -60,6 +62,16 @@ impl Health {
             state: State::Unknown,
             since: now,
             against: 0,
+            presumed: false,
+        }
+    }
+
+    /// What somebody knew before `now`: it holds until the first verdict, which decides at once.
+    pub fn presumed(state: State, now: Instant) -> Self {
+        Self {
+            state,
+            presumed: true,
+            ..Self::new(now)
         }
     }
 
@@ -106,10 +118,12 @@ impl Health {
             Verdict::Dead(why) => (State::Down, Some(why)),
         };
         let needed = match (self.state, to) {
+            _ if self.presumed => 1,
             (State::Unknown, _) => 1,
             (_, State::Up) => policy.rise,
             (_, State::Down | State::Unknown) => policy.fall,
         };
+        self.presumed = false;
         if self.state == to {
             self.against = 0;
             return None;
@@ -130,8 +144,7 @@ impl Health {
         };
         *self = Self {
             state: to,
-            since: now,
-            against: 0,
+            ..Self::new(now)
         };
         transition
     }
@@ -256,6 +269,25 @@ mod tests {
         ] {
             health.observe(verdict(alive), &policy, now);
             assert_eq!(health.pace(&policy), pace);
+        }
+    }
+
+    #[test]
+    fn what_was_known_before_holds_until_the_first_verdict_decides() {
+        let policy = policy(5, 5);
+        let now = Instant::now();
+        for state in [State::Up, State::Down] {
+            let mut health = Health::presumed(state, now);
+            assert_eq!(health.state(), state);
+            let transition = health.observe(verdict(state != State::Up), &policy, now);
+            assert_eq!(transition.map(|it| it.from), Some(state));
+            let mut health = Health::presumed(state, now);
+            assert_eq!(
+                health.observe(verdict(state == State::Up), &policy, now),
+                None
+            );
+            let other = verdict(state != State::Up);
+            assert_eq!(health.observe(other, &policy, now), None, "now it is known");
         }
     }
 

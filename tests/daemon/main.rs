@@ -20,6 +20,7 @@ mod interop;
 mod lifetime;
 mod limits;
 mod listening;
+mod memory;
 mod notify;
 mod on_down;
 mod passive;

@@ -29,6 +29,7 @@ pub struct Launch {
     prelude: String,
     env: Vec<(String, String)>,
     user: Option<Stranger>,
+    options: &'static str,
 }
 
 impl Launch {
@@ -48,6 +49,12 @@ impl Launch {
     pub fn env(mut self, key: &str, value: impl AsRef<Path>) -> Self {
         let value = value.as_ref().to_str().expect("text").to_owned();
         self.env.push((key.to_owned(), value));
+        self
+    }
+
+    /// Gives `ballast run` these options too.
+    pub fn with(mut self, options: &'static str) -> Self {
+        self.options = options;
         self
     }
 
@@ -93,13 +100,14 @@ impl Launch {
         let mut child = dies_with_its_test(&mut Command::new("sh"))
             .arg("-c")
             .arg(format!(
-                "{}exec {become_user}\"$0\" run -c \"$1\"",
-                self.prelude
+                "{}exec {become_user}\"$0\" run {} -c \"$1\"",
+                self.prelude, self.options
             ))
             .arg(env!("CARGO_BIN_EXE_ballast"))
             .arg(&file)
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
+            .env_remove("STATE_DIRECTORY")
             .envs(self.env)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -48,6 +48,12 @@ pub const EXPIRES: &str = "certificate expires";
 pub const NOT_RUN: &str = "check not run";
 /// `message` when nobody can start programs any more.
 pub const RUNNER_GONE: &str = "the runner is gone";
+/// `message` of a state file that is not used (`why`).
+pub const STATE_IGNORED: &str = "state ignored";
+/// `message` of one that cannot be written.
+pub const STATE_NOT_SAVED: &str = "state not saved";
+/// `message` when another configuration runs than the one in the file (`problems`).
+pub const BROKEN: &str = "the configuration is broken";
 /// `message` of a session's line.
 pub const SESSION: &str = "session";
 /// `message` when a stop begins.

@@ -52,7 +52,9 @@ fn with(from: &str, to: &str) -> String {
 
 #[test]
 fn a_good_file_becomes_a_configuration_with_every_default() {
-    let Loaded { config, warnings } = good(GOOD);
+    let Loaded {
+        config, warnings, ..
+    } = good(GOOD);
     assert!(warnings.is_empty());
     assert_eq!(config.runtime, RuntimeConfig::default());
     assert_eq!(config.log, LogConfig::default());
@@ -300,7 +302,9 @@ fn a_backend_is_at_an_address_or_behind_a_name_and_never_both() {
 #[test]
 fn a_list_of_backends_stands_in_for_those_of_the_file() {
     let text = "[[service]]\nname = \"a\"\nlisten = \"[::]:80\"\n";
-    let Loaded { config, warnings } = good(&format!("{text}backends_file = \"list.toml\""));
+    let Loaded {
+        config, warnings, ..
+    } = good(&format!("{text}backends_file = \"list.toml\""));
     assert!(warnings.is_empty());
     assert!(config.services[0].backends.is_empty());
     says(

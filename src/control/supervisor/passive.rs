@@ -95,6 +95,11 @@ impl Supervisor {
                 load.set_ejected(false);
                 load.forgive();
             }
+            let case = self.cases.get_mut(&backend);
+            let target = case.and_then(|case| self.running.targets.get(&case.target));
+            if target.is_some_and(|target| target.state() == State::Up) {
+                self.record(&backend, true, Instant::now());
+            }
             self.failovers.cut_short(&backend);
             self.count_again(&backend, None);
         }
@@ -132,6 +137,7 @@ impl Supervisor {
             evidence,
             &format_args!("out for {written}"),
         );
+        self.record(backend, false, now);
         self.count_again(backend, Some(time));
         if let Some(started) = started {
             let why = evidence.last.cause().into();

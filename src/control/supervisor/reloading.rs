@@ -101,6 +101,7 @@ impl Supervisor {
                 self.apply(*staged, built);
                 self.reloads.applied += 1;
                 self.reloads.last_rejected = false;
+                self.options.broken.clear();
                 tracing::info!(
                     %plan,
                     changes = names(&plan),
@@ -146,6 +147,7 @@ impl Supervisor {
 
     pub(super) fn apply(&mut self, mut staged: Staged, built: Vec<Built>) {
         let (answers, asker) = staged.take_findings();
+        self.running.memory.keep(staged.text());
         for backend in staged.unresolved() {
             tracing::warn!(
                 service = %backend.service(),

@@ -33,6 +33,13 @@ pub struct AdminView {
     pub weight: Percent,
 }
 
+/// `drain 50%`
+impl fmt::Display for AdminView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}%", self.duty, self.weight.get())
+    }
+}
+
 /// What checks and sessions say of a backend. Belongs to its address and check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthView {
@@ -67,12 +74,7 @@ pub struct Agent {
 
 impl fmt::Display for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let duty = match self.duty {
-            Duty::Serve => "serve",
-            Duty::Drain => "drain",
-            Duty::Maintenance => "maintenance",
-        };
-        write!(f, "{duty} {}%", self.weight.get())
+        write!(f, "{} {}%", self.duty, self.weight.get())
     }
 }
 
@@ -86,6 +88,16 @@ pub enum Duty {
     Drain,
     /// It is being worked on: what it does meanwhile is nobody's concern.
     Maintenance,
+}
+
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Duty::Serve => "serve",
+            Duty::Drain => "drain",
+            Duty::Maintenance => "maintenance",
+        })
+    }
 }
 
 /// A part of the configured weight, 0 to [`Percent::MOST`].

@@ -1,0 +1,273 @@
+//! The state file: what is in it, and when it is not to be used. Reads and writes no file.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::health::{AdminView, Duty, Percent, State, Totals};
+use crate::model::BackendId;
+
+/// What is remembered of one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) backend: BackendId,
+    /// Where it was: what its checks said holds there and nowhere else.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) state: State,
+    pub(super) admin: AdminView,
+    pub(super) totals: Totals,
+}
+
+/// Why a state file is not used.
+#[derive(Debug, Error)]
+pub(super) enum Unusable {
+    #[error("it is {} old, more than state_max_age", humantime::format_duration(*.0))]
+    TooOld(Duration),
+    #[error("it is of version {0}, not {VERSION}")]
+    Version(u32),
+    #[error("it is damaged: {0}")]
+    Damaged(#[from] serde_json::Error),
+}
+
+/// The bytes of a file saved at `now`.
+pub(super) fn encode(entries: &[Entry], now: SystemTime) -> serde_json::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(&Written {
+        version: VERSION,
+        saved_ms: millis(
+            now.duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default(),
+        ),
+        backends: entries.iter().map(WrittenBackend::from).collect(),
+    })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// What the bytes of a file say, unless it is older than `max_age` at `now`.
+pub(super) fn decode(
+    bytes: &[u8],
+    now: SystemTime,
+    max_age: Duration,
+) -> Result<Vec<Entry>, Unusable> {
+    // Another version may be of another shape, so that is asked first.
+    let Version { version } = serde_json::from_slice(bytes)?;
+    if version != VERSION {
+        return Err(Unusable::Version(version));
+    }
+    let written: Written = serde_json::from_slice(bytes)?;
+    let saved = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(written.saved_ms));
+    // A clock that was put back since makes it young, not old.
+    let age = saved.map_or(Duration::ZERO, |saved| {
+        now.duration_since(saved).unwrap_or_default()
+    });
+    if age > max_age {
+        return Err(Unusable::TooOld(Duration::from_secs(age.as_secs())));
+    }
+    Ok(written.backends.into_iter().map(Entry::from).collect())
+}
+
+/// Raised when a file of before could be misread.
+const VERSION: u32 = 1;
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    version: u32,
+    saved_ms: u64,
+    backends: Vec<WrittenBackend>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenBackend {
+    service: Arc<str>,
+    name: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    health: WrittenState,
+    duty: WrittenDuty,
+    weight_percent: u16,
+    up_ms: u64,
+    down_ms: u64,
+    failures: u64,
+    recoveries: u64,
+    flaps: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenState {
+    Unknown,
+    Up,
+    Down,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenDuty {
+    Serve,
+    Drain,
+    Maintenance,
+}
+
+impl From<&Entry> for WrittenBackend {
+    fn from(entry: &Entry) -> Self {
+        let Totals {
+            up,
+            down,
+            failures,
+            recoveries,
+            flaps,
+        } = entry.totals;
+        Self {
+            service: Arc::clone(entry.backend.service()),
+            name: Arc::clone(entry.backend.name()),
+            address: entry.address,
+            health: match entry.state {
+                State::Unknown => WrittenState::Unknown,
+                State::Up => WrittenState::Up,
+                State::Down => WrittenState::Down,
+            },
+            duty: match entry.admin.duty {
+                Duty::Serve => WrittenDuty::Serve,
+                Duty::Drain => WrittenDuty::Drain,
+                Duty::Maintenance => WrittenDuty::Maintenance,
+            },
+            weight_percent: entry.admin.weight.get(),
+            up_ms: millis(up),
+            down_ms: millis(down),
+            failures,
+            recoveries,
+            flaps,
+        }
+    }
+}
+
+impl From<WrittenBackend> for Entry {
+    fn from(written: WrittenBackend) -> Self {
+        Self {
+            backend: BackendId::new(written.service, written.name),
+            address: written.address,
+            state: match written.health {
+                WrittenState::Unknown => State::Unknown,
+                WrittenState::Up => State::Up,
+                WrittenState::Down => State::Down,
+            },
+            admin: AdminView {
+                duty: match written.duty {
+                    WrittenDuty::Serve => Duty::Serve,
+                    WrittenDuty::Drain => Duty::Drain,
+                    WrittenDuty::Maintenance => Duty::Maintenance,
+                },
+                weight: Percent::new(written.weight_percent),
+            },
+            totals: Totals {
+                up: Duration::from_millis(written.up_ms),
+                down: Duration::from_millis(written.down_ms),
+                failures: written.failures,
+                recoveries: written.recoveries,
+                flaps: written.flaps,
+            },
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn entry() -> Entry {
+        Entry {
+            backend: BackendId::new("web", "größe"),
+            address: Some("[2001:db8::7]:80".parse().unwrap()),
+            state: State::Down,
+            admin: AdminView {
+                duty: Duty::Drain,
+                weight: Percent::new(30),
+            },
+            totals: Totals {
+                up: Duration::from_millis(1_234),
+                down: Duration::from_millis(5),
+                failures: 2,
+                recoveries: 1,
+                flaps: 1,
+            },
+        }
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let bytes = encode(&[entry()], at(1_000)).unwrap();
+        assert_eq!(decode(&bytes, at(1_010), HOUR).unwrap(), [entry()]);
+        // A clock that went back.
+        assert_eq!(decode(&bytes, at(10), HOUR).unwrap(), [entry()]);
+    }
+
+    #[test]
+    fn what_is_too_old_of_another_version_or_damaged_is_not_used() {
+        let bytes = encode(&[entry()], at(1_000)).unwrap();
+        let why = |bytes: &[u8], now| decode(bytes, now, HOUR).unwrap_err().to_string();
+        assert_eq!(
+            why(&bytes, at(4_601)),
+            "it is 1h 1s old, more than state_max_age"
+        );
+        let other = String::from_utf8(bytes.clone()).unwrap();
+        let other = other.replace("\"version\":1", "\"version\":2");
+        assert_eq!(
+            why(other.as_bytes(), at(1_000)),
+            "it is of version 2, not 1"
+        );
+        assert!(why(&bytes[..bytes.len() / 2], at(1_000)).starts_with("it is damaged"));
+        assert!(why(b"", at(1_000)).starts_with("it is damaged"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_survives_the_file(
+            service in "[^/ ]{1,20}",
+            port in 1_u16..,
+            weight in 0_u16..=1000,
+            (up, down) in (0_u64..1 << 50, 0_u64..1 << 50),
+            counts in any::<(u64, u64, u64)>(),
+        ) {
+            let entry = Entry {
+                backend: BackendId::new(service, "b"),
+                address: Some(SocketAddr::from(([10, 0, 0, 1], port))),
+                state: State::Up,
+                admin: AdminView { duty: Duty::Serve, weight: Percent::new(weight) },
+                totals: Totals {
+                    up: Duration::from_millis(up),
+                    down: Duration::from_millis(down),
+                    failures: counts.0,
+                    recoveries: counts.1,
+                    flaps: counts.2,
+                },
+            };
+            let bytes = encode(std::slice::from_ref(&entry), at(1_000)).unwrap();
+            prop_assert_eq!(decode(&bytes, at(1_000), HOUR).unwrap(), [entry]);
+        }
+
+        #[test]
+        fn garbage_is_an_answer_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(decode(&bytes, at(1_000), HOUR).is_err());
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What outlives a reload, and in the state file a restart: for each backend its health, what an
+//! operator has said of it, and its record. Also the configuration that last took effect.
+//!
+//! `file` is what is written, `writer` the thread that writes it. Control only hands over what there
+//! is, at most every [`PAUSE`], and never waits.
+
+mod file;
+mod writer;
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::oneshot;
+
+use self::file::Entry;
+use self::writer::Writer;
+use crate::health::{AdminView, Availability, State, Totals};
+use crate::model::BackendId;
+
+/// All that is remembered.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    records: HashMap<BackendId, Availability>,
+    admin: HashMap<BackendId, AdminView>,
+    /// What a daemon before this one knew.
+    priors: HashMap<BackendId, (SocketAddr, State)>,
+    writer: Option<Writer>,
+    /// When it is written next.
+    due: Option<Instant>,
+    saved: Option<Instant>,
+}
+
+impl Memory {
+    /// With what `state` holds, unless it is older than `max_age` or cannot be used; from here on it
+    /// is written there. Reads the disk.
+    pub(super) fn open(state: &Path, max_age: Duration) -> Self {
+        let mut memory = Self::default();
+        let entries = match read(state) {
+            Ok(Some(bytes)) => file::decode(&bytes, SystemTime::now(), max_age)
+                .map_err(|unusable| unusable.to_string()),
+            Ok(None) => Ok(Vec::new()),
+            Err(error) => Err(format!("it cannot be read: {error}")),
+        };
+        match entries {
+            Ok(entries) => {
+                let backends = entries.len();
+                memory.recall(entries);
+                let administered = memory.admin.len();
+                tracing::info!(file = %state.display(), backends, administered, "state read");
+            }
+            Err(why) => tracing::warn!(file = %state.display(), %why, "state ignored"),
+        }
+        match Writer::start(state.to_owned(), last_good(state)) {
+            Ok(writer) => memory.writer = Some(writer),
+            Err(error) => {
+                tracing::warn!(file = %state.display(), %error, "state not saved");
+            }
+        }
+        memory
+    }
+
+    fn recall(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            if let Some(address) = entry.address {
+                let prior = (address, entry.state);
+                self.priors.insert(entry.backend.clone(), prior);
+            }
+            if entry.admin != AdminView::default() {
+                self.admin.insert(entry.backend.clone(), entry.admin);
+            }
+            let record = Availability::restored(entry.totals);
+            self.records.insert(entry.backend, record);
+        }
+    }
+
+    /// What was known of a backend at that address when this daemon started.
+    pub(super) fn prior(&self, backend: &BackendId, address: SocketAddr) -> Option<State> {
+        let (at, state) = self.priors.get(backend)?;
+        (*at == address).then_some(*state)
+    }
+
+    /// What an operator has said of a backend.
+    pub(super) fn admin(&self, backend: &BackendId) -> AdminView {
+        self.admin.get(backend).copied().unwrap_or_default()
+    }
+
+    /// Takes in what an operator says. It is on disk once [`Memory::save`] has told so.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the admin interface will say it; files hold it already"
+        )
+    )]
+    pub(super) fn set_admin(&mut self, backend: &BackendId, admin: AdminView) {
+        self.admin.insert(backend.clone(), admin);
+        self.touch();
+    }
+
+    /// A backend is up or down from `now` on.
+    pub(super) fn enter(&mut self, backend: &BackendId, up: bool, now: Instant) {
+        let record = self.records.entry(backend.clone()).or_default();
+        record.enter(up, now);
+        self.touch();
+    }
+
+    /// The record of a backend.
+    pub(super) fn totals(&self, backend: &BackendId, now: Instant) -> Totals {
+        let record = self.records.get(backend);
+        record.map(|record| record.at(now)).unwrap_or_default()
+    }
+
+    /// A configuration has taken effect: backends that are not in it are forgotten.
+    pub(super) fn retain(&mut self, is_configured: impl Fn(&BackendId) -> bool) {
+        self.records.retain(|backend, _| is_configured(backend));
+        self.admin.retain(|backend, _| is_configured(backend));
+        self.priors = HashMap::new();
+        self.touch();
+    }
+
+    /// Keeps the text of a configuration that has taken effect.
+    pub(super) fn keep(&self, text: &Arc<str>) {
+        if let Some(writer) = &self.writer
+            && !writer.keep(Arc::clone(text))
+        {
+            tracing::warn!("last good configuration not saved: the disk does not keep up");
+        }
+    }
+
+    /// When it is to be written.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Has it written even though nothing has changed but the time.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        if self.saved.is_none_or(|saved| now - saved >= STALE) {
+            self.touch();
+        }
+    }
+
+    /// Has it written: these are the backends, where they are and how they are. The answer comes
+    /// when it is on disk, and not at all when that cannot be.
+    pub(super) fn save<'a>(
+        &mut self,
+        backends: impl Iterator<Item = (&'a BackendId, Option<SocketAddr>, State)>,
+    ) -> oneshot::Receiver<()> {
+        let (done, told) = oneshot::channel();
+        let now = Instant::now();
+        self.due = None;
+        if self.writer.is_none() {
+            return told;
+        }
+        let entries: Vec<_> = backends
+            .map(|(backend, address, state)| Entry {
+                backend: backend.clone(),
+                address,
+                state,
+                admin: self.admin(backend),
+                totals: self.totals(backend, now),
+            })
+            .collect();
+        self.saved = Some(now);
+        self.forget_former(&entries);
+        let writer = self.writer.as_ref();
+        if !writer.is_some_and(|writer| writer.save(entries, Some(done))) {
+            // The disk does not keep up: what is to be written then is looked at then.
+            self.touch();
+        }
+        told
+    }
+
+    /// Between reloads backends come and go with their names; those that went are remembered for a
+    /// return, up to a number.
+    fn forget_former(&mut self, present: &[Entry]) {
+        if self.records.len() > present.len() + MOST_FORMER {
+            let present: HashSet<_> = present.iter().map(|entry| &entry.backend).collect();
+            self.records.retain(|backend, _| present.contains(backend));
+        }
+    }
+
+    /// Something has changed.
+    fn touch(&mut self) {
+        if self.writer.is_some() && self.due.is_none() {
+            let now = Instant::now();
+            self.due = Some(self.saved.map_or(now, |saved| now.max(saved + PAUSE)));
+        }
+    }
+}
+
+/// Where the configuration that last took effect is, beside the state file.
+pub fn last_good(state: &Path) -> PathBuf {
+    state.with_extension("last-good.toml")
+}
+
+/// The bytes of a file of bounded size; `None` when there is no file.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("not a regular file")),
+        Ok(metadata) if metadata.len() > LARGEST => Err(io::Error::other("too large")),
+        Ok(_) => fs::read(path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The state file in systemd's `StateDirectory`.
+pub const STATE_FILE: &str = "state.json";
+/// Between two writes: a flap storm is one of them, not one each.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The times of a record grow without a change, and a crash may lose no more of them than this.
+const STALE: Duration = Duration::from_secs(30);
+/// Backends that are not there any more.
+const MOST_FORMER: usize = 4096;
+/// The largest file that is read: a hundred thousand backends fit.
+const LARGEST: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{Duty, Percent};
+
+    fn address() -> SocketAddr {
+        "192.0.2.1:80".parse().unwrap()
+    }
+
+    fn saved(memory: &mut Memory, backend: &BackendId, state: State) {
+        let all = [(backend, Some(address()), state)];
+        memory.save(all.into_iter()).blocking_recv().unwrap();
+    }
+
+    #[test]
+    fn a_restart_finds_health_record_and_what_an_operator_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let backend = BackendId::new("web", "a");
+        let drain = AdminView {
+            duty: Duty::Drain,
+            weight: Percent::new(20),
+        };
+        let mut memory = Memory::open(&path, Duration::from_secs(60));
+        let now = Instant::now();
+        memory.enter(&backend, true, now);
+        memory.enter(&backend, false, now);
+        memory.set_admin(&backend, drain);
+        saved(&mut memory, &backend, State::Down);
+
+        let memory = Memory::open(&path, Duration::from_secs(60));
+        assert_eq!(memory.admin(&backend), drain);
+        assert_eq!(memory.totals(&backend, Instant::now()).failures, 1);
+        assert_eq!(memory.prior(&backend, address()), Some(State::Down));
+        let elsewhere = "192.0.2.2:80".parse().unwrap();
+        assert_eq!(memory.prior(&backend, elsewhere), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_ignored_and_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        fs::write(&path, "{\"version\":1,").unwrap();
+        let backend = BackendId::new("web", "a");
+        let mut memory = Memory::open(&path, Duration::from_secs(60));
+        assert_eq!(memory.prior(&backend, address()), None);
+        saved(&mut memory, &backend, State::Up);
+        let memory = Memory::open(&path, Duration::from_secs(60));
+        assert_eq!(memory.prior(&backend, address()), Some(State::Up));
+    }
+
+    #[test]
+    fn changes_in_a_row_are_one_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let backend = BackendId::new("web", "a");
+        let mut memory = Memory::open(&path, Duration::from_secs(60));
+        assert_eq!(memory.due(), None);
+        memory.enter(&backend, true, Instant::now());
+        assert!(memory.due().unwrap() <= Instant::now());
+        saved(&mut memory, &backend, State::Up);
+        assert_eq!(memory.due(), None);
+        memory.enter(&backend, false, Instant::now());
+        let due = memory.due().unwrap();
+        assert!(due > Instant::now());
+        memory.enter(&backend, true, Instant::now());
+        assert_eq!(memory.due(), Some(due));
+    }
+
+    #[test]
+    fn without_a_file_records_are_kept_and_nothing_is_due() {
+        let backend = BackendId::new("web", "a");
+        let mut memory = Memory::default();
+        let now = Instant::now();
+        memory.enter(&backend, true, now);
+        assert_eq!(memory.due(), None);
+        let later = memory.totals(&backend, now + Duration::from_secs(3));
+        assert_eq!(later.up, Duration::from_secs(3));
+        memory.retain(|_| false);
+        assert_eq!(memory.totals(&backend, now), Totals::default());
+    }
+}

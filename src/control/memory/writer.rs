@@ -1,0 +1,168 @@
+//! The thread that writes what is remembered: a disk that is slow, full or gone delays nothing else.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::SystemTime;
+
+use tokio::sync::oneshot;
+
+use super::file::{self, Entry};
+
+/// Whoever has something to write.
+#[derive(Debug)]
+pub(super) struct Writer(SyncSender<Job>);
+
+/// Tells that a state is on disk; dropped without a word when it could not be written.
+pub(super) type Done = oneshot::Sender<()>;
+
+#[derive(Debug)]
+enum Job {
+    /// What is remembered now.
+    Save(Vec<Entry>, Option<Done>),
+    /// A configuration that has taken effect.
+    Keep(Arc<str>),
+}
+
+impl Writer {
+    /// Starts a thread that writes to `state` and, beside it, to `last_good`. It ends when the writer
+    /// is dropped.
+    pub(super) fn start(state: PathBuf, last_good: PathBuf) -> io::Result<Self> {
+        let (jobs, inbox) = sync_channel(MOST_JOBS);
+        thread::Builder::new()
+            .name("state".to_owned())
+            .spawn(move || run(&inbox, &state, &last_good))?;
+        Ok(Self(jobs))
+    }
+
+    /// Has `entries` written, and `done` told. Whether there was room for it; never waits.
+    pub(super) fn save(&self, entries: Vec<Entry>, done: Option<Done>) -> bool {
+        self.send(Job::Save(entries, done))
+    }
+
+    /// Has a configuration written.
+    pub(super) fn keep(&self, text: Arc<str>) -> bool {
+        self.send(Job::Keep(text))
+    }
+
+    fn send(&self, job: Job) -> bool {
+        match self.0.try_send(job) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+fn run(inbox: &Receiver<Job>, state: &Path, last_good: &Path) {
+    let (mut state_fails, mut keep_fails) = (false, false);
+    while let Ok(first) = inbox.recv() {
+        // Of all that waits only the latest matters.
+        let (mut entries, mut text) = (None, None);
+        let mut waiting = Vec::new();
+        for job in std::iter::once(first).chain(inbox.try_iter().take(MOST_JOBS)) {
+            match job {
+                Job::Save(latest, done) => {
+                    entries = Some(latest);
+                    waiting.extend(done);
+                }
+                Job::Keep(latest) => text = Some(latest),
+            }
+        }
+        if let Some(text) = text {
+            let written = write(last_good, text.as_bytes());
+            tell(&mut keep_fails, last_good, &written);
+        }
+        if let Some(entries) = entries {
+            let bytes = file::encode(&entries, SystemTime::now()).map_err(io::Error::from);
+            let written = bytes.and_then(|bytes| write(state, &bytes));
+            tell(&mut state_fails, state, &written);
+            if written.is_ok() {
+                for done in waiting {
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+}
+
+/// Says once that a file cannot be written, and once that it can be again.
+fn tell(fails: &mut bool, path: &Path, written: &io::Result<()>) {
+    let failed = std::mem::replace(fails, written.is_err());
+    match written {
+        Err(error) if !failed => {
+            tracing::warn!(file = %path.display(), %error, "state not saved");
+        }
+        Ok(()) if failed => tracing::info!(file = %path.display(), "state saved again"),
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Replaces the file in one step: whoever reads it, after a crash or a power failure too, finds all of
+/// the old one or all of the new one.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        // A configuration may hold secrets.
+        .mode(0o600)
+        .open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    // The name is as durable as the content once the directory is.
+    match path.parent() {
+        Some(directory) if directory != Path::new("") => File::open(directory)?.sync_all(),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Jobs that wait; the next one comes too early then.
+const MOST_JOBS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_nobody_else_reads_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn done_means_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let writer = Writer::start(path.clone(), directory.path().join("good")).unwrap();
+        let (done, told) = oneshot::channel();
+        assert!(writer.save(Vec::new(), Some(done)));
+        told.blocking_recv().unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains("\"version\":1"));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_not_called_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let nowhere = directory.path().join("none/state.json");
+        let writer = Writer::start(nowhere.clone(), nowhere.with_extension("toml")).unwrap();
+        let (done, told) = oneshot::channel();
+        assert!(writer.save(Vec::new(), Some(done)));
+        assert!(told.blocking_recv().is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! What outlives the daemon: recalled at the start, recorded at transitions, saved at the stop. And
+//! what is to be said when the last good configuration runs in place of a broken one.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::Supervisor;
+use crate::config::Config;
+use crate::control::Event;
+use crate::control::memory::{Memory, STATE_FILE};
+use crate::model::BackendId;
+
+impl Supervisor {
+    /// Recalls what the state file holds, if there is to be one. The disk is asked beside the loop.
+    pub(super) async fn recall(&mut self, config: &Config) {
+        let configured = config.runtime.state_file.clone();
+        let Some(file) = configured.or_else(|| self.state_by_default()) else {
+            return;
+        };
+        let max_age = config.runtime.state_max_age;
+        let opened = tokio::task::spawn_blocking(move || Memory::open(&file, max_age));
+        // A panic is logged; then nothing is remembered.
+        self.running.memory = opened.await.unwrap_or_default();
+    }
+
+    fn state_by_default(&self) -> Option<PathBuf> {
+        let directory = self.options.state_directory.as_ref()?;
+        Some(directory.join(STATE_FILE))
+    }
+
+    /// Has the record of a backend tell that it is up or down from `now` on.
+    pub(super) fn record(&mut self, backend: &BackendId, up: bool, now: Instant) {
+        let ejected = self.running.load(backend).is_some_and(|it| it.is_ejected());
+        self.running.memory.enter(backend, up && !ejected, now);
+    }
+
+    /// Saves what there is, and waits for that a little.
+    pub(super) async fn save_for_good(&mut self) {
+        // Without a state file, or with a disk that fails, there is nothing to wait for.
+        let _ = timeout(LAST_SAVE, self.running.save()).await;
+    }
+
+    /// Says loudly that another configuration runs than the one in the file.
+    pub(super) fn admit_fallback(&mut self) {
+        if self.options.broken.is_empty() {
+            return;
+        }
+        self.reloads.last_rejected = true;
+        for problem in &self.options.broken {
+            tracing::error!("{problem}");
+        }
+        tracing::error!(
+            problems = self.options.broken.join("; "),
+            "the configuration is broken: the last good one runs in its place until it is repaired and reloaded"
+        );
+        self.tell(|| Event::Rejected {
+            problems: self.options.broken.as_slice().into(),
+        });
+    }
+}
+
+/// How long a stop waits for the disk.
+const LAST_SAVE: Duration = Duration::from_secs(2);

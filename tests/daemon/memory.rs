@@ -1,0 +1,222 @@
+//! What outlives the daemon: health, what an operator has said, the record of each backend, and the
+//! last configuration that took effect.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{
+    Backend, BlackHole, Config, Daemon, Launch, Line, Service, Signal, ask_name, eventually, words,
+};
+
+/// A directory for a state file, and the file.
+fn state() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state.json");
+    (directory, file)
+}
+
+fn remembering(service: Service, file: &Path) -> Config {
+    Config::of(service).runtime("state_file", file.to_str().unwrap())
+}
+
+/// What the state file says of a backend, once it is `wanted`.
+fn remembered(file: &Path, backend: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    eventually("the state file says so", || {
+        // What a test has damaged is replaced.
+        let state: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        let backends = state["backends"].as_array()?;
+        let found = backends.iter().find(|it| it["name"] == backend)?;
+        wanted(found).then(|| found.clone())
+    })
+}
+
+/// The line of a backend in the report.
+fn reported(daemon: &Daemon, backend: &str) -> Arc<Line> {
+    let mark = daemon.log().mark();
+    daemon.signal(Signal::USR1);
+    daemon.wait_for(mark, words::BACKEND, "backend", backend)
+}
+
+#[test]
+fn after_a_kill_9_health_and_record_are_back_before_the_first_verdict() {
+    let (_directory, file) = state();
+    let mut hole = BlackHole::new();
+    let other = Backend::named("other");
+    let service = Service::new("web")
+        .health("interval", "200ms")
+        .health("timeout", "3s")
+        .health("fall", 1)
+        .backend("hole", hole.address())
+        .backend("other", other.address());
+    let config = remembering(service, &file);
+    let daemon = Daemon::start(&config);
+    daemon.wait_until_up(0, "hole");
+    hole.swallow();
+    daemon.wait_until_down(0, "hole");
+    remembered(&file, "hole", |it| it["health"] == "down");
+    // A reload forgets nothing.
+    daemon.reload(&config);
+    assert_eq!(reported(&daemon, "hole").number("failures"), 1);
+    // It is killed with SIGKILL.
+    drop(daemon);
+
+    let daemon = Daemon::start(&config);
+    let hole = reported(&daemon, "hole");
+    // Its first probe takes three seconds to fail.
+    assert_eq!(hole.text("state"), "Down", "{}", hole.raw());
+    assert_eq!(hole.number("failures"), 1);
+    assert!(hole.text("availability").ends_with('%'));
+    assert_eq!(reported(&daemon, "other").text("state"), "Up");
+    let address = daemon.address("web");
+    for _ in 0..10 {
+        assert_eq!(ask_name(address).unwrap(), "other");
+    }
+    assert_eq!(reported(&daemon, "hole").number("connect_failures"), 0);
+}
+
+#[test]
+fn the_first_verdict_overrides_what_is_remembered() {
+    let (_directory, file) = state();
+    let mut backend = Backend::named("a");
+    let other = Backend::named("b");
+    backend.refuse();
+    let service = Service::new("web")
+        .quick_health()
+        .health("rise", 1000)
+        .backend("a", backend.address())
+        .backend("b", other.address());
+    let config = remembering(service, &file);
+    let daemon = Daemon::start(&config);
+    daemon.wait_until_down(0, "a");
+    remembered(&file, "a", |it| it["health"] == "down");
+    drop(daemon);
+    backend.answer();
+    let daemon = Daemon::start(&config);
+    daemon.wait_until_up(0, "a");
+}
+
+#[test]
+fn a_drain_outlives_every_restart() {
+    let (_directory, file) = state();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let service = Service::new("web")
+        .quick_health()
+        .backend("a", a.address())
+        .backend("b", b.address());
+    let config = remembering(service, &file);
+    let daemon = Daemon::start(&config);
+    remembered(&file, "a", |it| it["health"] == "up");
+    drop(daemon);
+    let text = fs::read_to_string(&file).unwrap();
+    let (before, after) = text.split_once("\"name\":\"a\"").unwrap();
+    let after = after.replacen("\"duty\":\"serve\"", "\"duty\":\"drain\"", 1);
+    fs::write(&file, format!("{before}\"name\":\"a\"{after}")).unwrap();
+    for _ in 0..2 {
+        let saved = fs::read(&file).unwrap();
+        let daemon = Daemon::start(&config);
+        let address = daemon.address("web");
+        for _ in 0..6 {
+            assert_eq!(ask_name(address).unwrap(), "b");
+        }
+        assert_eq!(reported(&daemon, "a").text("administered"), "drain 100%");
+        eventually("the state file is written again", || {
+            (fs::read(&file).unwrap() != saved).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_state_file_that_cannot_be_used_is_ignored_with_a_warning_and_replaced() {
+    let (_directory, file) = state();
+    let a = Backend::named("a");
+    let service = Service::new("web").quick_health().backend("a", a.address());
+    let config = remembering(service, &file);
+    let old = "{\"version\":1,\"saved_ms\":1,\"backends\":[]}";
+    for (content, why) in [
+        ("{\"version\":1,\"back", "it is damaged"),
+        ("{\"version\":7}", "it is of version 7"),
+        (old, "more than state_max_age"),
+    ] {
+        fs::write(&file, content).unwrap();
+        let daemon = Daemon::start(&config);
+        let said = |line: &Line| line.says(words::STATE_IGNORED);
+        let line = daemon.log().wait(0, words::STATE_IGNORED, said);
+        assert!(line.text("why").contains(why), "{}", line.raw());
+        remembered(&file, "a", |it| it["health"] == "up");
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_told_and_keeps_nobody_from_serving() {
+    let (directory, _) = state();
+    let nowhere = directory.path().join("none/state.json");
+    let a = Backend::named("a");
+    let service = Service::new("web").quick_health().backend("a", a.address());
+    let mut daemon = Daemon::start(&remembering(service, &nowhere));
+    let said = |line: &Line| line.says(words::STATE_NOT_SAVED);
+    daemon.log().wait(0, words::STATE_NOT_SAVED, said);
+    assert_eq!(ask_name(daemon.address("web")).unwrap(), "a");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait_until_stopped(), 0);
+}
+
+#[test]
+fn a_stop_saves_and_systemd_says_where() {
+    let (directory, file) = state();
+    let a = Backend::named("a");
+    let service = Service::new("web").quick_health().backend("a", a.address());
+    let mut daemon = Launch::new()
+        .env("STATE_DIRECTORY", directory.path())
+        .start(&Config::of(service));
+    daemon.wait_until_up(0, "a");
+    daemon.signal(Signal::TERM);
+    daemon.wait_until_stopped();
+    let a = remembered(&file, "a", |_| true);
+    assert_eq!(a["health"], "up");
+    // It drained for a second.
+    assert!(a["up_ms"].as_u64().unwrap() >= 500, "{a}");
+}
+
+#[test]
+fn the_last_good_configuration_starts_in_place_of_a_broken_one() {
+    let (_directory, file) = state();
+    let a = Backend::named("a");
+    let service = Service::new("web").quick_health().backend("a", a.address());
+    let config = remembering(service, &file);
+    let good = file.with_extension("last-good.toml");
+    let daemon = Daemon::start(&config);
+    eventually("the configuration is kept", || {
+        (fs::read_to_string(&good).ok()? == config.text()).then_some(())
+    });
+    drop(daemon);
+
+    let broken = format!("{}\nnonsense = [", config.text());
+    let (status, said) = Launch::new().refuse(&broken);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("nonsense"), "{said}");
+
+    let daemon = Launch::new().with("--last-good").start_text(&broken);
+    let said = |line: &Line| line.says(words::BROKEN);
+    let line = daemon.log().wait(0, words::BROKEN, said);
+    assert!(line.raw().contains("ERROR"), "{}", line.raw());
+    assert!(!line.text("problems").is_empty());
+    assert_eq!(ask_name(daemon.address("web")).unwrap(), "a");
+    // What is broken stays broken, and what is repaired takes effect.
+    daemon.reload_rejected(&broken);
+    daemon.reload(&config);
+    assert_eq!(ask_name(daemon.address("web")).unwrap(), "a");
+}
+
+#[test]
+fn without_a_last_good_configuration_a_broken_one_is_refused() {
+    let (_directory, file) = state();
+    let broken = format!("[runtime]\nstate_file = \"{}\"\n", file.display());
+    let (status, said) = Launch::new().with("--last-good").refuse(&broken);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("no service is configured"), "{said}");
+    assert!(said.contains("no last good configuration"), "{said}");
+}
