@@ -1,11 +1,14 @@
 //! A failover tells what happened when, and what it has cost; clients see the same.
 
+use std::env;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::{
     Backend, BlackHole, Config, Daemon, Line, ProcessBackend, Service, Signal, Storm, ask_name,
-    words,
+    installed, run, words,
 };
 
 /// The log's times and a client's may differ by this.
@@ -42,7 +45,7 @@ fn apart(a: Instant, b: Instant) -> Duration {
         .max(b.saturating_duration_since(a))
 }
 
-fn service(failing: std::net::SocketAddr, others: &[Backend]) -> Service {
+fn service(failing: SocketAddr, others: &[Backend]) -> Service {
     let service = Service::new("web")
         .rare_health()
         .backend("failing", failing);
@@ -169,4 +172,97 @@ fn a_session_that_finds_nobody_is_counted_as_hurt() {
     daemon.signal(Signal::USR1);
     let line = daemon.wait_for(mark, words::BACKEND, "backend", "only");
     assert_eq!((line.number("hurt"), line.number("moved")), (2, 0));
+}
+
+#[test]
+fn a_frozen_backend_is_out_under_a_check_that_expects_an_answer() {
+    let failing = ProcessBackend::named("failing");
+    let others: Vec<_> = ["failing-too", "failing-not", "failing-never"]
+        .map(Backend::named)
+        .into();
+    let service = service(failing.address(), &others)
+        .quick_health()
+        .health("timeout", "300ms")
+        .health("expect", "failing")
+        .timeout("connect", "500ms")
+        .timeout("connect_total", "1s");
+    let daemon = Daemon::start(&Config::of(service));
+    let address = daemon.address("web");
+    daemon.wait_until_up(0, "failing");
+    for _ in 0..2 {
+        let storm = Storm::start(8, move |_| ask_name(address));
+        storm.pass(100);
+        let mark = daemon.log().mark();
+        let frozen = failing.freeze();
+        daemon.wait_until_down(mark, "failing");
+        // Those that were with it wait for it. Nobody who comes from here on meets it.
+        for _ in 0..40 {
+            assert_ne!(ask_name(address).unwrap(), "failing");
+        }
+        let line = daemon.wait_for(mark, words::FAILOVER, "backend", "failing");
+        assert!(timeline(&line).detected >= frozen - AGREES);
+        failing.thaw();
+        daemon.wait_until_up(mark, "failing");
+        storm.finish().assert_flawless();
+    }
+}
+
+#[test]
+fn a_backend_whose_packets_are_dropped_costs_no_client() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root may have a network of its own");
+        return;
+    }
+    if !installed(&["unshare", "nft", "ip"]) {
+        return;
+    }
+    let body = concat!(module_path!(), "::in_a_network_of_its_own");
+    let (_, body) = body.split_once("::").unwrap();
+    let said = run(Command::new("unshare")
+        .arg("--net")
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", body, "--ignored", "--nocapture"])
+        .env(ALONE, "1"));
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// Set where the packets of loopback are nobody else's.
+const ALONE: &str = "BALLAST_TESTS_ALONE";
+
+#[test]
+#[ignore = "not a test: what a_backend_whose_packets_are_dropped_costs_no_client runs"]
+fn in_a_network_of_its_own() {
+    if env::var_os(ALONE).is_none() {
+        return;
+    }
+    run(Command::new("ip").args(["link", "set", "lo", "up"]));
+    let failing = Backend::named("failing");
+    let others: Vec<_> = ["b", "c", "d"].map(Backend::named).into();
+    let service = service(failing.address(), &others).timeout("connect", "500ms");
+    let daemon = Daemon::start(&Config::of(service));
+    let address = daemon.address("web");
+    daemon.wait_until_up(0, "failing");
+    let storm = Storm::start(16, move |_| ask_name(address));
+    storm.pass(200);
+    let mark = daemon.log().mark();
+    drop_handshakes(failing.address().ip());
+    let line = daemon.wait_for(mark, words::FAILOVER, "backend", "failing");
+    storm.pass(200);
+    storm.finish().assert_flawless();
+    assert!(
+        line.text("why").contains(words::TIMED_OUT),
+        "{}",
+        line.raw()
+    );
+    assert_eq!(line.number("sessions_hurt"), 0);
+    assert!(line.number("sessions_moved") >= 3);
+}
+
+/// Has the kernel drop every SYN to that address.
+fn drop_handshakes(address: IpAddr) {
+    let rules = format!(
+        "add table inet t; add chain inet t i {{ type filter hook input priority 0; }}; \
+         add rule inet t i ip daddr {address} tcp flags syn / syn,ack drop"
+    );
+    run(Command::new("nft").arg(rules));
 }

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::address::fresh_ip;
 use super::backend::Backend;
 use super::proc::dies_with_its_test;
@@ -60,6 +62,22 @@ impl ProcessBackend {
             .expect("the backend tells its address");
         self.address = address;
         self.child = Some(child);
+    }
+
+    /// Stops the process: its kernel goes on to take connections, and nobody answers them.
+    pub fn freeze(&self) -> Instant {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Instant {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Instant {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).expect("it is our child");
+        Instant::now()
     }
 
     /// Kills it. Whatever connects from the returned moment on finds nobody.
