@@ -66,6 +66,15 @@ struct State {
 /// the same name one after the other.
 type Turn = (u64, u64);
 
+/// Why the line is gone through.
+#[derive(Clone, Copy, Debug)]
+enum Scope {
+    /// There may be room.
+    Room,
+    /// Everything may be otherwise.
+    Everybody,
+}
+
 #[derive(Debug)]
 struct Waiter {
     flow: Flow,
@@ -163,11 +172,9 @@ impl Queue {
             state.line.insert(turn, waiter);
             // Counted before looking for room: see above.
             self.count(state);
-            self.serve(state, unclaimed);
-            // Whoever was failed before was perhaps not looked at, and may have nobody left.
-            let snapshot = state.snapshot();
-            let stays = self.look_at(state, turn, snapshot.as_ref(), unclaimed);
-            let full = stays && state.line.len() > most && state.line.remove(&turn).is_some();
+            self.serve(state, Scope::Room, unclaimed);
+            self.dismiss(state, turn, unclaimed);
+            let full = state.line.len() > most && state.line.remove(&turn).is_some();
             (turn, full)
         });
         if full {
@@ -186,60 +193,81 @@ impl Queue {
     /// Goes through the whole line: with the snapshot changes who may be served, and whether anybody
     /// is left for that.
     pub(super) fn serve_all(&self) {
-        self.with_line(|state, unclaimed| {
-            let snapshot = state.snapshot();
-            let mut room = true;
-            let mut last = None;
-            while let Some((turn, failed_before)) = state.after(last) {
-                last = Some(turn);
-                // Without room for one who may go anywhere, there is none for others like it; one who
-                // was failed may have nobody left.
-                if room || failed_before {
-                    let stays = self.look_at(state, turn, snapshot.as_ref(), unclaimed);
-                    room &= failed_before || !stays;
-                }
-            }
-        });
+        self.with_line(|state, unclaimed| self.serve(state, Scope::Everybody, unclaimed));
     }
 
-    /// Gives the room that there is to those whose turn it is.
-    fn serve(&self, state: &mut State, unclaimed: &mut Vec<Outcome>) {
+    /// Gives the room that there is to those whose turn it is, and turns away whom nobody may serve.
+    fn serve(&self, state: &mut State, scope: Scope, unclaimed: &mut Vec<Outcome>) {
         let snapshot = state.snapshot();
+        // Those who were looked at and stay: nobody behind them may have what they could use.
+        let mut stayed = Vec::new();
+        let mut room = true;
         let mut last = None;
         while let Some((turn, failed_before)) = state.after(last) {
             last = Some(turn);
-            let stays = self.look_at(state, turn, snapshot.as_ref(), unclaimed);
-            if stays && !failed_before {
+            // Without room for one who may go anywhere, there is none for others like it; one who was
+            // failed may have nobody left.
+            if !room && !failed_before {
+                stayed.push(turn);
+                continue;
+            }
+            loop {
+                match state.look(turn, snapshot.as_ref()) {
+                    Seat::Nobody => {
+                        self.tell(state, turn, None, unclaimed);
+                        break;
+                    }
+                    Seat::Full => {
+                        room &= failed_before;
+                        stayed.push(turn);
+                        break;
+                    }
+                    Seat::Taken(index, lease) => {
+                        // It may have become free since those before were looked at: then it is
+                        // theirs, and this one is looked at again.
+                        let could = |older: &Turn| state.could_use(older, index);
+                        let Some(heir) = stayed.iter().position(could) else {
+                            self.tell(state, turn, Some((index, lease)), unclaimed);
+                            break;
+                        };
+                        let heir = stayed.remove(heir);
+                        self.tell(state, heir, Some((index, lease)), unclaimed);
+                    }
+                }
+            }
+            if !room && matches!(scope, Scope::Room) {
                 return;
             }
         }
     }
 
-    /// Tells the waiter whose turn this is of its place, if there is one, or that there will be none.
-    /// Tells whether it stays in the line.
-    fn look_at(
+    /// Turns the waiter away if nobody is left who may serve it. One that comes behind others who find
+    /// no room is not looked at otherwise.
+    fn dismiss(&self, state: &mut State, turn: Turn, unclaimed: &mut Vec<Outcome>) {
+        let snapshot = state.snapshot();
+        if let Some(waiter) = state.line.get_mut(&turn) {
+            let is_hopeless = snapshot.is_none_or(|snapshot| {
+                waiter.move_to(&snapshot);
+                !snapshot.is_anyone_left(&waiter.skip)
+            });
+            if is_hopeless {
+                self.tell(state, turn, None, unclaimed);
+            }
+        }
+    }
+
+    /// Takes a waiter out of the line and tells it of its place, or that there will be none.
+    fn tell(
         &self,
         state: &mut State,
         turn: Turn,
-        snapshot: Option<&Arc<Snapshot>>,
+        place: Option<(usize, Lease)>,
         unclaimed: &mut Vec<Outcome>,
-    ) -> bool {
-        let Some(waiter) = state.line.get_mut(&turn) else {
-            return false;
-        };
-        let seat = snapshot.map_or(Seat::Nobody, |snapshot| {
-            waiter.move_to(snapshot);
-            snapshot.seat(&waiter.flow, &waiter.skip)
-        });
-        let taken = match seat {
-            Seat::Taken(index, lease) => Some((index, lease)),
-            Seat::Nobody => None,
-            Seat::Full => return true,
-        };
+    ) {
         let Some(waiter) = state.line.remove(&turn) else {
-            return false;
+            return;
         };
-        let (count, outcome) = match taken {
+        let (count, outcome) = match place {
             Some((index, lease)) => {
                 let placed = Placed {
                     lease,
@@ -254,7 +282,6 @@ impl Queue {
         count.fetch_add(1, Ordering::Relaxed);
         // It leaves the line before it lets go of the channel, so this does not fail.
         unclaimed.extend(waiter.served.send(outcome).err());
-        false
     }
 
     /// Changes the line, and counts it afterwards.
@@ -298,6 +325,23 @@ impl State {
         self.service.upgrade().map(|it| it.snapshot_in_force())
     }
 
+    /// What there is for the waiter whose turn this is, by the snapshot in force.
+    fn look(&mut self, turn: Turn, snapshot: Option<&Arc<Snapshot>>) -> Seat {
+        match (self.line.get_mut(&turn), snapshot) {
+            (Some(waiter), Some(snapshot)) => {
+                waiter.move_to(snapshot);
+                snapshot.seat(&waiter.flow, &waiter.skip)
+            }
+            _ => Seat::Nobody,
+        }
+    }
+
+    /// Whether the waiter, which was looked at, has not been failed by the backend of that index.
+    fn could_use(&self, turn: &Turn, index: usize) -> bool {
+        let waiter = self.line.get(turn);
+        waiter.is_some_and(|waiter| !waiter.skip.contains(index))
+    }
+
     /// Who comes after `last` in the line, and whether a backend has failed it before.
     fn after(&self, last: Option<Turn>) -> Option<(Turn, bool)> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
@@ -309,7 +353,7 @@ impl State {
 impl Freed for Queue {
     fn freed(&self) {
         if self.is_waited_in() {
-            self.with_line(|state, unclaimed| self.serve(state, unclaimed));
+            self.with_line(|state, unclaimed| self.serve(state, Scope::Room, unclaimed));
         }
     }
 }

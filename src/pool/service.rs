@@ -75,11 +75,9 @@ impl Snapshot {
     }
 
     /// Whether one that was not picked, because it was full then, may serve.
-    fn is_anyone_left(&self, skip: &Skip) -> bool {
-        self.capped
-            && self.backends.iter().enumerate().any(|(index, backend)| {
-                backend.is_capped() && !backend.is_down() && !skip.contains(index)
-            })
+    pub(super) fn is_anyone_left(&self, skip: &Skip) -> bool {
+        let mut all = self.backends.iter().enumerate();
+        all.any(|(index, backend)| !backend.is_down() && !skip.contains(index))
     }
 
     /// Those of `skip`, which is over `other`, that are in this snapshot too.

@@ -378,7 +378,8 @@ fn a_stop_serves_the_queue_and_a_second_one_ends_it() {
     assert_eq!(daemon.wait_until_stopped(), 2);
     let own = ended.local_addr().unwrap().to_string();
     let line = daemon.wait_for(0, words::SESSION, "client", &own);
-    assert!(line.has("phase", "queue") && line.has("cause", words::STOPPED_CAUSE));
+    // The place of the one that ended first may have come to it in the last moment.
+    assert!(line.has("cause", words::STOPPED_CAUSE), "{}", line.raw());
 }
 
 #[test]
