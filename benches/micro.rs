@@ -97,6 +97,7 @@ fn build_over(entry: &Entry, candidates: &[Candidate]) -> Box<dyn Strategy> {
     let parameters = Parameters {
         configured: candidates.len(),
         ipv6_prefix: 64,
+        max_load: None,
     };
     entry.build(candidates, &parameters)
 }
@@ -107,6 +108,7 @@ fn candidates(backends: &[Arc<Backend>]) -> Vec<Candidate> {
         .map(|backend| Candidate {
             id: backend.id().clone(),
             weight: backend.weight(),
+            portion: backend.portion(),
         })
         .collect()
 }

@@ -116,7 +116,10 @@ async fn establish(
                 (placed.index, placed.lease)
             }
         };
-        let backend = &snapshot.backends[index];
+        // A place is at one of them.
+        let Some(backend) = snapshot.backend(index) else {
+            break;
+        };
         let timeouts = &snapshot.timeouts;
         record.attempt(lease);
         let tried = Instant::now();

@@ -159,6 +159,7 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     assert_eq!(all.discovery.resolvers.split_off(0).len(), 1);
     assert!(all.services[0].backends_file.take().is_some());
     let web = &mut all.services[0];
+    assert_eq!(web.parameters.max_load.take(), Some(1250));
     assert_eq!(web.max_lifetime.take().unwrap().as_secs(), 12 * 3600);
     let first = &mut web.backends[0];
     assert_eq!(first.max_connections.take().unwrap().get(), 200);

@@ -181,6 +181,11 @@ pub static SERVICE: Section = Section {
             "leading bits of an IPv6 source that source-hash looks at",
         ),
         key(
+            "max_load",
+            Off,
+            "the most that source-hash gives a backend, as a multiple of its even share",
+        ),
+        key(
             "backlog",
             Is("4096"),
             "handshakes that the kernel holds, per listener and worker",

@@ -34,6 +34,7 @@ pub(super) struct Draft {
     backends_file: Option<Arc<Path>>,
     strategy: Option<&'static Entry>,
     ipv6_prefix: u8,
+    max_load: Option<u32>,
     backlog: u32,
     relay: RelayMode,
     retries: u32,
@@ -78,6 +79,7 @@ impl Draft {
             parameters: Parameters {
                 configured: backends.len(),
                 ipv6_prefix: self.ipv6_prefix,
+                max_load: self.max_load,
             },
             backlog: self.backlog,
             relay: self.relay,
@@ -156,6 +158,7 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         problem.span = table.span();
         problems.add(problem.label("every connection will be refused"));
     }
+    let max_load = serving::max_load(table, strategy, problems);
     let serving = serving::rules(table, problems);
     // How many there are of a name, and of which priority, is not known here.
     let is_fixed = |it: &BackendDraft| matches!(it.address, Some((BackendAddress::Ip(_), _)));
@@ -173,6 +176,7 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         backends_file,
         strategy,
         ipv6_prefix,
+        max_load,
         backlog: table
             .integer("backlog", &(1..=65_535), problems)
             .unwrap_or(DEFAULT_BACKLOG),
@@ -478,7 +482,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("ipv6", Family::V6),
 ];
 const DEFAULT_STRATEGY: &str = "round-robin";
-const HASHING_STRATEGY: &str = "source-hash";
+pub(super) const HASHING_STRATEGY: &str = "source-hash";
 const DEFAULT_IPV6_PREFIX: u8 = 64;
 const DEFAULT_BACKLOG: u32 = 4096;
 const DEFAULT_RETRIES: u32 = 2;

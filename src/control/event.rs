@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::health::{Failover, State, Why};
+use crate::health::{Failover, State, TierChange, Why};
 use crate::model::BackendId;
 
 /// Something that happened. Watchers that fall behind miss the oldest.
@@ -62,6 +62,13 @@ pub enum Event {
     },
     /// A backend that was serving was taken out, and what that has cost is known.
     Failover(Arc<Failover>),
+    /// A tier of backends took over, stood down, or stays although it need not.
+    Tier {
+        /// Whose tier.
+        service: Arc<str>,
+        /// What came of it.
+        change: TierChange,
+    },
     /// A reload took effect.
     Reloaded {
         /// How each service stands now.

@@ -20,8 +20,6 @@ pub(super) type Endpoints = HashMap<Question, Vec<Endpoint>>;
 #[derive(Debug)]
 pub(super) struct Refreshed {
     pub(super) backends: Changes<BackendId>,
-    /// Backends that could serve before.
-    pub(super) before: usize,
     /// Backends that may serve now.
     pub(super) eligible: usize,
     /// All of them.
@@ -134,7 +132,7 @@ impl Running {
             return None;
         }
         let log = self.config.log.sessions;
-        let members = Members::new(config, log, &mut self.loads, &self.memory);
+        let mut members = Members::new(config, log, &mut self.loads, &self.memory);
         let known: HashMap<_, _> = serving.members.targets().collect();
         for target in known.values() {
             if let Some(users) = self.users.get_mut(target) {
@@ -157,14 +155,12 @@ impl Running {
         self.targets.start(prober);
         let gone = backends.removed.iter().filter_map(|id| self.loads.find(id));
         let leaving = gone.map(|load| load.in_flight()).sum();
-        let before = serving.eligible;
-        serving.eligible = members.roster(&self.targets).len();
+        serving.eligible = members.count_all(&self.targets);
         members.cap();
         serving.members = members;
         serving.revision += 1;
         let refreshed = Refreshed {
             backends,
-            before,
             eligible: serving.eligible,
             configured: serving.members.configured(),
             leaving,

@@ -19,7 +19,7 @@ use super::probe::{Prober, TargetId};
 use super::services::{Blueprint, Built, Loads, Members, Services, Serving, User};
 use super::targets::Targets;
 use crate::config::{Config, ListenerId, listeners};
-use crate::health::State;
+use crate::health::{Decision, FailBack, Roster, State};
 use crate::model::{BackendId, Load};
 use crate::net::{BindError, BoundListener, Claim};
 use crate::pool::{Route, Service};
@@ -69,6 +69,8 @@ pub(super) struct Staged {
     prepared: Prepared,
     bound: HashMap<ListenerId, BoundListener>,
     members: HashMap<Arc<str>, Members>,
+    /// What the snapshots are laid out by.
+    decisions: HashMap<Arc<str>, Decision>,
     users: HashMap<TargetId, Vec<User>>,
     /// Targets that replace another one of the same backend.
     heirs: Vec<(TargetId, TargetId)>,
@@ -164,18 +166,37 @@ impl Running {
                 users.entry(target.clone()).or_default().push(user);
             }
         }
-        let blueprints = members
-            .values()
-            .map(|its| its.blueprint(&self.targets, self.epoch + 1, 0))
-            .collect();
+        let mut decisions = HashMap::with_capacity(members.len());
+        let mut blueprints = Vec::with_capacity(members.len());
+        for (name, its) in &mut members {
+            // A rehearsal: what is known of health may change before the configuration is applied.
+            let mut roster = self.roster_for(name, its);
+            let decision = its.decide(&mut roster, &self.targets, Instant::now().into_std());
+            blueprints.push(its.blueprint(&decision, &self.targets, self.epoch + 1, 0));
+            decisions.insert(Arc::clone(name), decision);
+        }
         let staged = Staged {
             prepared,
             bound,
             members,
+            decisions,
             users,
             heirs,
         };
         Ok((staged, blueprints))
+    }
+
+    /// The roster of service `name` as it goes on with `members`.
+    fn roster_for(&self, name: &Arc<str>, members: &Members) -> Roster {
+        let mut roster = Roster::default();
+        if let Some(serving) = self.services.0.get(name) {
+            roster = serving.roster.clone();
+        }
+        if members.rules().fail_back == FailBack::Manual {
+            // To ask for a reload is how an operator asks for it.
+            roster.fail_back();
+        }
+        roster
     }
 
     fn bind(
@@ -216,18 +237,19 @@ impl Running {
 
     /// Swaps everything that was staged in. From here on nothing fails.
     ///
-    /// Gives back the services whose health has changed since their snapshot was laid out.
+    /// Who serves may have changed since the snapshots were laid out: ask the rosters again.
     pub(super) fn apply(
         &mut self,
         staged: Staged,
         built: Vec<Built>,
         workers: &Workers,
         prober: &Prober,
-    ) -> Vec<Arc<str>> {
+    ) {
         let Staged {
             prepared,
             bound,
             members,
+            mut decisions,
             users,
             heirs,
         } = staged;
@@ -239,32 +261,32 @@ impl Running {
             .into_iter()
             .map(|built| (built.service, built.snapshot))
             .collect();
-        let mut stale = Vec::new();
         let mut services = HashMap::with_capacity(members.len());
-        for (name, members) in members {
+        for (name, mut members) in members {
             let Some(snapshot) = snapshots.remove(&name) else {
                 continue;
             };
-            let now = members.roster(&self.targets);
-            let laid_out = snapshot.backends.iter().map(|backend| backend.id());
-            if !laid_out.eq(now.iter().map(|candidate| &candidate.id)) {
-                stale.push(Arc::clone(&name));
-            }
+            let roster = self.roster_for(&name, &members);
             members.cap();
-            let service = match self.services.0.remove(&name) {
+            let (service, lost) = match self.services.0.remove(&name) {
                 Some(serving) => {
                     serving.service.swap(snapshot);
-                    serving.service
+                    (serving.service, serving.lost)
                 }
                 None => {
                     let queue = self.loads.queue(&name);
-                    Service::new(Arc::clone(&name), snapshot, queue)
+                    (Service::new(Arc::clone(&name), snapshot, queue), false)
                 }
             };
+            let laid_out = decisions.remove(&name);
             let serving = Serving {
                 service,
-                eligible: now.len(),
+                eligible: laid_out.as_ref().map_or(0, |decision| decision.eligible),
                 members,
+                roster,
+                laid_out,
+                wake: None,
+                lost,
                 revision: 0,
                 building: false,
             };
@@ -280,7 +302,6 @@ impl Running {
         self.switch_listeners(bound, workers);
         self.loads.prune();
         self.remember();
-        stale
     }
 
     /// Has every backend's record go on with what is known of it, and forgets those that have left.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::event::Standing;
 use super::failovers::Harm;
@@ -12,10 +12,10 @@ use super::memory::Memory;
 use super::probe::TargetId;
 use super::targets::{Target, Targets};
 use crate::config::{BackendAddress, ServiceConfig, SessionLog};
-use crate::health::{self, AdminView, HealthView, Passive, State, roster};
-use crate::model::{Backend, BackendId, Load};
-use crate::pool::{Queue, Service, Snapshot};
-use crate::strategy::Candidate;
+use crate::health::{self, AdminView, Decision, HealthView, Passive, Roster, Rules, Seat, State};
+use crate::model::{Backend, BackendId, Load, Portion};
+use crate::pool::{Queue, Reserve, Service, Snapshot};
+use crate::strategy::{Candidate, Strategy};
 
 /// The counters of every backend identity. They outlive the configuration: a backend that leaves the
 /// file and comes back finds its sessions counted.
@@ -109,6 +109,8 @@ struct Member {
     mark: u32,
     /// What an operator has said of it since the start.
     admin: AdminView,
+    /// Whether it counted as eligible last.
+    counted: bool,
     /// Whom it had failed when that was last looked at with nothing against it, and the time before.
     noted: [Harm; 2],
 }
@@ -137,6 +139,8 @@ impl Member {
 #[derive(Clone, Debug)]
 pub(super) struct User {
     pub(super) id: BackendId,
+    /// Its place among the members of its service.
+    at: usize,
     pub(super) enabled: bool,
 }
 
@@ -184,6 +188,7 @@ impl Members {
                 enabled: backend.enabled,
                 target,
                 admin,
+                counted: false,
             }
         };
         Self {
@@ -213,9 +218,10 @@ impl Members {
 
     /// Each backend with whether the operator lets it serve, and what it is checked by.
     pub(super) fn users(&self) -> impl Iterator<Item = (User, &TargetId)> {
-        self.all.iter().filter_map(|member| {
+        self.all.iter().enumerate().filter_map(|(at, member)| {
             let user = User {
                 id: member.id.clone(),
+                at,
                 enabled: member.enabled,
             };
             Some((user, member.target.as_ref()?))
@@ -291,10 +297,9 @@ impl Members {
         self.all.len()
     }
 
-    /// Backends that may serve now.
-    pub(super) fn roster(&self, targets: &Targets) -> Vec<Candidate> {
-        let members: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
-        roster(&members)
+    /// Which of them serve when.
+    pub(super) fn rules(&self) -> &Rules {
+        &self.config.serving
     }
 
     /// What is remembered of each backend, over restarts too: where and how it is.
@@ -310,32 +315,81 @@ impl Members {
         })
     }
 
-    /// Everything that a snapshot is built from, as of now.
-    pub(super) fn blueprint(&self, targets: &Targets, epoch: u64, revision: u64) -> Blueprint {
-        let candidates = self.roster(targets);
-        // The roster keeps the configured order, so one pass pairs the two.
-        let mut members = self.all.iter();
-        let backends = candidates
-            .iter()
-            .filter_map(|candidate| {
-                let member = members.find(|member| member.id == candidate.id)?;
-                let id = member.target.as_ref()?;
-                let backend = Backend::new(
-                    member.id.clone(),
-                    id.address,
-                    candidate.weight,
-                    Arc::clone(&member.load),
-                    Arc::clone(targets.get(id)?.down()),
-                );
-                let backend = backend.capped(member.max_connections.is_some());
-                Some(Arc::new(backend.marked(member.mark)))
-            })
-            .collect();
+    /// Whether the backend behind `user` was eligible when it was last counted, and is now.
+    fn count(&mut self, user: &User, targets: &Targets) -> (bool, bool) {
+        let member = self.all.get_mut(user.at).filter(|it| it.id == user.id);
+        let Some(member) = member else {
+            return (false, false);
+        };
+        let is = member.view(targets).is_eligible();
+        (std::mem::replace(&mut member.counted, is), is)
+    }
+
+    /// Counts who is eligible now.
+    pub(super) fn count_all(&mut self, targets: &Targets) -> usize {
+        for member in &mut self.all {
+            member.counted = member.view(targets).is_eligible();
+        }
+        self.all.iter().filter(|it| it.counted).count()
+    }
+
+    /// Has `roster` decide who serves.
+    pub(super) fn decide(
+        &mut self,
+        roster: &mut Roster,
+        targets: &Targets,
+        now: Instant,
+    ) -> Decision {
+        self.count_all(targets);
+        let members: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
+        roster.decide(self.rules(), &members, now)
+    }
+
+    /// Everything that a snapshot is built from, as was decided.
+    pub(super) fn blueprint(
+        &self,
+        decision: &Decision,
+        targets: &Targets,
+        epoch: u64,
+        revision: u64,
+    ) -> Blueprint {
         Blueprint {
             epoch,
             revision,
             config: self.config.clone(),
             session_log: self.session_log,
+            serving: self.line_up(&decision.serving, decision.regardless, targets),
+            reserve: self.line_up(&decision.reserve, decision.reserve_regardless, targets),
+        }
+    }
+
+    /// `candidates` as picks see them; `regardless` of their health, picks skip none.
+    fn line_up(&self, candidates: &[Candidate], regardless: bool, targets: &Targets) -> LineUp {
+        // A decision keeps the order of the members, so one pass pairs the two.
+        let mut members = self.all.iter();
+        let (candidates, backends) = candidates
+            .iter()
+            .filter_map(|candidate| {
+                let member = members.find(|member| member.id == candidate.id)?;
+                let id = member.target.as_ref()?;
+                let mut backend = Backend::new(
+                    member.id.clone(),
+                    id.address,
+                    candidate.weight,
+                    Arc::clone(&member.load),
+                    Arc::clone(targets.get(id)?.down()),
+                )
+                .with_portion(candidate.portion)
+                .capped(member.max_connections.is_some())
+                .marked(member.mark);
+                if regardless {
+                    backend = backend.regardless();
+                }
+                let backend = Arc::new(backend);
+                Some((candidate.clone(), backend))
+            })
+            .unzip();
+        LineUp {
             candidates,
             backends,
         }
@@ -372,6 +426,20 @@ impl Lost {
     }
 }
 
+/// Backends that serve together, and what a strategy over them is built from.
+#[derive(Debug)]
+struct LineUp {
+    candidates: Vec<Candidate>,
+    backends: Vec<Arc<Backend>>,
+}
+
+impl LineUp {
+    fn build(self, config: &ServiceConfig) -> (Vec<Arc<Backend>>, Box<dyn Strategy>) {
+        let strategy = config.strategy.build(&self.candidates, &config.parameters);
+        (self.backends, strategy)
+    }
+}
+
 /// A snapshot to be built: laying out a large table takes long, so it is done beside control.
 #[derive(Debug)]
 pub(super) struct Blueprint {
@@ -379,8 +447,8 @@ pub(super) struct Blueprint {
     revision: u64,
     config: ServiceConfig,
     session_log: SessionLog,
-    candidates: Vec<Candidate>,
-    backends: Vec<Arc<Backend>>,
+    serving: LineUp,
+    reserve: LineUp,
 }
 
 /// A blueprint carried out.
@@ -404,18 +472,25 @@ impl Blueprint {
             revision,
             config,
             session_log,
-            candidates,
-            backends,
+            serving,
+            reserve,
         } = self;
-        let strategy = config.strategy.build(&candidates, &config.parameters);
+        let all = serving.backends.iter().chain(&reserve.backends);
+        let capped = all.clone().any(|backend| backend.is_capped());
+        let (backends, strategy) = serving.build(&config);
+        let reserve = (!reserve.backends.is_empty()).then(|| {
+            let (backends, strategy) = reserve.build(&config);
+            Box::new(Reserve { backends, strategy })
+        });
         Built {
             service: config.name,
             epoch,
             revision,
             snapshot: Snapshot {
-                capped: backends.iter().any(|backend| backend.is_capped()),
+                capped,
                 backends,
                 strategy,
+                reserve,
                 queue: config.queue,
                 timeouts: config.timeouts,
                 max_lifetime: config.max_lifetime,
@@ -434,12 +509,48 @@ pub(super) struct Serving {
     pub(super) service: Arc<Service>,
     /// Its backends.
     pub(super) members: Members,
-    /// How many of them may serve now: the length of the roster, kept up to date.
+    /// Who of them serves, decided from time to time.
+    pub(super) roster: Roster,
+    /// What the table that is in use, or being built, was made from; `None` if that is not known.
+    pub(super) laid_out: Option<Decision>,
+    /// When the roster wants to be asked again.
+    pub(super) wake: Option<Instant>,
+    /// How many may serve now, kept up to date between decisions.
     pub(super) eligible: usize,
+    /// That there are none was said.
+    pub(super) lost: bool,
     /// Counts the changes of health; what is built for an older one is built again.
     pub(super) revision: u64,
     /// A build is under way. There is one at a time: a flap storm costs one more, not one each.
     pub(super) building: bool,
+}
+
+impl Serving {
+    /// Where the last decision has put the backend behind `user`.
+    pub(super) fn seat(&self, user: &User) -> Option<Seat> {
+        self.laid_out.as_ref()?.seats.get(user.at).copied()
+    }
+
+    /// How much of its weight counts, if it serves.
+    pub(super) fn portion(&self, user: &User) -> Option<Portion> {
+        let serving = &self.laid_out.as_ref()?.serving;
+        let candidate = serving.iter().find(|it| it.id == user.id)?;
+        Some(candidate.portion)
+    }
+
+    /// Counts the backend behind `user` anew: O(1), because many may change at once.
+    pub(super) fn count(&mut self, user: &User, targets: &Targets) {
+        match self.members.count(user, targets) {
+            (false, true) => self.eligible += 1,
+            (true, false) => self.eligible = self.eligible.saturating_sub(1),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Decides who serves.
+    pub(super) fn decide(&mut self, targets: &Targets, now: Instant) -> Decision {
+        self.members.decide(&mut self.roster, targets, now)
+    }
 }
 
 /// All services by name.

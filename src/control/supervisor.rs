@@ -8,9 +8,9 @@ mod failing_over;
 mod passive;
 mod reloading;
 mod remembering;
+mod seating;
 mod warnings;
 
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::reloading::{Reload, build};
+use self::seating::Wakes;
 use super::alerts::Alerts;
 use super::cases::Cases;
 use super::closing::Closing;
@@ -130,6 +131,7 @@ pub async fn run(
         witness,
         builds,
         discovery,
+        wakes: Wakes::default(),
         notify: Notify::from_environment(),
         options,
         reload: Reload::None,
@@ -166,6 +168,7 @@ pub async fn run(
             },
             _ = tick.tick() => control.tick(),
             Some(built) = build_queue.recv() => control.built(built),
+            () = until(control.wakes.next()) => control.wake(),
             step = control.reload.next() => control.continue_reload(step),
             Some(answer) = answer_queue.recv() => control.answered(answer),
             () = until(control.cases.next_return()) => control.end_ejections(),
@@ -237,6 +240,7 @@ struct Supervisor {
     witness: Witness,
     builds: mpsc::UnboundedSender<Result<Built, Arc<str>>>,
     discovery: Discovery,
+    wakes: Wakes,
     notify: Notify,
     options: Options,
     reload: Reload,
@@ -321,15 +325,27 @@ impl Supervisor {
         if other_agent {
             // Before the transition is told, so that it counts with what the agent asks for.
             for user in &users {
-                self.reweigh(user.id.service());
+                self.count(user);
             }
         }
         match (transition, &finding.verdict) {
             (Some(transition), _) => {
                 self.announce(id, &users, &transition, None);
             }
-            (None, Verdict::Dead(why)) => self.report_missed(users, id, why),
+            (None, Verdict::Dead(why)) => self.report_missed(&users, id, why),
             (None, Verdict::Alive) => self.report_answered(&users, id),
+        }
+        if other_agent {
+            for user in &users {
+                self.reconsider(user.id.service());
+            }
+        }
+    }
+
+    /// Keeps the number of those who may serve up to date until the roster decides.
+    fn count(&mut self, user: &User) {
+        if let Some(serving) = self.running.services.0.get_mut(user.id.service()) {
+            serving.count(user, &self.running.targets);
         }
     }
 
@@ -384,20 +400,11 @@ impl Supervisor {
             if let (Some(started), Some(why)) = (started, &transition.cause) {
                 self.fail_over(backend, id, why.clone(), evidence, started, now);
             }
-            self.rebuild(backend.service());
+            self.reconsider(backend.service());
         }
     }
 
-    /// Lets the roster of `service` take in what has changed besides a state.
-    fn reweigh(&mut self, service: &Arc<str>) {
-        if let Some(serving) = self.running.services.0.get_mut(service) {
-            serving.revision += 1;
-            serving.eligible = serving.members.roster(&self.running.targets).len();
-            self.rebuild(service);
-        }
-    }
-
-    fn report_missed(&self, users: Vec<User>, id: &TargetId, why: &Why) {
+    fn report_missed(&self, users: &[User], id: &TargetId, why: &Why) {
         let streak = self.running.targets.get(id).map_or(0, Target::against);
         if streak == 0 {
             // It is down already.
@@ -413,7 +420,7 @@ impl Supervisor {
                 "heartbeat missed"
             );
             self.tell(|| Event::Missed {
-                backend,
+                backend: backend.clone(),
                 cause: why.clone(),
                 streak,
             });
@@ -432,19 +439,7 @@ impl Supervisor {
             return;
         };
         serving.revision += 1;
-        let before = serving.eligible;
-        let ejected = self
-            .running
-            .loads
-            .find(backend)
-            .is_some_and(|load| load.is_ejected());
-        // Unknown counts as eligible, so only leaving or entering Down changes the number.
-        match (transition.from, transition.to) {
-            _ if !user.enabled || ejected => {}
-            (State::Down, _) => serving.eligible += 1,
-            (_, State::Down) => serving.eligible -= 1,
-            (State::Unknown | State::Up, State::Unknown | State::Up) => {}
-        }
+        serving.count(user, &self.running.targets);
         let (eligible, configured) = (serving.eligible, serving.members.configured());
         let (service, name, address) = (backend.service(), backend.name(), id.address);
         let after = humantime::format_duration(Duration::from_millis(
@@ -459,9 +454,6 @@ impl Supervisor {
             None => {
                 tracing::info!(%service, backend = %name, %address, %after, eligible = %of, "backend up");
             }
-        }
-        if eligible == 0 && before > 0 {
-            tracing::error!(%service, "no backend may serve: clients are reset");
         }
         self.tell(|| Event::Transition {
             backend: backend.clone(),
@@ -510,6 +502,8 @@ impl Supervisor {
                     address = %target.address,
                     state = ?state.unwrap_or(State::Unknown),
                     enabled = user.enabled,
+                    seat = serving.seat(&user).map(tracing::field::display),
+                    portion = serving.portion(&user).map(tracing::field::display),
                     agent = agent.map(tracing::field::display),
                     ejected = load.is_ejected(),
                     sessions = load.in_flight(),
@@ -549,55 +543,6 @@ impl Supervisor {
         }
         for failover in self.failovers.past() {
             failovers::log(failover, "past failover");
-        }
-    }
-
-    /// Has a snapshot built for `service` as it is now, unless one is being built: then it is
-    /// compared when that one is done.
-    fn rebuild(&mut self, service: &Arc<str>) {
-        let Some(serving) = self.running.services.0.get_mut(service) else {
-            return;
-        };
-        if std::mem::replace(&mut serving.building, true) {
-            return;
-        }
-        let blueprint =
-            serving
-                .members
-                .blueprint(&self.running.targets, self.running.epoch, serving.revision);
-        let builds = self.builds.clone();
-        let service = Arc::clone(service);
-        tokio::task::spawn_blocking(move || {
-            let built = std::panic::catch_unwind(AssertUnwindSafe(|| blueprint.build()));
-            // Control is gone only when everything ends.
-            let _ = builds.send(built.map_err(|_| service));
-        });
-    }
-
-    fn built(&mut self, built: Result<Built, Arc<str>>) {
-        let built = match built {
-            Ok(built) => built,
-            Err(service) => {
-                // The panic is logged, and the down flags hold; the next transition tries again.
-                if let Some(serving) = self.running.services.0.get_mut(&service) {
-                    serving.building = false;
-                }
-                return;
-            }
-        };
-        if built.epoch != self.running.epoch {
-            // Of a configuration that is not in force any more.
-            return;
-        }
-        let Some(serving) = self.running.services.0.get_mut(&built.service) else {
-            return;
-        };
-        serving.building = false;
-        let is_current = serving.revision == built.revision;
-        serving.service.swap(built.snapshot);
-        self.failovers.swapped(&built.service, built.revision);
-        if !is_current {
-            self.rebuild(&built.service);
         }
     }
 

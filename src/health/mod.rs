@@ -18,7 +18,7 @@ pub use failover::{Failover, Started};
 pub use finding::{Finding, Verdict, Why};
 pub use passive::{Ejection, Evidence, Failure, Passive, Spared, Suspicion, Symptom, may_remove};
 pub use roster::{
-    AdminView, Agent, Duty, FailBack, HealthView, Member, MinUp, Percent, Rules, WhenAllDown,
-    roster,
+    AdminView, Agent, Decision, Duty, FailBack, HealthView, Member, MinUp, Percent, Roster, Rules,
+    Seat, StandDown, TierChange, WhenAllDown,
 };
 pub use state::{Health, Policy, State, Transition};

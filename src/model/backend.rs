@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use super::Portion;
+
 /// Who a backend is: its service's name and its own. Counters and administrative state belong to
 /// this identity and survive a reload; displayed as `service/backend`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +49,8 @@ pub struct Backend {
     weight: u32,
     capped: bool,
     mark: u32,
+    portion: Portion,
+    regardless: bool,
     load: Arc<Load>,
     down: Arc<DownFlag>,
 }
@@ -67,6 +71,8 @@ impl Backend {
             weight: weight.max(1),
             capped: false,
             mark: 0,
+            portion: Portion::FULL,
+            regardless: false,
             load,
             down,
         }
@@ -85,6 +91,21 @@ impl Backend {
         Self { mark, ..self }
     }
 
+    /// The same, with only so much of its weight to count.
+    #[must_use]
+    pub fn with_portion(self, portion: Portion) -> Self {
+        Self { portion, ..self }
+    }
+
+    /// The same, to be picked whatever is known of its health: nobody is up, and it is to be tried.
+    #[must_use]
+    pub fn regardless(self) -> Self {
+        Self {
+            regardless: true,
+            ..self
+        }
+    }
+
     /// Service and name.
     pub fn id(&self) -> &BackendId {
         &self.id
@@ -95,9 +116,19 @@ impl Backend {
         self.address
     }
 
-    /// Effective weight, at least 1.
+    /// Configured weight, at least 1.
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// How much of it counts now.
+    pub fn portion(&self) -> Portion {
+        self.portion
+    }
+
+    /// What counts of the weight, in thousandths.
+    pub fn effective_weight(&self) -> u64 {
+        self.portion.of_weight(self.weight)
     }
 
     /// Sessions that were counted towards it and have not ended, connecting ones included.
@@ -121,17 +152,18 @@ impl Backend {
         self.mark
     }
 
-    /// How loaded a pick should take it to be: the sessions in flight, and for every unit of weight
-    /// as many more as its recent failures are worth. See [`Load::penalise`].
+    /// How loaded a pick should take it to be, in thousandths of a session: those in flight, and for
+    /// every unit of effective weight as many more as its recent failures are worth. See
+    /// [`Load::penalise`].
     pub fn pressure(&self) -> u64 {
-        let phantom = u64::from(self.load.penalty()) * u64::from(self.weight);
-        u64::from(self.load.in_flight()) + phantom
+        let phantom = u64::from(self.load.penalty()) * self.effective_weight();
+        Portion::FULL.of_weight(self.load.in_flight()) + phantom
     }
 
     /// Whether its last known health is down, or its sessions' failures keep it out. A pick skips
     /// such a backend before the table that lacks it is built.
     pub fn is_down(&self) -> bool {
-        self.down.is_set() || self.load.is_ejected()
+        !self.regardless && (self.down.is_set() || self.load.is_ejected())
     }
 
     /// The counters it shares with its earlier and later selves.
@@ -443,7 +475,7 @@ mod tests {
         let backend = backend(3);
         backend.load().enter();
         backend.load().enter();
-        assert_eq!(backend.pressure(), 2);
+        assert_eq!(backend.pressure(), 2_000);
     }
 
     #[test]
@@ -478,7 +510,7 @@ mod tests {
     fn failures_double_the_penalty_up_to_a_bound() {
         let backend = backend(3);
         backend.load().penalise();
-        assert_eq!(backend.pressure(), 3);
+        assert_eq!(backend.pressure(), 3_000);
         backend.load().penalise();
         backend.load().penalise();
         assert_eq!(backend.load().penalty(), 4);

@@ -5,7 +5,9 @@
 mod address;
 mod backend;
 mod ending;
+mod portion;
 
 pub use address::ClientAddr;
 pub use backend::{Backend, BackendId, DownFlag, Freed, Load, Moment, Tally, TallySum};
 pub use ending::{Cause, Ending, Phase, Who};
+pub use portion::Portion;

@@ -15,5 +15,5 @@ pub use lease::Lease;
 pub use permits::{Permit, Permits};
 pub use queue::Queue;
 pub use route::{Door, Route};
-pub use service::{Seat, Service, Snapshot};
+pub use service::{Reserve, Seat, Service, Snapshot};
 pub use witness::{Testimony, Witness, testimonies};

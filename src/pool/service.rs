@@ -23,6 +23,9 @@ pub struct Snapshot {
     pub capped: bool,
     /// Who waits while all are full.
     pub queue: QueueConfig,
+    /// Who serves once all of those are down, until control has decided: so that nobody is refused in
+    /// between.
+    pub reserve: Option<Box<Reserve>>,
     /// Limits on waiting.
     pub timeouts: Timeouts,
     /// The longest that a session may live.
@@ -54,8 +57,42 @@ impl Snapshot {
     /// A backend for `flow` that is up, has room and is not in `skip`, with its index for the next
     /// `skip`.
     fn pick(&self, flow: &Flow, skip: &Skip) -> Option<(usize, &Arc<Backend>)> {
-        let index = self.strategy.pick(flow, &self.backends, skip)?;
-        Some((index, self.backends.get(index)?))
+        match self.strategy.pick(flow, &self.backends, skip) {
+            Some(index) => Some((index, self.backends.get(index)?)),
+            None => self.pick_from_reserve(flow, skip),
+        }
+    }
+
+    #[cold]
+    fn pick_from_reserve(&self, flow: &Flow, skip: &Skip) -> Option<(usize, &Arc<Backend>)> {
+        let reserve = self.reserve_in_use()?;
+        // In a `skip`, the reserve comes behind those that serve.
+        let first = self.backends.len();
+        let skip = skip.beyond(first);
+        let index = reserve.strategy.pick(flow, &reserve.backends, &skip)?;
+        Some((first + index, reserve.backends.get(index)?))
+    }
+
+    /// The reserve, once those before it are all down. That all were tried, or are full, is not
+    /// enough: whether a standby may serve is for their health to say.
+    fn reserve_in_use(&self) -> Option<&Reserve> {
+        let reserve = self.reserve.as_deref()?;
+        let all_down = self.backends.iter().all(|backend| backend.is_down());
+        all_down.then_some(reserve)
+    }
+
+    /// Those that serve, and behind them the reserve, as a `skip` counts them.
+    fn everybody(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let reserve = self.reserve.iter().flat_map(|it| &it.backends);
+        self.backends.iter().chain(reserve)
+    }
+
+    /// The backend that a pick has told by `index`.
+    pub fn backend(&self, index: usize) -> Option<&Arc<Backend>> {
+        match index.checked_sub(self.backends.len()) {
+            None => self.backends.get(index),
+            Some(behind) => self.reserve.as_deref()?.backends.get(behind),
+        }
     }
 
     /// Picks a backend for `flow` and counts the session towards it, whoever may be waiting.
@@ -76,21 +113,34 @@ impl Snapshot {
 
     /// Whether one that was not picked, because it was full then, may serve.
     pub(super) fn is_anyone_left(&self, skip: &Skip) -> bool {
-        let mut all = self.backends.iter().enumerate();
-        all.any(|(index, backend)| !backend.is_down() && !skip.contains(index))
+        let count = match self.reserve_in_use() {
+            Some(reserve) => self.backends.len() + reserve.backends.len(),
+            None => self.backends.len(),
+        };
+        let mut in_use = self.everybody().take(count).enumerate();
+        in_use.any(|(index, backend)| !backend.is_down() && !skip.contains(index))
     }
 
     /// Those of `skip`, which is over `other`, that are in this snapshot too.
     pub(super) fn skip_of(&self, skip: &Skip, other: &Snapshot) -> Skip {
         let mut own = Skip::none();
-        for tried in skip.iter().filter_map(|index| other.backends.get(index)) {
+        for tried in skip.iter().filter_map(|index| other.backend(index)) {
             let same = |it: &Arc<Backend>| it.id() == tried.id() && it.address() == tried.address();
-            if let Some(index) = self.backends.iter().position(same) {
+            if let Some(index) = self.everybody().position(same) {
                 own.insert(index);
             }
         }
         own
     }
+}
+
+/// Backends that serve when all before them are down.
+#[derive(Debug)]
+pub struct Reserve {
+    /// Who may serve then.
+    pub backends: Vec<Arc<Backend>>,
+    /// Built over `backends`, in their order.
+    pub strategy: Box<dyn Strategy>,
 }
 
 /// Listeners' common destination: a name, the current snapshot and the cursor. Outlives every

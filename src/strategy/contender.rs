@@ -16,7 +16,7 @@ impl Contender {
         Self {
             index,
             pressure: backend.pressure(),
-            weight: u64::from(backend.weight()),
+            weight: backend.effective_weight(),
         }
     }
 

@@ -55,6 +55,32 @@ fn an_idle_service_is_shared_by_weight() {
 }
 
 #[test]
+fn portions_count_under_every_strategy_those_that_ignore_weights_included() {
+    let (weights, portions) = ([3, 1, 2, 5], [1000, 100, 550, 1000]);
+    for entry in REGISTRY {
+        let pool = Pool::over(entry, Backends::with_portions(&weights, &portions));
+        let counts = pool.count((0..220_000).map(at_sequence));
+        let mut shares = shares(entry, &weights);
+        for (share, portion) in shares.iter_mut().zip(portions) {
+            *share *= portion as f64;
+        }
+        assert_shares(&counts, &shares, 0.07);
+    }
+}
+
+#[test]
+fn equal_portions_change_nothing() {
+    let weights = [3, 1, 2, 5];
+    for entry in REGISTRY {
+        let full = Pool::new(entry, &weights);
+        let less = Pool::over(entry, Backends::with_portions(&weights, &[370; 4]));
+        for flow in (0..5_000).map(at_sequence) {
+            assert_eq!(full.pick(&flow), less.pick(&flow), "{}", entry.name);
+        }
+    }
+}
+
+#[test]
 fn the_share_of_a_backend_that_went_down_spreads_by_weight_before_any_rebuild() {
     let weights = [3, 4, 1, 2, 5];
     for entry in REGISTRY {

@@ -75,9 +75,9 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Backends with these weights, each taken as at least 1.
-    pub(super) fn new(weights: impl Iterator<Item = u32> + Clone) -> Self {
-        let weights = weights.map(|weight| u64::from(weight.max(1)));
+    /// Backends with these weights in any unit, each taken as at least 1.
+    pub(super) fn new(weights: impl Iterator<Item = u64> + Clone) -> Self {
+        let weights = weights.map(|weight| weight.max(1));
         let divisor = weights.clone().fold(0, gcd).max(1);
         let mut end = 0;
         let ends = weights
@@ -124,34 +124,35 @@ impl Shares {
     ) -> Option<usize> {
         redraw(
             seed,
-            backends,
-            skip,
+            backends.len(),
+            |index| usable(index, backends, skip),
             |hash| self.at(hash),
             |index| self.owned_by(index),
         )
     }
 }
 
-/// A usable backend in place of a first choice that cannot serve, the same for the same `seed`.
+/// One of `count` backends that fits, in place of a first choice that does not; the same for the same
+/// `seed`.
 ///
-/// `at` draws a backend by a uniform hash; doing so until a usable one comes up gives each usable
-/// backend its proportion of the lost share and its neighbours nothing extra. The look at every
+/// `at` draws a backend by a uniform hash; doing so until one comes up that `fits` gives each of those
+/// its proportion of the lost share and its neighbours nothing extra. The look at every
 /// backend behind the last draw goes by `weight`, in the same proportions, so that the bound on
 /// draws does not show.
 #[cold]
 pub(super) fn redraw(
     seed: u64,
-    backends: &[Arc<Backend>],
-    skip: &Skip,
+    count: usize,
+    fits: impl Fn(usize) -> bool,
     at: impl Fn(u64) -> usize,
     weight: impl Fn(usize) -> u64,
 ) -> Option<usize> {
     (0..REDRAWS)
         .map(|attempt| at(draw(seed, attempt)))
-        .find(|&index| usable(index, backends, skip))
+        .find(|&index| fits(index))
         .or_else(|| {
             let mut reservoir = Reservoir::new(draw(seed, REDRAWS));
-            for index in (0..backends.len()).filter(|&index| usable(index, backends, skip)) {
+            for index in (0..count).filter(|&index| fits(index)) {
                 reservoir.offer(index, weight(index));
             }
             reservoir.winner()

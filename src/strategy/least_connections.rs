@@ -31,7 +31,7 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 fn build(candidates: &[Candidate], _: &Parameters) -> Box<dyn Strategy> {
-    let weights = candidates.iter().map(|candidate| candidate.weight);
+    let weights = candidates.iter().map(Candidate::effective_weight);
     Box::new(LeastConnections {
         turns: Turns::new(Shares::new(weights)),
     })
@@ -116,7 +116,7 @@ mod tests {
     use std::collections::BinaryHeap;
 
     use super::*;
-    use crate::strategy::testing::{Pool, assert_shares, at_sequence};
+    use crate::strategy::testing::{Backends, Pool, assert_shares, at_sequence};
 
     #[test]
     fn the_fewest_sessions_win() {
@@ -134,6 +134,22 @@ mod tests {
         assert_eq!(pool.pick(&at_sequence(0)), Some(1));
         pool.backends.enter(1, 2);
         assert_eq!(pool.pick(&at_sequence(0)), Some(0));
+    }
+
+    #[test]
+    fn sessions_and_failures_count_by_portion_too() {
+        let pool = Pool::over(&ENTRY, Backends::with_portions(&[10, 10], &[1000, 100]));
+        pool.backends.enter(0, 9);
+        pool.backends.enter(1, 1);
+        assert_eq!(pool.pick(&at_sequence(0)), Some(0));
+        pool.backends.enter(0, 2);
+        assert_eq!(pool.pick(&at_sequence(0)), Some(1));
+        pool.backends.all[1].load().penalise();
+        assert_eq!(
+            pool.pick(&at_sequence(0)),
+            Some(0),
+            "as one session per weight"
+        );
     }
 
     #[test]

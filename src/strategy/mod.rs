@@ -10,6 +10,7 @@ mod contender;
 #[cfg(test)]
 mod contract;
 mod draw;
+mod homes;
 mod least_connections;
 mod maglev;
 mod random;
@@ -23,7 +24,7 @@ mod weighted;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::{Backend, BackendId, ClientAddr};
+use crate::model::{Backend, BackendId, ClientAddr, Portion};
 
 /// Picks a backend for a flow.
 pub trait Strategy: fmt::Debug + Send + Sync {
@@ -50,8 +51,17 @@ pub struct Flow {
 pub struct Candidate {
     /// Who it is.
     pub id: BackendId,
-    /// Effective weight, at least 1.
+    /// Configured weight, at least 1.
     pub weight: u32,
+    /// How much of it counts now; heeded by strategies that ignore weights, too.
+    pub portion: Portion,
+}
+
+impl Candidate {
+    /// What counts of the weight, in thousandths.
+    pub fn effective_weight(&self) -> u64 {
+        self.portion.of_weight(self.weight.max(1))
+    }
 }
 
 /// What a service may say about its strategy beyond its name.
@@ -61,6 +71,9 @@ pub struct Parameters {
     pub configured: usize,
     /// Leading bits of an IPv6 source that `source-hash` looks at, 1 to 128.
     pub ipv6_prefix: u8,
+    /// How much `source-hash` gives a backend at most, in thousandths of its even share of all
+    /// sessions and more than 1,000; `None` is without a bound.
+    pub max_load: Option<u32>,
 }
 
 /// Indices that a session has tried already.
@@ -98,6 +111,15 @@ impl Skip {
     /// The indices that were tried.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         self.tried[..self.len].iter().map(|&tried| tried as usize)
+    }
+
+    /// The indices from `first` on, counted from there.
+    pub fn beyond(&self, first: usize) -> Self {
+        let mut beyond = Self::none();
+        for index in self.iter().filter_map(|index| index.checked_sub(first)) {
+            beyond.insert(index);
+        }
+        beyond
     }
 
     /// How many were tried.

@@ -19,7 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 fn build(candidates: &[Candidate], _: &Parameters) -> Box<dyn Strategy> {
-    let weights = candidates.iter().map(|candidate| candidate.weight);
+    let weights = candidates.iter().map(Candidate::effective_weight);
     Box::new(Random {
         shares: Shares::new(weights),
     })

@@ -1,8 +1,10 @@
-//! Equal turns, one after the other, by the service's cursor.
+//! Equal turns, one after the other, by the service's cursor. While not everybody gets its full
+//! portion, turns in proportion to the portions, and still without a look at the weights.
 
 use std::sync::Arc;
 
 use super::draw::{Shares, usable};
+use super::turns::Turns;
 use super::{Candidate, Entry, Flow, Parameters, Skip, Strategy};
 use crate::model::Backend;
 
@@ -14,9 +16,19 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 fn build(candidates: &[Candidate], _: &Parameters) -> Box<dyn Strategy> {
-    Box::new(RoundRobin {
-        count: candidates.len() as u64,
-        shares: Shares::equal(candidates.len()),
+    if candidates
+        .windows(2)
+        .all(|pair| pair[0].portion == pair[1].portion)
+    {
+        return Box::new(RoundRobin {
+            count: candidates.len() as u64,
+            shares: Shares::equal(candidates.len()),
+        });
+    }
+    let portions = candidates.iter().map(|candidate| candidate.portion);
+    let parts = portions.map(|portion| u64::from(portion.thousandths()));
+    Box::new(Uneven {
+        turns: Turns::new(Shares::new(parts)),
     })
 }
 
@@ -24,6 +36,11 @@ fn build(candidates: &[Candidate], _: &Parameters) -> Box<dyn Strategy> {
 struct RoundRobin {
     count: u64,
     shares: Shares,
+}
+
+#[derive(Debug)]
+struct Uneven {
+    turns: Turns,
 }
 
 impl Strategy for RoundRobin {
@@ -36,10 +53,20 @@ impl Strategy for RoundRobin {
     }
 }
 
+impl Strategy for Uneven {
+    fn pick(&self, flow: &Flow, backends: &[Arc<Backend>], skip: &Skip) -> Option<usize> {
+        let turn = self.turns.at(flow.sequence)?;
+        if usable(turn, backends, skip) {
+            return Some(turn);
+        }
+        self.turns.shares().redraw(flow.sequence, backends, skip)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::testing::{Pool, at_sequence};
+    use crate::strategy::testing::{Backends, Pool, at_sequence};
 
     #[test]
     fn turns_follow_the_order_of_the_file() {
@@ -53,6 +80,15 @@ mod tests {
         let pool = Pool::new(&ENTRY, &[9, 1, 5, 2]);
         for from in 1_000..1_020 {
             assert_eq!(pool.count((from..from + 4).map(at_sequence)), [1; 4]);
+        }
+    }
+
+    #[test]
+    fn portions_give_turns_in_proportion_evenly_interleaved() {
+        let backends = Backends::with_portions(&[9, 1, 1], &[1000, 1000, 500]);
+        let pool = Pool::over(&ENTRY, backends);
+        for from in 0..20 {
+            assert_eq!(pool.count((from..from + 5).map(at_sequence)), [2, 2, 1]);
         }
     }
 

@@ -1,6 +1,13 @@
-//! The same client address, the same backend: a Maglev table looked up by a hash of the source IP.
-//! How the table is laid out, and what it keeps when a backend leaves, is told in
-//! [`maglev`](super::maglev).
+//! The same client address, the same backend: Maglev tables looked up by a hash of the source IP.
+//! How a table is laid out, and what it keeps when a backend leaves, is told in
+//! [`maglev`](super::maglev); what a backend at less than its full portion changes, in
+//! [`homes`](super::homes).
+//!
+//! With `max_load`, a backend takes no new session while it holds more than that multiple of its share
+//! of all sessions; its clients then go to their next choice that has room (consistent hashing with
+//! bounded loads, Mirrokni, Thorup and Zadimoghaddam, SODA 2018, arXiv:1608.01350, 2016). Next is not the
+//! neighbour, as on the ring of the paper, but a draw by the client's own hash, so that what one
+//! backend spills is spread over all of the others.
 //!
 //! The hashes are XXH3 with fixed seeds over names and addresses alone, so one file gives one
 //! mapping on every machine and after every restart. Changing anything here remaps every client.
@@ -10,13 +17,17 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::draw::{redraw, usable};
-use super::maglev::Table;
+use super::draw::{draw, redraw, scale, usable};
+use super::homes::Homes;
 use super::{Candidate, Entry, Flow, Parameters, Skip, Strategy};
-use crate::model::Backend;
+use crate::model::{Backend, Portion};
 
 /// Keeps sources apart from the names that a table hashes.
 const SOURCE_SEED: u64 = 0x736f_7572_6365;
+
+/// The most backends whose sessions a pick under `max_load` counts one by one; of more, it looks at
+/// this many.
+const COUNTED: usize = 64;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "source-hash",
@@ -26,21 +37,19 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 fn build(candidates: &[Candidate], parameters: &Parameters) -> Box<dyn Strategy> {
-    let members: Vec<(&str, u32)> = candidates
-        .iter()
-        .map(|candidate| (&**candidate.id.name(), candidate.weight))
-        .collect();
     let ignored = 128 - u32::from(parameters.ipv6_prefix.min(128));
     Box::new(SourceHash {
-        table: Table::new(&members, parameters.configured),
+        homes: Homes::new(candidates, parameters.configured),
         ipv6_mask: u128::MAX.checked_shl(ignored).unwrap_or(0),
+        max_load: parameters.max_load,
     })
 }
 
 #[derive(Debug)]
 struct SourceHash {
-    table: Table,
+    homes: Homes,
     ipv6_mask: u128,
+    max_load: Option<u32>,
 }
 
 impl SourceHash {
@@ -53,23 +62,87 @@ impl SourceHash {
             }
         }
     }
+
+    /// The home of `hash` if it fits, or its next choice that does. Drawn from the source alone, so a
+    /// client's second choice is as stable as its first.
+    fn choose(
+        &self,
+        hash: u64,
+        backends: &[Arc<Backend>],
+        fits: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let home = self.homes.owner(hash);
+        if fits(home) {
+            return Some(home);
+        }
+        redraw(
+            hash,
+            backends.len(),
+            fits,
+            |hash| self.homes.owner(hash),
+            |index| backends[index].effective_weight(),
+        )
+    }
 }
 
 impl Strategy for SourceHash {
     fn pick(&self, flow: &Flow, backends: &[Arc<Backend>], skip: &Skip) -> Option<usize> {
         let hash = self.hash(flow.source.ip());
-        let home = self.table.owner(hash);
-        if usable(home, backends, skip) {
-            return Some(home);
+        let usable = |index: usize| usable(index, backends, skip);
+        if let Some(max_load) = self.max_load {
+            let level = Level::of(backends, flow.entropy, usable);
+            let has_room =
+                |index: usize| usable(index) && level.leaves_room(&backends[index], max_load);
+            let chosen = self.choose(hash, backends, has_room);
+            if chosen.is_some() {
+                return chosen;
+            }
+            // A sample may be wrong about everybody, and other workers count meanwhile.
         }
-        // Drawn from the source alone, so a client's second choice is as stable as its first.
-        redraw(
-            hash,
-            backends,
-            skip,
-            |hash| self.table.owner(hash),
-            |index| u64::from(backends[index].weight()),
-        )
+        self.choose(hash, backends, usable)
+    }
+}
+
+/// How full the backends are together: so many sessions, the one to come included, for so much
+/// effective weight.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    sessions: u64,
+    weight: u64,
+}
+
+impl Level {
+    /// Of the usable among `backends`, or of a sample of them.
+    fn of(backends: &[Arc<Backend>], entropy: u64, usable: impl Fn(usize) -> bool) -> Self {
+        let count = backends.len();
+        let mut level = Self {
+            sessions: 1,
+            weight: 0,
+        };
+        let mut look = |index: usize| {
+            if usable(index) {
+                level.sessions += u64::from(backends[index].in_flight());
+                level.weight += backends[index].effective_weight();
+            }
+        };
+        if count <= COUNTED {
+            (0..count).for_each(&mut look);
+        } else {
+            let sample = (0..COUNTED as u64).map(|at| scale(draw(entropy, at), count as u64));
+            sample.for_each(|index| look(index as usize));
+        }
+        level
+    }
+
+    /// Whether `backend` holds less than `max_load` thousandths of its share: with n sessions, it has
+    /// room for another while n < max_load · sessions · its weight / all weight. Some backend always
+    /// has, as long as max_load is more than 1.
+    fn leaves_room(&self, backend: &Backend, max_load: u32) -> bool {
+        let bound = u128::from(max_load)
+            * u128::from(self.sessions)
+            * u128::from(backend.effective_weight());
+        let holds = Portion::FULL.of_weight(backend.in_flight());
+        u128::from(holds) * u128::from(self.weight) < bound
     }
 }
 
@@ -77,6 +150,8 @@ impl Strategy for SourceHash {
 mod tests {
     use std::collections::HashMap;
     use std::net::SocketAddr;
+
+    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
     use crate::model::ClientAddr;
@@ -129,12 +204,14 @@ mod tests {
             .map(|backend| Candidate {
                 id: backend.id().clone(),
                 weight: 1,
+                portion: Portion::FULL,
             })
             .collect();
         for (ipv6_prefix, at_least, at_most) in [(128, 30, 50), (120, 1, 1), (1, 1, 1), (0, 1, 1)] {
             let parameters = Parameters {
                 configured: 50,
                 ipv6_prefix,
+                max_load: None,
             };
             let strategy = ENTRY.build(&candidates, &parameters);
             let mut homes: Vec<_> = (0..200)
@@ -184,6 +261,140 @@ mod tests {
         skip.insert(pool.pick(&from(client, 1)).unwrap());
         let second = pool.pick_but(&from(client, 1), &skip);
         assert!((2..200).all(|port| pool.pick_but(&from(client, port), &skip) == second));
+    }
+
+    /// A strategy over `backends` that bounds their load.
+    fn bounded(backends: &Backends, max_load: u32) -> Box<dyn Strategy> {
+        let candidates: Vec<Candidate> = backends
+            .all
+            .iter()
+            .map(|backend| Candidate {
+                id: backend.id().clone(),
+                weight: backend.weight(),
+                portion: backend.portion(),
+            })
+            .collect();
+        let parameters = Parameters {
+            configured: candidates.len(),
+            ipv6_prefix: 64,
+            max_load: Some(max_load),
+        };
+        ENTRY.build(&candidates, &parameters)
+    }
+
+    #[test]
+    fn a_client_of_a_full_backend_goes_to_its_next_choice_and_home_again() {
+        let backends = Backends::new(&[1; 8]);
+        let strategy = bounded(&backends, 1250);
+        let plain = strategy_without_bound(&backends);
+        let pick = |port| strategy.pick(&from("192.0.2.33", port), &backends.all, &Skip::none());
+        let home = pick(1).unwrap();
+        assert_eq!(
+            Some(home),
+            plain.pick(&from("192.0.2.33", 1), &backends.all, &Skip::none())
+        );
+        // Everybody holds eight, of the ten that each may hold.
+        (0..8).for_each(|at| backends.enter(at, 8));
+        assert_eq!(pick(1), Some(home));
+        backends.enter(home, 4);
+        let next = pick(1).unwrap();
+        assert_ne!(next, home);
+        assert!((2..300).all(|port| pick(port) == Some(next)));
+        backends.enter(next, 4);
+        let third = pick(1).unwrap();
+        assert!(![home, next].contains(&third));
+        (0..3).for_each(|_| backends.all[home].load().leave());
+        assert_eq!(pick(1), Some(home));
+    }
+
+    fn strategy_without_bound(backends: &Backends) -> Box<dyn Strategy> {
+        strategy(&ENTRY, &backends.all, backends.all.len())
+    }
+
+    #[test]
+    fn one_client_alone_fills_everybody_evenly_within_the_bound() {
+        for (weights, portions) in [
+            (vec![1; 10], vec![1000; 10]),
+            (vec![1, 2, 3, 4], vec![1000, 1000, 500, 1000]),
+            (vec![1; 200], vec![1000; 200]),
+        ] {
+            let backends = Backends::with_portions(&weights, &portions);
+            let strategy = bounded(&backends, 1250);
+            let total: u64 = backends.all.iter().map(|it| it.effective_weight()).sum();
+            let sessions = 20 * weights.len() as u64;
+            for port in 0..sessions {
+                let flow = from("192.0.2.7", port as u16);
+                let picked = strategy.pick(&flow, &backends.all, &Skip::none()).unwrap();
+                backends.enter(picked, 1);
+            }
+            for backend in &backends.all {
+                let even = sessions as f64 * backend.effective_weight() as f64 / total as f64;
+                // Above 64 backends the level is that of a sample.
+                let most = if weights.len() > COUNTED { 1.6 } else { 1.25 };
+                let holds = f64::from(backend.in_flight());
+                assert!(holds <= (most * even).ceil(), "{holds} of {even}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_many_clients_nearly_all_stay_at_home() {
+        let backends = Backends::new(&[1; 20]);
+        let strategy = bounded(&backends, 1250);
+        let plain = strategy_without_bound(&backends);
+        let (mut at_home, sessions) = (0, 20_000);
+        for flow in (0..sessions).map(at_sequence) {
+            let picked = strategy.pick(&flow, &backends.all, &Skip::none()).unwrap();
+            backends.enter(picked, 1);
+            at_home += u64::from(plain.pick(&flow, &backends.all, &Skip::none()) == Some(picked));
+        }
+        assert!(at_home > sessions * 97 / 100, "{at_home}");
+    }
+
+    #[test]
+    fn sessions_of_a_backend_that_is_down_are_nobodys_share() {
+        let backends = Backends::new(&[1; 4]);
+        let strategy = bounded(&backends, 1250);
+        backends.enter(3, 1_000);
+        backends.set_down(3, true);
+        (0..3).for_each(|at| backends.enter(at, 10));
+        let before: Vec<u32> = backends.all.iter().map(|it| it.in_flight()).collect();
+        for flow in (0..30).map(|port| from("192.0.2.7", port)) {
+            let picked = strategy.pick(&flow, &backends.all, &Skip::none()).unwrap();
+            backends.enter(picked, 1);
+        }
+        assert_eq!(before[3], backends.all[3].in_flight());
+        assert!(backends.all[..3].iter().all(|it| it.in_flight() <= 26));
+    }
+
+    proptest! {
+        #[test]
+        fn a_bound_leaves_somebody_whenever_somebody_is_usable(
+            members in prop::collection::vec((1_u32..50, 1_u64..=1000, any::<bool>(), 0_u32..30), 1..90),
+            max_load in 1010_u32..3000,
+            sequence in any::<u64>(),
+        ) {
+            let weights: Vec<u32> = members.iter().map(|it| it.0).collect();
+            let portions: Vec<u64> = members.iter().map(|it| it.1).collect();
+            let backends = Backends::with_portions(&weights, &portions);
+            for (index, &(_, _, down, sessions)) in members.iter().enumerate() {
+                backends.set_down(index, down);
+                backends.enter(index, sessions);
+            }
+            let strategy = bounded(&backends, max_load);
+            let picked = strategy.pick(&at_sequence(sequence), &backends.all, &Skip::none());
+            prop_assert_eq!(picked.is_none(), members.iter().all(|it| it.2));
+            let Some(picked) = picked else { return Ok(()) };
+            prop_assert!(!members[picked].2);
+            if members.len() <= COUNTED {
+                let usable = || members.iter().zip(&backends.all).filter(|(it, _)| !it.2);
+                let sessions: f64 = usable().map(|(it, _)| f64::from(it.3)).sum();
+                let weight: f64 = usable().map(|(_, it)| it.effective_weight() as f64).sum();
+                let even = (sessions + 1.0) * backends.all[picked].effective_weight() as f64 / weight;
+                let most = (even * f64::from(max_load) / 1000.0).ceil().max(1.0);
+                prop_assert!(f64::from(members[picked].3) < most + 1e-6);
+            }
+        }
     }
 
     #[test]

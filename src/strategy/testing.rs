@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::draw::draw;
 use super::{Candidate, Entry, Flow, Parameters, Skip, Strategy};
-use crate::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
+use crate::model::{Backend, BackendId, ClientAddr, DownFlag, Load, Portion};
 
 /// Backends `b0`, `b1`, …
 pub(super) struct Backends {
@@ -15,22 +15,29 @@ pub(super) struct Backends {
 
 impl Backends {
     pub(super) fn new(weights: &[u32]) -> Self {
+        Self::with_portions(weights, &vec![1000; weights.len()])
+    }
+
+    /// Backends of these weights, of which so many thousandths count.
+    pub(super) fn with_portions(weights: &[u32], portions: &[u64]) -> Self {
         let flags: Vec<_> = weights
             .iter()
             .map(|_| Arc::new(DownFlag::default()))
             .collect();
         let all = weights
             .iter()
+            .zip(portions)
             .zip(&flags)
             .enumerate()
-            .map(|(index, (&weight, down))| {
-                Arc::new(Backend::new(
+            .map(|(index, ((&weight, &portion), down))| {
+                let backend = Backend::new(
                     BackendId::new("web", format!("b{index}")),
                     SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
                     weight,
                     Arc::new(Load::new(1)),
                     Arc::clone(down),
-                ))
+                );
+                Arc::new(backend.with_portion(Portion::of(portion, 1000)))
             })
             .collect();
         Self { all, flags }
@@ -55,8 +62,11 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(entry: &Entry, weights: &[u32]) -> Self {
-        let backends = Backends::new(weights);
-        let strategy = strategy(entry, &backends.all, weights.len());
+        Self::over(entry, Backends::new(weights))
+    }
+
+    pub(super) fn over(entry: &Entry, backends: Backends) -> Self {
+        let strategy = strategy(entry, &backends.all, backends.all.len());
         Self { backends, strategy }
     }
 
@@ -93,11 +103,13 @@ pub(super) fn strategy(
         .map(|backend| Candidate {
             id: backend.id().clone(),
             weight: backend.weight(),
+            portion: backend.portion(),
         })
         .collect();
     let parameters = Parameters {
         configured,
         ipv6_prefix: 64,
+        max_load: None,
     };
     entry.build(&candidates, &parameters)
 }

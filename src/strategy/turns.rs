@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     fn turns(weights: &[u32]) -> Turns {
-        Turns::new(Shares::new(weights.iter().copied()))
+        Turns::new(Shares::new(weights.iter().copied().map(u64::from)))
     }
 
     fn order(weights: &[u32], from: u64, count: u64) -> Vec<usize> {

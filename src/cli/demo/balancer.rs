@@ -51,6 +51,7 @@ impl Balancer {
                     | Event::Transition { .. }
                     | Event::Ejection { .. }
                     | Event::Failover(_)
+                    | Event::Tier { .. }
                     | Event::Reloaded { .. }
                     | Event::Membership(_)
                     | Event::Rejected { .. },

@@ -179,6 +179,7 @@ The rows count sessions: the demo's own clients open about fifty a second.
             | Event::Ready
             | Event::Ejection { .. }
             | Event::Failover(_)
+            | Event::Tier { .. }
             | Event::Reloaded { .. }
             | Event::Membership(_)
             | Event::Rejected { .. } => {}

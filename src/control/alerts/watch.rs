@@ -138,7 +138,11 @@ impl Watch {
                 self.rejected = true;
                 notices.push(reload(Status::Firing, problems, now));
             }
-            Event::Listening { .. } | Event::Ready | Event::Missed { .. } | Event::Failover(_) => {}
+            Event::Listening { .. }
+            | Event::Ready
+            | Event::Missed { .. }
+            | Event::Tier { .. }
+            | Event::Failover(_) => {}
         }
         notices.retain(|notice| config.tells_of(notice.event));
         notices

@@ -127,7 +127,6 @@ impl Supervisor {
     fn tell_membership(&self, service: &Arc<str>, refreshed: &Refreshed) {
         let Refreshed {
             backends,
-            before,
             eligible,
             configured,
             leaving,
@@ -140,9 +139,6 @@ impl Supervisor {
             eligible = %format_args!("{eligible}/{configured}"),
             "backends changed"
         );
-        if *eligible == 0 && *before > 0 {
-            tracing::error!(%service, "no backend may serve: clients are reset");
-        }
         self.tell(|| {
             Event::Membership(Standing {
                 service: Arc::clone(service),

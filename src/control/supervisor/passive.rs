@@ -193,7 +193,7 @@ impl Supervisor {
         };
         let address = target.address;
         serving.revision += 1;
-        serving.eligible = serving.members.roster(&self.running.targets).len();
+        serving.eligible = serving.members.count_all(&self.running.targets);
         let (eligible, configured) = (serving.eligible, serving.members.configured());
         let (service, name) = (backend.service(), backend.name());
         let of = format!("{eligible}/{configured}");
@@ -213,7 +213,7 @@ impl Supervisor {
             eligible,
             configured,
         });
-        self.rebuild(backend.service());
+        self.reconsider(backend.service());
     }
 }
 

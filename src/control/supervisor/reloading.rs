@@ -156,10 +156,8 @@ impl Supervisor {
             );
         }
         self.cases.review(&staged, &self.running.loads);
-        let stale = self
-            .running
+        self.running
             .apply(staged, built, &self.workers, &self.prober);
-        self.failovers.reloaded(&stale);
         self.close_sessions();
         let limits = limits(&self.running.config, self.workers.count());
         limits.warn(&self.running.config);
@@ -170,9 +168,8 @@ impl Supervisor {
         let options = &mut self.options;
         self.alerts
             .configure(&self.running.config.alerts, || options.watch());
-        for service in stale {
-            self.rebuild(&service);
-        }
+        let stale = self.reconsider_all();
+        self.failovers.reloaded(&stale);
         self.discovery.ask_by(asker);
         self.discover(answers);
     }

@@ -63,16 +63,19 @@ impl Pool {
             .map(|backend| Candidate {
                 id: backend.id().clone(),
                 weight: 1,
+                portion: backend.portion(),
             })
             .collect();
         let parameters = Parameters {
             configured: self.loads.len(),
             ipv6_prefix: 64,
+            max_load: None,
         };
         let strategy = strategy::find("least-connections").unwrap();
         Snapshot {
             strategy: strategy.build(&candidates, &parameters),
             backends,
+            reserve: None,
             capped: true,
             queue: QueueConfig {
                 size: self.size,

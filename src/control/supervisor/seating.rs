@@ -1,0 +1,245 @@
+//! Who serves: has the roster of a service decide when something that it looks at has changed or when
+//! it asked to be asked again, says what came of it, and has the table built beside the loop.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Supervisor;
+use crate::config::written;
+use crate::control::Event;
+use crate::control::services::{Built, Serving};
+use crate::health::{Decision, FailBack, StandDown, TierChange, WhenAllDown};
+
+/// When rosters want to be asked again; at most one moment for each service.
+#[derive(Debug, Default)]
+pub(super) struct Wakes(BTreeSet<(Instant, Arc<str>)>);
+
+impl Wakes {
+    /// The first of them.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    fn take_due(&mut self, now: Instant) -> Vec<Arc<str>> {
+        let mut due = Vec::new();
+        while self.0.first().is_some_and(|(at, _)| *at <= now) {
+            due.extend(self.0.pop_first().map(|(_, service)| service));
+        }
+        due
+    }
+
+    fn replace(&mut self, service: &Arc<str>, old: Option<Instant>, new: Option<Instant>) {
+        if old == new {
+            return;
+        }
+        if let Some(at) = old {
+            self.0.remove(&(at, Arc::clone(service)));
+        }
+        if let Some(at) = new {
+            self.0.insert((at, Arc::clone(service)));
+        }
+    }
+}
+
+impl Supervisor {
+    /// Asks the rosters whose time has come.
+    pub(super) fn wake(&mut self) {
+        for service in self.wakes.take_due(Instant::now()) {
+            if let Some(serving) = self.running.services.0.get_mut(&service) {
+                serving.wake = None;
+            }
+            self.reconsider(&service);
+        }
+    }
+
+    /// Starts anew with the services of a configuration, which may be others.
+    ///
+    /// Gives back those whose tables are built once more.
+    pub(super) fn reconsider_all(&mut self) -> Vec<Arc<str>> {
+        self.wakes = Wakes::default();
+        let services: Vec<_> = self.running.services.0.keys().cloned().collect();
+        for service in &services {
+            self.reconsider(service);
+        }
+        let is_built = |name: &Arc<str>| {
+            let serving = self.running.services.0.get(name);
+            serving.is_some_and(|serving| serving.building)
+        };
+        services.into_iter().filter(is_built).collect()
+    }
+
+    /// Has the roster of `service` decide, because something that it looks at may have changed; a
+    /// table is built if it decides otherwise than before.
+    pub(super) fn reconsider(&mut self, service: &Arc<str>) {
+        let Some(serving) = self.running.services.0.get_mut(service) else {
+            return;
+        };
+        serving.revision += 1;
+        if serving.building {
+            return;
+        }
+        let Some(decision) = self.decide(service) else {
+            return;
+        };
+        let Some(serving) = self.running.services.0.get(service) else {
+            return;
+        };
+        if serving.is_laid_out_as(&decision) {
+            // The table in force knows already.
+            self.failovers.swapped(service, serving.revision);
+        } else {
+            self.lay_out(service, decision);
+        }
+    }
+
+    /// Has a snapshot built for `service` as it is now, unless one is being built: then it is
+    /// compared when that one is done.
+    pub(super) fn rebuild(&mut self, service: &Arc<str>) {
+        let serving = self.running.services.0.get(service);
+        if serving.is_none_or(|serving| serving.building) {
+            return;
+        }
+        if let Some(decision) = self.decide(service) {
+            self.lay_out(service, decision);
+        }
+    }
+
+    /// What the roster decides now; said where it is news.
+    fn decide(&mut self, service: &Arc<str>) -> Option<Decision> {
+        let serving = self.running.services.0.get_mut(service)?;
+        let decision = serving.decide(&self.running.targets, Instant::now());
+        self.wakes.replace(service, serving.wake, decision.again);
+        serving.wake = decision.again;
+        serving.eligible = decision.eligible;
+        let configured = serving.members.configured();
+        let eligible = format!("{}/{configured}", decision.eligible);
+        for change in &decision.changes {
+            say(service, change, &eligible);
+        }
+        let lost = configured > 0 && decision.eligible == 0;
+        if lost != std::mem::replace(&mut serving.lost, lost) {
+            say_lost(service, lost, serving.members.rules().when_all_down);
+        }
+        for change in &decision.changes {
+            self.tell(|| Event::Tier {
+                service: Arc::clone(service),
+                change: *change,
+            });
+        }
+        Some(decision)
+    }
+
+    fn lay_out(&mut self, service: &Arc<str>, decision: Decision) {
+        let Some(serving) = self.running.services.0.get_mut(service) else {
+            return;
+        };
+        serving.building = true;
+        let blueprint = serving.members.blueprint(
+            &decision,
+            &self.running.targets,
+            self.running.epoch,
+            serving.revision,
+        );
+        serving.laid_out = Some(decision);
+        let builds = self.builds.clone();
+        let service = Arc::clone(service);
+        tokio::task::spawn_blocking(move || {
+            let built = std::panic::catch_unwind(AssertUnwindSafe(|| blueprint.build()));
+            // Control is gone only when everything ends.
+            let _ = builds.send(built.map_err(|_| service));
+        });
+    }
+
+    /// Puts a table into service.
+    pub(super) fn built(&mut self, built: Result<Built, Arc<str>>) {
+        let built = match built {
+            Ok(built) => built,
+            Err(service) => {
+                // The panic is logged, and the down flags hold; the next change tries again.
+                if let Some(serving) = self.running.services.0.get_mut(&service) {
+                    serving.building = false;
+                    serving.laid_out = None;
+                }
+                return;
+            }
+        };
+        if built.epoch != self.running.epoch {
+            // Of a configuration that is not in force any more.
+            return;
+        }
+        let Some(serving) = self.running.services.0.get_mut(&built.service) else {
+            return;
+        };
+        serving.building = false;
+        let is_current = serving.revision == built.revision;
+        serving.service.swap(built.snapshot);
+        self.failovers.swapped(&built.service, built.revision);
+        if !is_current {
+            self.rebuild(&built.service);
+        }
+    }
+}
+
+impl Serving {
+    fn is_laid_out_as(&self, decision: &Decision) -> bool {
+        self.laid_out
+            .as_ref()
+            .is_some_and(|laid_out| laid_out.lays_out_as(decision))
+    }
+}
+
+/// A tier that takes over or stands down, in the log.
+fn say(service: &str, change: &TierChange, eligible: &str) {
+    match *change {
+        TierChange::TakesOver {
+            priority,
+            up,
+            needed,
+        } => {
+            let why = format!("{up} up before it, {needed} needed");
+            tracing::warn!(service, priority, why, eligible, "standby takes over");
+        }
+        TierChange::Stays { priority, until } => {
+            let until = match until {
+                FailBack::After(time) => format!("they have been up for {}", written(time)),
+                FailBack::Manual => "an operator reloads".to_owned(),
+                // It does not stay then.
+                FailBack::Immediate => String::new(),
+            };
+            tracing::info!(
+                service,
+                priority,
+                until,
+                eligible,
+                "standby stays: those before it are back"
+            );
+        }
+        TierChange::StandsDown { priority, up, why } => {
+            let why = match why {
+                StandDown::Immediate => format!("{up} up before it"),
+                StandDown::After(time) => format!("{up} up before it for {}", written(time)),
+                StandDown::Failed => format!("too few of it are up, and {up} before it"),
+                StandDown::Asked => format!("an operator asked, and {up} are up before it"),
+            };
+            tracing::info!(service, priority, why, eligible, "standby stands down");
+        }
+    }
+}
+
+/// Nobody is up, or somebody again, in the log.
+fn say_lost(service: &str, lost: bool, rule: WhenAllDown) {
+    match (lost, rule) {
+        (true, WhenAllDown::Refuse) => {
+            tracing::error!(service, "no backend may serve: clients are reset");
+        }
+        (true, WhenAllDown::UseAll) => {
+            tracing::error!(service, "no backend is up: all are used");
+        }
+        (false, WhenAllDown::UseAll) => {
+            tracing::info!(service, "a backend is up: only those that are up are used");
+        }
+        (false, WhenAllDown::Refuse) => {}
+    }
+}
