@@ -262,7 +262,7 @@ impl Running {
             .map(|built| (built.service, built.snapshot))
             .collect();
         let mut services = HashMap::with_capacity(members.len());
-        for (name, mut members) in members {
+        for (name, members) in members {
             let Some(snapshot) = snapshots.remove(&name) else {
                 continue;
             };

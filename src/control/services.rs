@@ -12,7 +12,9 @@ use super::memory::Memory;
 use super::probe::TargetId;
 use super::targets::{Target, Targets};
 use crate::config::{BackendAddress, ServiceConfig, SessionLog};
-use crate::health::{self, AdminView, Decision, HealthView, Passive, Roster, Rules, Seat, State};
+use crate::health::{
+    self, AdminView, Decision, HealthView, Passive, Roster, Rules, Seat, State, WhenAllDown,
+};
 use crate::model::{Backend, BackendId, Load, Portion};
 use crate::pool::{Queue, Reserve, Service, Snapshot};
 use crate::strategy::{Candidate, Strategy};
@@ -284,10 +286,9 @@ impl Members {
         let with_sessions = self.all.iter().filter(|it| it.load.in_flight() > 0);
         let mut all: BTreeMap<_, _> = with_sessions.filter(is_down).map(lost).collect();
         // Where all are down and all may be used, a session has nowhere better to go.
-        if !all.is_empty() {
-            let serving = self.roster(targets);
-            let serves = |lost: &Lost| serving.iter().any(|it| it.id == lost.backend);
-            all.retain(|_, lost| !serves(lost));
+        let use_all = self.rules().when_all_down == WhenAllDown::UseAll;
+        if use_all && !self.all.iter().any(|it| it.view(targets).is_eligible()) {
+            all.clear();
         }
         all
     }

@@ -215,3 +215,107 @@ impl Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::model::{BackendId, DownFlag, Load};
+    use crate::strategy::{self, Candidate, Parameters};
+
+    /// One backend that serves and one in reserve, with the flags that take them down.
+    fn snapshot() -> (Snapshot, [Arc<DownFlag>; 2]) {
+        let flags = [Arc::new(DownFlag::default()), Arc::new(DownFlag::default())];
+        let line_up = |name: &str, flag: &Arc<DownFlag>| {
+            let id = BackendId::new("web", name);
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
+            let (load, down) = (Arc::new(Load::new(1)), Arc::clone(flag));
+            let backend = Arc::new(Backend::new(id, address, 1, load, down).capped(true));
+            let candidate = Candidate {
+                id: backend.id().clone(),
+                weight: 1,
+                portion: backend.portion(),
+            };
+            let parameters = Parameters {
+                configured: 2,
+                ipv6_prefix: 64,
+                max_load: None,
+            };
+            let entry = strategy::find("round-robin").unwrap();
+            (vec![backend], entry.build(&[candidate], &parameters))
+        };
+        let (backends, strategy) = line_up("active", &flags[0]);
+        let (behind, behind_strategy) = line_up("standby", &flags[1]);
+        let snapshot = Snapshot {
+            backends,
+            strategy,
+            reserve: Some(Box::new(Reserve {
+                backends: behind,
+                strategy: behind_strategy,
+            })),
+            capped: true,
+            queue: QueueConfig {
+                size: 1,
+                timeout: Duration::ZERO,
+            },
+            timeouts: Timeouts::default(),
+            max_lifetime: None,
+            retries: 2,
+            relay: RelayMode::Auto,
+            session_log: SessionLog::Off,
+        };
+        (snapshot, flags)
+    }
+
+    fn flow() -> Flow {
+        Flow {
+            source: ClientAddr::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
+            sequence: 0,
+            entropy: 0,
+        }
+    }
+
+    fn picked(snapshot: &Snapshot, skip: &Skip) -> Option<String> {
+        let (index, backend) = snapshot.pick(&flow(), skip)?;
+        assert_eq!(snapshot.backend(index).unwrap().id(), backend.id());
+        Some(backend.id().name().to_string())
+    }
+
+    #[test]
+    fn the_reserve_serves_when_those_before_it_are_down_and_not_when_they_were_tried() {
+        let (snapshot, [active, standby]) = snapshot();
+        let none = Skip::none();
+        assert_eq!(picked(&snapshot, &none).as_deref(), Some("active"));
+        let mut tried = Skip::none();
+        tried.insert(0);
+        assert_eq!(picked(&snapshot, &tried), None);
+        active.set(true);
+        assert_eq!(picked(&snapshot, &none).as_deref(), Some("standby"));
+        assert_eq!(picked(&snapshot, &tried).as_deref(), Some("standby"));
+        tried.insert(1);
+        assert_eq!(picked(&snapshot, &tried), None);
+        standby.set(true);
+        assert_eq!(picked(&snapshot, &none), None);
+    }
+
+    #[test]
+    fn a_full_backend_is_waited_for_and_its_standby_does_not_serve() {
+        let (snapshot, [active, _]) = snapshot();
+        snapshot.backends[0].load().set_cap(Some(0));
+        assert!(matches!(snapshot.seat(&flow(), &Skip::none()), Seat::Full));
+        active.set(true);
+        let seat = snapshot.seat(&flow(), &Skip::none());
+        assert!(matches!(seat, Seat::Taken(1, _)), "{seat:?}");
+    }
+
+    #[test]
+    fn what_was_tried_is_known_in_the_next_table_too() {
+        let (old, _) = snapshot();
+        let (new, _) = snapshot();
+        let mut tried = Skip::none();
+        tried.insert(1);
+        let tried = new.skip_of(&tried, &old);
+        assert!(tried.contains(1) && !tried.contains(0));
+    }
+}

@@ -29,6 +29,7 @@ mod records;
 mod relay;
 mod reload;
 mod retry;
+mod serving;
 mod splice;
 mod stop;
 mod strategies;

@@ -278,6 +278,15 @@ impl Service {
         self
     }
 
+    /// Adds a backend to a tier.
+    pub fn prioritised(mut self, name: &str, address: SocketAddr, priority: i64) -> Self {
+        self = self.backend(name, address);
+        if let Some(backend) = self.backends.last_mut() {
+            set(backend, "priority", priority);
+        }
+        self
+    }
+
     /// Takes all backends out.
     pub fn without_backends(mut self) -> Self {
         self.backends.clear();

@@ -54,6 +54,14 @@ pub const STATE_IGNORED: &str = "state ignored";
 pub const STATE_NOT_SAVED: &str = "state not saved";
 /// `message` when another configuration runs than the one in the file (`problems`).
 pub const BROKEN: &str = "the configuration is broken";
+/// `message` when a tier joins (`service`, `priority`, `why`, `eligible`).
+pub const TAKES_OVER: &str = "standby takes over";
+/// `message` when a tier need not serve any more and does for now (`until`).
+pub const STAYS: &str = "standby stays";
+/// `message` when it leaves (`why`).
+pub const STANDS_DOWN: &str = "standby stands down";
+/// `message` when nobody is up, and all are tried.
+pub const ALL_USED: &str = "no backend is up";
 /// `message` of a session's line.
 pub const SESSION: &str = "session";
 /// `message` when a stop begins.
