@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::health::{Failover, State, TierChange, Why};
+use crate::health::{Failover, State, TierChange, Turn, Why};
 use crate::model::BackendId;
 
 /// Something that happened. Watchers that fall behind miss the oldest.
@@ -68,6 +68,16 @@ pub enum Event {
         service: Arc<str>,
         /// What came of it.
         change: TierChange,
+    },
+    /// A backend answers its probes slower than it used to, or as usual again. Nothing follows from
+    /// it.
+    Suspect {
+        /// Whom it concerns.
+        backend: BackendId,
+        /// Where it is.
+        address: SocketAddr,
+        /// How it answers.
+        turn: Turn,
     },
     /// A reload took effect.
     Reloaded {

@@ -33,6 +33,8 @@ pub(super) struct Probed {
     /// Which probe of the target it was.
     pub(super) number: u64,
     pub(super) started: Instant,
+    /// By how much it was too late.
+    pub(super) late: Duration,
     pub(super) finding: Result<Finding, Unsent>,
 }
 
@@ -93,12 +95,14 @@ impl Prober {
             return;
         };
         let started = Instant::now();
-        self.punctuality.note(started - due);
+        let late = started - due;
+        self.punctuality.note(late);
         let Asked { finding, parting } = self.ask(&target).await;
         let probed = Probed {
             target,
             number,
             started,
+            late,
             finding,
         };
         if self.results.send(probed).await.is_ok() {

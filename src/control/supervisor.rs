@@ -305,6 +305,7 @@ impl Supervisor {
         let Some(Observed {
             transition,
             other_agent,
+            turn,
         }) = self.running.targets.observe(probed, &self.prober)
         else {
             return;
@@ -327,6 +328,9 @@ impl Supervisor {
             for user in &users {
                 self.count(user);
             }
+        }
+        if let Some(turn) = turn {
+            self.report_turn(&users, id, &turn);
         }
         match (transition, &finding.verdict) {
             (Some(transition), _) => {
@@ -401,6 +405,26 @@ impl Supervisor {
                 self.fail_over(backend, id, why.clone(), evidence, started, now);
             }
             self.reconsider(backend.service());
+        }
+    }
+
+    /// Tells of backends that answer slower than they used to, and does nothing about it.
+    fn report_turn(&self, users: &[User], id: &TargetId, turn: &crate::health::Turn) {
+        for User { id: backend, .. } in users {
+            let (service, name, address) = (backend.service(), backend.name(), id.address);
+            let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+            let (latency_ms, usual_ms) = (millis(turn.latency), millis(turn.usual));
+            let phi = turn.phi.round();
+            if turn.suspect {
+                tracing::warn!(%service, backend = %name, %address, latency_ms, usual_ms, phi, "backend suspect: it answers slower than it used to");
+            } else {
+                tracing::info!(%service, backend = %name, %address, latency_ms, usual_ms, "backend no longer suspect");
+            }
+            self.tell(|| Event::Suspect {
+                backend: backend.clone(),
+                address,
+                turn: *turn,
+            });
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 use super::probe::{Probed, Prober, TargetId};
-use crate::health::{Agent, Health, HealthView, State, Transition, Verdict, Why};
+use crate::health::{Agent, Health, HealthView, State, Transition, Trend, Turn, Verdict, Why};
 use crate::model::DownFlag;
 
 /// Every interval is drawn anew within ±10 %, so that probes of many backends stay spread out.
@@ -16,6 +16,8 @@ const JITTER: f64 = 0.1;
 /// First probes are spread over this for each target, up to one interval: few backends are judged
 /// at once, many do not come in a burst.
 const SPREAD: Duration = Duration::from_millis(2);
+/// A probe that is sent so late says that control has had too much to do.
+const BUSY: Duration = Duration::from_millis(5);
 
 /// A certificate that expires is told of again after this long.
 const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -24,6 +26,7 @@ const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub(super) struct Target {
     health: Health,
+    trend: Trend,
     agent: Option<Agent>,
     down: Arc<DownFlag>,
     probe: Option<Probe>,
@@ -107,6 +110,7 @@ impl Targets {
         if !self.0.contains_key(id) {
             let target = Target {
                 health: Health::new(Instant::now()),
+                trend: Trend::default(),
                 agent: None,
                 down: Arc::default(),
                 probe: None,
@@ -221,6 +225,10 @@ impl Targets {
             if let Some(transition) = &observed.transition {
                 target.down.set(transition.to == State::Down);
             }
+            // One that was sent late tells of this machine's load rather than of the server's.
+            if finding.verdict == Verdict::Alive && probed.late < BUSY {
+                observed.turn = target.trend.observe(finding.took);
+            }
             if finding.agent.is_some() {
                 // One that cannot be asked has not changed its mind.
                 observed.other_agent = target.agent != finding.agent;
@@ -243,4 +251,6 @@ pub(super) struct Observed {
     pub(super) transition: Option<Transition>,
     /// What the agent asks for.
     pub(super) other_agent: bool,
+    /// Whether it answers slower than it used to.
+    pub(super) turn: Option<Turn>,
 }

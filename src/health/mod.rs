@@ -8,6 +8,7 @@ mod finding;
 mod passive;
 mod roster;
 mod state;
+mod trend;
 
 pub use availability::{Availability, Totals};
 pub use check::{
@@ -22,3 +23,4 @@ pub use roster::{
     Seat, StandDown, TierChange, WhenAllDown,
 };
 pub use state::{Health, Policy, State, Transition};
+pub use trend::{Trend, Turn};

@@ -1,10 +1,16 @@
 //! Alerts: what is told, to whom, how often, and that nothing suffers when nobody listens.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     Alert, Backend, Config, Daemon, Received, Receiver, Reply, Service, Signal, Storm, ask_name,
-    eventually, words,
+    eventually, fresh_ip, words,
 };
 
 const EVERYTHING: [&str; 8] = [
@@ -288,7 +294,7 @@ fn credentials_are_sent_and_a_rotated_token_needs_no_reload() {
     let receiver = Receiver::new();
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("token");
-    std::fs::write(&token, "first\n").unwrap();
+    std::fs::write(&token, "one-token\n").unwrap();
     let mut a = Backend::named("a");
     let alert = |name, on: &str| Alert::webhook(name, &[on], &receiver.url());
     let mut headers = toml::Table::new();
@@ -303,14 +309,14 @@ fn credentials_are_sent_and_a_rotated_token_needs_no_reload() {
     let daemon = settled(&config, &["a"]);
     a.refuse();
     let down = receiver.wait_for("backend-down web/a");
-    assert_eq!(down.header("authorization"), "Bearer first");
+    assert_eq!(down.header("authorization"), "Bearer one-token");
     assert_eq!(down.header("x-key"), "hush");
-    std::fs::write(&token, "second").unwrap();
+    std::fs::write(&token, "another-token").unwrap();
     a.answer();
     let up = receiver.wait_for("backend-up web/a");
-    assert_eq!(up.header("authorization"), "Bearer second");
+    assert_eq!(up.header("authorization"), "Bearer another-token");
     let told = daemon.log().all(0, |line| {
-        ["hush", "first", "second", "key=1"]
+        ["hush", "one-token", "another-token", "key=1"]
             .iter()
             .any(|secret| line.raw().contains(secret))
     });
@@ -413,4 +419,118 @@ fn a_stop_does_not_wait_long_for_a_receiver_that_hangs() {
         "{:?}",
         since.elapsed()
     );
+}
+
+#[test]
+fn a_failover_is_told_with_its_timeline() {
+    let receiver = Receiver::new();
+    let (mut a, b) = (Backend::named("a"), Backend::named("b"));
+    let config = Config::of(service("web", &[("a", &a), ("b", &b)])).alert(Alert::webhook(
+        "ops",
+        &["failover"],
+        &receiver.url(),
+    ));
+    let _daemon = settled(&config, &["a", "b"]);
+    a.refuse();
+    let told = receiver.wait_for("failover web/a");
+    let event = &told.json()["events"][0];
+    assert_eq!(event["why"], words::REFUSED);
+    let ms = |key: &str| {
+        event[key]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{key} in {event}"))
+    };
+    assert!(
+        ms("detected_ms") <= ms("moved_ms") && ms("moved_ms") <= ms("total_ms"),
+        "{event}"
+    );
+    assert_eq!(
+        (&event["sessions_hurt"], &event["up"]),
+        (&0.into(), &1.into())
+    );
+}
+
+/// A server whose queue of clients is full, unless it accepts in time.
+struct Sluggish {
+    address: SocketAddr,
+    is_slow: Arc<AtomicBool>,
+}
+
+impl Sluggish {
+    /// One that is brisk yet.
+    fn new() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let address = SocketAddr::new(fresh_ip().into(), 0);
+        listener.bind(&address.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let is_slow = Arc::new(AtomicBool::new(false));
+        let slow = Arc::clone(&is_slow);
+        thread::spawn(move || {
+            while listener.accept().is_ok() {
+                if slow.load(Ordering::Relaxed) {
+                    // Whoever finds the queue full tries again after a second, and finds room then.
+                    thread::sleep(Duration::from_millis(950));
+                }
+            }
+        });
+        Self { address, is_slow }
+    }
+
+    fn be_slow(&self, slow: bool) {
+        self.is_slow.store(slow, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_backend_that_accepts_slower_than_it_used_to_is_suspect_and_serves_on() {
+    let receiver = Receiver::new();
+    let server = Sluggish::new();
+    let config = Config::of(
+        Service::new("web")
+            .health("interval", "50ms")
+            .health("timeout", "10s")
+            .backend("a", server.address),
+    )
+    .alert(Alert::webhook("ops", &EVERYTHING, &receiver.url()));
+    let daemon = settled(&config, &["a"]);
+    // What is usual takes a few probes to learn.
+    let probes = || {
+        let mark = daemon.log().mark();
+        daemon.signal(Signal::USR1);
+        let report = daemon
+            .log()
+            .wait(mark, "a report", |line| line.says(words::REPORT));
+        report.number("probes")
+    };
+    let mut seen = 0;
+    eventually("the usual is known", || {
+        seen += probes();
+        (seen > 30).then_some(())
+    });
+    server.be_slow(true);
+    let suspect = daemon.wait_for(0, words::SUSPECT, "backend", "a");
+    assert!(
+        suspect.text("latency_ms").parse::<f64>().unwrap() > 100.0,
+        "{}",
+        suspect.raw()
+    );
+    let told = receiver.wait_for("suspect web/a");
+    assert_eq!(
+        (&told.json()["status"], &told.json()["severity"]),
+        (&"firing".into(), &"info".into())
+    );
+    let event = &told.json()["events"][0];
+    assert!(
+        event["latency_ms"].as_f64() > event["usual_ms"].as_f64(),
+        "{event}"
+    );
+    assert!(event["phi"].as_f64() >= Some(8.0), "{event}");
+    server.be_slow(false);
+    daemon.wait_for(0, words::NO_LONGER_SUSPECT, "backend", "a");
+    receiver.wait("it is as usual again", |it| {
+        it.json()["status"] == "resolved"
+    });
+    let downs = daemon.log().all(0, |line| line.says(words::BACKEND_DOWN));
+    assert!(downs.is_empty(), "{downs:?}");
 }

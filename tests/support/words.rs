@@ -18,6 +18,10 @@ pub const SESSIONS_FAIL: &str = "sessions fail";
 pub const EJECTED: &str = "backend ejected";
 /// `message` when it returns from that (`eligible`).
 pub const EJECTION_OVER: &str = "ejection over";
+/// `message` of a backend that answers slower than it used to (`latency_ms`, `usual_ms`, `phi`).
+pub const SUSPECT: &str = "backend suspect";
+/// `message` when it answers as usual again.
+pub const NO_LONGER_SUSPECT: &str = "backend no longer suspect";
 /// `message` of an alert that was delivered (`alert`, `events`, `attempts`, `held_back`).
 pub const ALERT_SENT: &str = "alert sent";
 /// `message` of an alert that was given up (`alert`, `events`, `attempts`, `error`).

@@ -52,6 +52,7 @@ impl Balancer {
                     | Event::Ejection { .. }
                     | Event::Failover(_)
                     | Event::Tier { .. }
+                    | Event::Suspect { .. }
                     | Event::Reloaded { .. }
                     | Event::Membership(_)
                     | Event::Rejected { .. },

@@ -180,6 +180,7 @@ The rows count sessions: the demo's own clients open about fifty a second.
             | Event::Ejection { .. }
             | Event::Failover(_)
             | Event::Tier { .. }
+            | Event::Suspect { .. }
             | Event::Reloaded { .. }
             | Event::Membership(_)
             | Event::Rejected { .. } => {}

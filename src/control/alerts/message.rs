@@ -93,6 +93,29 @@ pub(super) enum Details {
     Reload {
         problems: Vec<String>,
     },
+    Failover {
+        why: String,
+        /// Since 1970.
+        #[serde(serialize_with = "rfc3339")]
+        began: Duration,
+        #[serde(rename = "detected_ms", serialize_with = "exact_millis")]
+        detected: Duration,
+        #[serde(rename = "moved_ms", serialize_with = "exact_millis")]
+        moved: Duration,
+        #[serde(rename = "total_ms", serialize_with = "exact_millis")]
+        total: Duration,
+        sessions_hurt: u64,
+        sessions_moved: u64,
+        up: usize,
+        of: usize,
+    },
+    Suspect {
+        #[serde(rename = "latency_ms", serialize_with = "exact_millis")]
+        latency: Duration,
+        #[serde(rename = "usual_ms", serialize_with = "exact_millis")]
+        usual: Duration,
+        phi: f64,
+    },
 }
 
 impl Notice {
@@ -135,8 +158,12 @@ impl Notice {
         match self.details {
             Details::Down { up, of, .. }
             | Details::Up { up, of, .. }
-            | Details::Degraded { up, of, .. } => Some((up, of)),
-            Details::AllDown { .. } | Details::Flapping { .. } | Details::Reload { .. } => None,
+            | Details::Degraded { up, of, .. }
+            | Details::Failover { up, of, .. } => Some((up, of)),
+            Details::AllDown { .. }
+            | Details::Flapping { .. }
+            | Details::Reload { .. }
+            | Details::Suspect { .. } => None,
         }
     }
 
@@ -174,6 +201,28 @@ impl Notice {
                     format!("a reload was rejected: {first} (and {} more)", more.len())
                 }
             },
+            (
+                Details::Failover {
+                    total,
+                    sessions_hurt,
+                    sessions_moved,
+                    ..
+                },
+                _,
+            ) => {
+                let total = total.as_secs_f64() * 1e3;
+                format!(
+                    "failover from {whom} took {total:.1} ms ({sessions_hurt} sessions lost, \
+                     {sessions_moved} moved)"
+                )
+            }
+            (Details::Suspect { latency, usual, .. }, Status::Firing) => {
+                let [latency, usual] = [latency, usual].map(|it| it.as_secs_f64() * 1e3);
+                format!(
+                    "{whom} answers slower than it used to ({latency:.1} ms, usually {usual:.1} ms)"
+                )
+            }
+            (Details::Suspect { .. }, Status::Resolved) => format!("{whom} answers as usual again"),
             (Details::Reload { .. }, Status::Resolved) => "a reload took effect again".to_owned(),
         }
     }
@@ -194,7 +243,7 @@ impl Notice {
             (Occasion::Suspect, Status::Resolved) => {
                 format!("{count} backends answer as usual again")
             }
-            (Occasion::Failover, _) => format!("{count} failovers"),
+            (Occasion::Failover, _) => format!("{count} failovers are over"),
             (Occasion::ReloadFailed, _) => format!("{count} reloads"),
         }
     }
@@ -315,6 +364,11 @@ fn name<S: Serializer>(occasion: &Occasion, serializer: S) -> Result<S::Ok, S::E
 
 fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// With microseconds.
+fn exact_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
 }
 
 fn some_millis<S: Serializer>(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::message::{Details, Notice, Status};
 use crate::config::{AlertConfig, Occasion, written};
 use crate::control::{Event, Standing};
-use crate::health::State;
+use crate::health::{Failover, State, Turn};
 use crate::model::BackendId;
 
 /// What one alert remembers.
@@ -118,6 +118,20 @@ impl Watch {
                 };
                 self.changed(config, &whom, Some(change), true, now, &mut notices);
             }
+            Event::Failover(failover) => {
+                if config.is_about(failover.backend.service()) {
+                    notices.push(over(failover, now));
+                }
+            }
+            Event::Suspect {
+                backend,
+                address,
+                turn,
+            } => {
+                if config.is_about(backend.service()) {
+                    notices.push(suspect(backend, *address, turn, now));
+                }
+            }
             Event::Reloaded { services } => {
                 if std::mem::take(&mut self.rejected) {
                     notices.push(reload(Status::Resolved, &[], now));
@@ -138,11 +152,7 @@ impl Watch {
                 self.rejected = true;
                 notices.push(reload(Status::Firing, problems, now));
             }
-            Event::Listening { .. }
-            | Event::Ready
-            | Event::Missed { .. }
-            | Event::Tier { .. }
-            | Event::Failover(_) => {}
+            Event::Listening { .. } | Event::Ready | Event::Missed { .. } | Event::Tier { .. } => {}
         }
         notices.retain(|notice| config.tells_of(notice.event));
         notices
@@ -312,6 +322,49 @@ fn compared(
                 details,
             });
         }
+    }
+}
+
+fn over(failover: &Failover, now: Moment) -> Notice {
+    let since = now.at.saturating_duration_since(failover.began);
+    Notice {
+        event: Occasion::Failover,
+        status: Status::Firing,
+        time: now.wall,
+        service: Some(Arc::clone(failover.backend.service())),
+        backend: Some(Arc::clone(failover.backend.name())),
+        address: Some(failover.address),
+        details: Details::Failover {
+            why: failover.why.to_string(),
+            began: now.wall.saturating_sub(since),
+            detected: failover.after(failover.detected),
+            moved: failover.after(failover.moved),
+            total: failover.total(),
+            sessions_hurt: failover.sessions_hurt,
+            sessions_moved: failover.sessions_moved,
+            up: failover.eligible,
+            of: failover.configured,
+        },
+    }
+}
+
+fn suspect(backend: &BackendId, address: SocketAddr, turn: &Turn, now: Moment) -> Notice {
+    Notice {
+        event: Occasion::Suspect,
+        status: if turn.suspect {
+            Status::Firing
+        } else {
+            Status::Resolved
+        },
+        time: now.wall,
+        service: Some(Arc::clone(backend.service())),
+        backend: Some(Arc::clone(backend.name())),
+        address: Some(address),
+        details: Details::Suspect {
+            latency: turn.latency,
+            usual: turn.usual,
+            phi: turn.phi.round(),
+        },
     }
 }
 
