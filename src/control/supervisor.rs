@@ -122,6 +122,7 @@ pub async fn run(
     let (discovery, mut findings) = Discovery::new();
     let runner = options.runner.take().map(runner::Process::attach);
     let runner = runner.transpose().map_err(StartError::Workers)?;
+    let alerts = Alerts::new(runner.clone());
     let mut control = Supervisor {
         running: Running::new(count),
         permits,
@@ -141,7 +142,7 @@ pub async fn run(
         beat: 0,
         status: String::new(),
         full: false,
-        alerts: Alerts::default(),
+        alerts,
         closing: Closing::default(),
         workers,
     };

@@ -1,12 +1,16 @@
 //! Alerts: what is told, to whom, how often, and that nothing suffers when nobody listens.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
 
 use crate::support::{
     Alert, Backend, Config, Daemon, Received, Receiver, Reply, Service, Signal, Storm, ask_name,
@@ -533,4 +537,88 @@ fn a_backend_that_accepts_slower_than_it_used_to_is_suspect_and_serves_on() {
     });
     let downs = daemon.log().all(0, |line| line.says(words::BACKEND_DOWN));
     assert!(downs.is_empty(), "{downs:?}");
+}
+
+/// A program that is a shell script, in a directory that goes with it.
+fn script(text: &str) -> (TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("told");
+    fs::write(&path, format!("#!/bin/sh\n{text}")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
+}
+
+#[test]
+fn a_program_gets_the_message_on_its_input_and_in_its_environment() {
+    let (directory, program) = script(
+        "cat > \"$1/input.new\"; env > \"$1/environment\"; mv \"$1/input.new\" \"$1/input\"\n",
+    );
+    let place = directory.path();
+    let mut a = Backend::named("a");
+    let config = Config::of(service("web", &[("a", &a)])).alert(
+        Alert::exec("ops", &EVERYTHING, &[&program, place.to_str().unwrap()])
+            .key("group_wait", "1s"),
+    );
+    let daemon = settled(&config, &["a"]);
+    a.refuse();
+    daemon.wait_for(0, words::ALERT_SENT, "alert", "ops");
+    let input = fs::read_to_string(place.join("input")).unwrap();
+    let json: Value = serde_json::from_str(&input).unwrap();
+    assert_eq!(json["severity"], "critical");
+    let environment = fs::read_to_string(place.join("environment")).unwrap();
+    let variable = |name: &str| {
+        let found = environment
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        found
+            .unwrap_or_else(|| panic!("no {name} in {environment}"))
+            .to_owned()
+    };
+    assert_eq!(variable("BALLAST_JSON"), input);
+    assert_eq!(variable("BALLAST_TEXT"), json["text"].as_str().unwrap());
+    assert_eq!(variable("BALLAST_ALERT"), "ops");
+    assert_eq!(variable("BALLAST_SEVERITY"), "critical");
+    assert_eq!(variable("BALLAST_SERVICES"), "web");
+    assert!(variable("BALLAST_EVENTS").starts_with("all-down degraded backend-down"));
+}
+
+#[test]
+fn a_program_that_fails_or_hangs_is_killed_tried_again_and_given_up() {
+    for (text, timeout, why) in [
+        ("echo no route >&2; exit 3", "10s", "exit code 3: no route"),
+        ("sleep 1000 & wait", "200ms", "killed after 200ms"),
+        ("kill -9 $$", "10s", "killed by signal 9"),
+    ] {
+        let (_directory, program) = script(text);
+        let mut a = Backend::named("a");
+        let config = Config::of(service("web", &[("a", &a)])).alert(
+            Alert::exec("ops", &["backend-down"], &[&program])
+                .key("timeout", timeout)
+                .key("retries", 1),
+        );
+        let daemon = settled(&config, &["a"]);
+        a.refuse();
+        let failed = daemon.wait_for(0, words::ALERT_NOT_SENT, "alert", "ops");
+        assert_eq!(failed.number("attempts"), 2);
+        assert_eq!(failed.text("error"), why);
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told_and_nothing_else_happens() {
+    let mut a = Backend::named("a");
+    let config = Config::of(service("web", &[("a", &a)]))
+        .alert(Alert::exec("ops", &["backend-down"], &["/no/such/program"]).key("retries", 0));
+    let daemon = settled(&config, &["a"]);
+    a.refuse();
+    let failed = daemon.wait_for(0, words::ALERT_NOT_SENT, "alert", "ops");
+    assert!(
+        failed.text("error").contains("No such file"),
+        "{}",
+        failed.raw()
+    );
+    let mark = daemon.log().mark();
+    a.answer();
+    daemon.wait_until_up(mark, "a");
 }

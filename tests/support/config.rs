@@ -107,6 +107,12 @@ impl Alert {
         Self::new(name, on).key("webhook", url)
     }
 
+    /// An alert by a program, with its arguments.
+    pub fn exec(name: &str, on: &[&str], command: &[&str]) -> Self {
+        let command: Vec<toml::Value> = command.iter().map(|&word| word.into()).collect();
+        Self::new(name, on).key("exec", command)
+    }
+
     fn new(name: &str, on: &[&str]) -> Self {
         let on: Vec<toml::Value> = on.iter().map(|&word| word.into()).collect();
         Self(Table::new())

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use hyper::body::Bytes;
 use tokio::time::{sleep, timeout};
 
+use super::exec::execute;
 use super::message::Message;
 use super::webhook::post;
 use crate::config::{AlertConfig, AlertTarget, Effort};
+use crate::runner::Runner;
 
 /// How it went.
 #[derive(Debug)]
@@ -25,24 +27,21 @@ struct Failure {
 }
 
 /// Tries to deliver `message` until it is delivered, cannot be, or was tried often enough.
-pub(super) async fn deliver(config: &AlertConfig, message: &Message) -> Delivered {
+pub(super) async fn deliver(
+    config: &AlertConfig,
+    message: &Message,
+    runner: Option<&Runner>,
+) -> Delivered {
     let started = Instant::now();
     let Effort {
-        timeout: limit,
-        retries,
-        backoff,
+        retries, backoff, ..
     } = config.effort;
     let json = Bytes::from(message.json());
     let mut attempts = 0;
     let result = loop {
         attempts += 1;
-        let failure = match timeout(limit, attempt(&config.target, json.clone())).await {
-            Ok(Ok(())) => break Ok(()),
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure {
-                why: format!("no answer within {}", humantime::format_duration(limit)),
-                may_pass: true,
-            },
+        let Err(failure) = attempt(config, message, json.clone(), runner).await else {
+            break Ok(());
         };
         if !failure.may_pass || attempts > retries {
             break Err(failure.why);
@@ -57,19 +56,33 @@ pub(super) async fn deliver(config: &AlertConfig, message: &Message) -> Delivere
     }
 }
 
-async fn attempt(target: &AlertTarget, json: Bytes) -> Result<(), Failure> {
-    match target {
+async fn attempt(
+    config: &AlertConfig,
+    message: &Message,
+    json: Bytes,
+    runner: Option<&Runner>,
+) -> Result<(), Failure> {
+    let limit = config.effort.timeout;
+    let late = || Failure {
+        why: format!("no answer within {}", humantime::format_duration(limit)),
+        may_pass: true,
+    };
+    match &config.target {
         AlertTarget::Webhook(webhook) => {
-            let posted = post(webhook, json).await;
-            posted.map_err(|error| Failure {
+            let posted = timeout(limit, post(webhook, json)).await;
+            posted.map_err(|_| late())?.map_err(|error| Failure {
                 may_pass: error.may_pass(),
                 why: error.to_string(),
             })
         }
-        AlertTarget::Exec(_) => Err(Failure {
-            why: "programs cannot be run yet".to_owned(),
-            may_pass: false,
-        }),
+        AlertTarget::Exec(exec) => {
+            let executing = execute(exec, message, json, limit, runner);
+            let done = timeout(limit + GRACE, executing).await;
+            done.map_err(|_| late())?.map_err(|error| Failure {
+                may_pass: true,
+                why: error.to_string(),
+            })
+        }
     }
 }
 
@@ -81,6 +94,8 @@ fn pause(backoff: Duration, attempts: u32, chance: f64) -> Duration {
     doubled.min(longest).mul_f64(1.0 - chance / 5.0)
 }
 
+/// The runner kills a program whose time is over, and tells; it should not take longer than this.
+const GRACE: Duration = Duration::from_secs(2);
 /// Between two attempts, unless `backoff` itself is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 

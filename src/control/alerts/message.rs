@@ -3,7 +3,7 @@
 //! The names of the fields are a promise to whoever wrote a receiver; they are documented in the
 //! README, and a change that breaks one raises [`VERSION`]. Must not know how a message travels.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,6 +50,27 @@ pub(super) enum Severity {
     Info,
     Warning,
     Critical,
+}
+
+impl Severity {
+    /// As in a message.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl Status {
+    /// As in a message.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Resolved => "resolved",
+        }
+    }
 }
 
 /// What an occasion has to say besides whom it concerns.
@@ -294,6 +315,18 @@ impl Message {
             omitted,
             events,
         }
+    }
+
+    /// What has happened, each once, the gravest first.
+    pub(super) fn occasions(&self) -> Vec<&'static str> {
+        let all: BTreeSet<Occasion> = self.events.iter().map(|it| it.event).collect();
+        all.into_iter().map(Occasion::name).collect()
+    }
+
+    /// The services that it is about, each once.
+    pub(super) fn services(&self) -> Vec<&str> {
+        let services = self.events.iter().filter_map(|it| it.service.as_deref());
+        services.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The JSON, in one line.

@@ -4,9 +4,10 @@
 //! while a bounded number of notices gathers for the next.
 //!
 //! Follow an event: [`watch`] makes notices of it, [`outbox`] holds them until they may go,
-//! [`message`] is what is said, [`delivery`] tries until it is said, over [`webhook`].
+//! [`message`] is what is said, [`delivery`] tries until it is said, over [`webhook`] or by [`exec`].
 
 mod delivery;
+mod exec;
 mod message;
 mod outbox;
 mod watch;
@@ -29,12 +30,15 @@ use self::outbox::{Outbox, Parcel};
 use self::watch::{Moment, Watch};
 use super::Event;
 use crate::config::AlertConfig;
+use crate::runner::Runner;
 
 /// What control holds of the alerts.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     desk: Option<Desk>,
     counts: Arc<Counts>,
+    /// Who starts programs.
+    runner: Option<Runner>,
 }
 
 /// The thread, while there is one.
@@ -53,6 +57,14 @@ struct Counts {
 }
 
 impl Alerts {
+    /// None yet. Programs are started by `runner`.
+    pub(super) fn new(runner: Option<Runner>) -> Self {
+        Self {
+            runner,
+            ..Self::default()
+        }
+    }
+
     /// Takes over what a configuration says. The thread starts with the first alert.
     pub(super) fn configure(
         &mut self,
@@ -66,10 +78,17 @@ impl Alerts {
                 let _ = desk.alerts.send(alerts);
             }
             None if alerts.is_empty() => {}
-            None => match start(alerts, watch(), Arc::clone(&self.counts)) {
-                Ok(desk) => self.desk = Some(desk),
-                Err(error) => tracing::error!(%error, "no alerts: their thread cannot start"),
-            },
+            None => {
+                let post = Post {
+                    host: rustix::system::uname().nodename().to_string_lossy().into(),
+                    runner: self.runner.clone(),
+                    counts: Arc::clone(&self.counts),
+                };
+                match start(alerts, watch(), post) {
+                    Ok(desk) => self.desk = Some(desk),
+                    Err(error) => tracing::error!(%error, "no alerts: their thread cannot start"),
+                }
+            }
         }
     }
 
@@ -99,7 +118,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 fn start(
     alerts: Vec<Arc<AlertConfig>>,
     events: broadcast::Receiver<Event>,
-    counts: Arc<Counts>,
+    post: Post,
 ) -> std::io::Result<Desk> {
     let runtime = runtime::Builder::new_current_thread()
         .max_blocking_threads(MOST_BLOCKING)
@@ -110,10 +129,7 @@ fn start(
     let clerk = Clerk {
         alerts: receiver,
         events,
-        post: Post {
-            host: rustix::system::uname().nodename().to_string_lossy().into(),
-            counts,
-        },
+        post,
         cases: Vec::new(),
         on_their_way: JoinSet::new(),
     };
@@ -283,6 +299,7 @@ impl Clerk {
 struct Post {
     /// This machine's name.
     host: Arc<str>,
+    runner: Option<Runner>,
     counts: Arc<Counts>,
 }
 
@@ -307,13 +324,14 @@ impl Post {
             notices,
         );
         let (config, counts) = (Arc::clone(config), Arc::clone(&self.counts));
+        let runner = self.runner.clone();
         async move {
             let events = message.events.len();
             let Delivered {
                 attempts,
                 took,
                 result,
-            } = deliver(&config, &message).await;
+            } = deliver(&config, &message, runner.as_ref()).await;
             let (alert, took_ms) = (&config.name, took.as_millis());
             match result {
                 Ok(()) => {
