@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alert_programs;
 mod alerts;
 mod checks;
 mod discovery;

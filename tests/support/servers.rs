@@ -200,16 +200,50 @@ impl Server {
         server
     }
 
-    /// aiosmtpd, a mail server that speaks first and drops what it gets.
+    /// aiosmtpd, a mail server that speaks first, says what it gets, and drops it.
     pub fn smtp() -> Self {
         let ip = fresh_ip();
         let port = 2525;
         Self::start(ip, port, Signal::KILL, |_| {
             let mut command = Command::new("/usr/bin/python3");
             command
-                .args(["-m", "aiosmtpd", "--nosetuid", "--class"])
-                .args(["aiosmtpd.handlers.Sink", "--listen"])
-                .arg(format!("{ip}:{port}"));
+                .args(["-u", "-m", "aiosmtpd", "--nosetuid", "--listen"])
+                .arg(format!("{ip}:{port}"))
+                .args(["--class", "aiosmtpd.handlers.Debugging", "stdout"]);
+            command
+        })
+    }
+
+    /// Prometheus's Alertmanager, which tells nobody.
+    pub fn alertmanager() -> Self {
+        let ip = fresh_ip();
+        let port = 9093;
+        Self::start(ip, port, Signal::TERM, |directory| {
+            let file = directory.join("alertmanager.yml");
+            let text = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n";
+            fs::write(&file, text).expect("the directory takes a file");
+            let mut command = Command::new("prometheus-alertmanager");
+            command
+                .arg(format!("--config.file={}", file.display()))
+                .arg(format!(
+                    "--storage.path={}",
+                    directory.join("data").display()
+                ))
+                .arg(format!("--web.listen-address={ip}:{port}"))
+                .arg("--cluster.listen-address=");
+            command
+        })
+    }
+
+    /// A server that `script` makes in Python, run with its address and its port, once `prepare` has
+    /// put what it needs into its directory.
+    pub fn python(script: &str, prepare: impl Fn(&Path, Ipv4Addr)) -> Self {
+        let ip = fresh_ip();
+        let port = 8443;
+        Self::start(ip, port, Signal::KILL, |directory| {
+            prepare(directory, ip);
+            let mut command = Command::new("/usr/bin/python3");
+            command.args(["-c", script, &ip.to_string(), &port.to_string()]);
             command
         })
     }
@@ -268,8 +302,7 @@ impl Server {
         };
         eventually("the server listens", || {
             if let Some(status) = server.child.try_wait().expect("it is our child") {
-                let said = fs::read_to_string(server.directory.path().join("output"));
-                panic!("the server ended with {status}: {said:?}");
+                panic!("the server ended with {status}: {:?}", server.output());
             }
             TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()
         });

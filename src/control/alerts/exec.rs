@@ -87,14 +87,10 @@ fn environment(message: &Message, json: &[u8]) -> Vec<(String, String)> {
 fn words(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let from = text.trim_end().char_indices().rev().nth(MOST_WORDS - 1);
-    let line: String = text[from.map_or(0, |(at, _)| at)..]
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    match line.is_empty() {
-        true => line,
-        false => format!(": {line}"),
+    let line = text[from.map_or(0, |(at, _)| at)..].replace(char::is_control, " ");
+    match line.trim() {
+        "" => String::new(),
+        line => format!(": {line}"),
     }
 }
 
