@@ -331,3 +331,137 @@ const FORTNIGHT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 const COMMAND: &str = "command = [\"/usr/local/bin/check\", \"…\"]";
 /// The longest text to be sent, expected or asked for.
 const MOST_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, compile};
+    use proptest::prelude::*;
+
+    fn file(health: &str) -> String {
+        format!(
+            "[[service]]\nname = \"a\"\nlisten = \"[::]:80\"\n[service.health]\n{health}\n\
+             [[service.backend]]\naddress = \"192.0.2.1:80\"\n"
+        )
+    }
+
+    fn kind(health: &str) -> Kind {
+        let Config { services, .. } = compile(&file(health), "f")
+            .unwrap_or_else(|wrong| panic!("{wrong}"))
+            .config;
+        services[0].check.kind.clone()
+    }
+
+    fn faults(health: &str) -> String {
+        let wrong = compile(&file(health), "f").expect_err(health);
+        wrong.lines().join("\n")
+    }
+
+    #[test]
+    fn bytes_are_text_or_hexadecimal_and_an_expectation_may_be_a_pattern() {
+        let Kind::Tcp(exchange) = kind("send = \"PING\\r\\n\"\nexpect = { hex = \"2b 504f\" }")
+        else {
+            panic!("tcp");
+        };
+        assert_eq!(exchange.send, b"PING\r\n");
+        assert_eq!(exchange.expect, Some(Expect::Bytes(b"+PO".to_vec())));
+        let Kind::Tcp(exchange) = kind("expect = { regex = '^220 ' }") else {
+            panic!("tcp");
+        };
+        let pattern = Pattern::new("^220 ").unwrap();
+        assert_eq!(exchange.expect, Some(Expect::Pattern(pattern)));
+    }
+
+    #[test]
+    fn what_would_not_happen_is_an_error() {
+        for (health, told) in [
+            (
+                "path = \"/\"",
+                "`path` has no meaning for a check of kind \"tcp\"",
+            ),
+            ("path = \"/\"", "write kind = \"http\", or take `path` out"),
+            (
+                "kind = \"redis\"\nexpect = \"x\"",
+                "only for kind = \"tcp\"",
+            ),
+            ("kind = \"exec\"", "needs a command"),
+            ("kind = \"exec\"\ncommand = []", "not a list of strings"),
+            ("kind = \"exec\"\ncommand = [\"\"]", "not a list of strings"),
+            (
+                "kind = \"exec\"\ncommand = [\"a\"]\nproxy_protocol = \"v2\"",
+                "has no meaning",
+            ),
+            (
+                "kind = \"postgres\"\nrole = \"primary\"",
+                "`role` needs a `user`",
+            ),
+            ("kind = \"redis\"\nuser = \"a\"", "needs a `password`"),
+            (
+                "kind = \"redis\"\nrole = \"boss\"",
+                "allowed: \"primary\", \"replica\"",
+            ),
+            ("kind = \"htp\"", "did you mean \"http\"?"),
+            ("send = { hex = \"0\" }", "is not hexadecimal"),
+            ("send = { hex = \"zz\" }", "is not hexadecimal"),
+            ("send = { regex = \"x\" }", "a string or { hex"),
+            ("send = \"\"", "`send` is empty"),
+            (
+                "expect = { regex = \"(\" }",
+                "no regular expression: unclosed group",
+            ),
+            (
+                "kind = \"http\"\npath = \"ready\"",
+                "a path begins with \"/\"",
+            ),
+            (
+                "kind = \"http\"\npath = \"/a b\"",
+                "printable ASCII without spaces",
+            ),
+            (
+                "kind = \"http\"\nhost = \"a\\r\\nX: y\"",
+                "printable ASCII without spaces",
+            ),
+            ("kind = \"http\"\nmethod = \"get\"", "upper-case letters"),
+            (
+                "kind = \"http\"\nstatus = \"2xx\"",
+                "such as \"200-299, 301\"",
+            ),
+            (
+                "kind = \"tls\"\nserver_name = \"a b\"",
+                "is not a host name",
+            ),
+            (
+                "kind = \"mysql\"\nuser = \"a\\u0000b\"",
+                "`user` contains a NUL",
+            ),
+        ] {
+            let faults = faults(health);
+            assert!(faults.contains(told), "{health}:\n{faults}");
+        }
+    }
+
+    #[test]
+    fn a_fast_interval_that_is_none_is_warned_of() {
+        let loaded = compile(&file("interval = \"1s\"\nfast_interval = \"2s\""), "f").unwrap();
+        let warnings = loaded.warnings.lines().join("\n");
+        assert!(warnings.contains("later, not sooner"), "{warnings}");
+    }
+
+    #[test]
+    fn a_check_goes_elsewhere_only_to_an_address() {
+        let text = file("") + "check_address = \"web.example.org:81\"\n";
+        let wrong = compile(&text, "f").unwrap_err().lines().join("\n");
+        assert!(
+            wrong.contains("write port = 81 in [service.health]"),
+            "{wrong}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn hexadecimal_reads_back(bytes: Vec<u8>) {
+            let text: String = bytes.iter().map(|byte| format!("{byte:02X} ")).collect();
+            prop_assert_eq!(hex(&text).unwrap(), bytes);
+        }
+    }
+}

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, kill_process};
@@ -219,16 +220,20 @@ fn the_role_of_a_postgres_is_followed() {
     assert!(why.contains("not permitted to log in"), "{why}");
 }
 
+/// Asks for a report.
+fn report(daemon: &Daemon) -> Arc<Line> {
+    let mark = daemon.log().mark();
+    daemon.signal(Signal::USR1);
+    daemon
+        .log()
+        .wait(mark, words::REPORT, |line| line.says(words::REPORT))
+}
+
 /// Waits until so many probes have passed.
 fn let_probes_pass(daemon: &Daemon, count: u64) {
     let mut sent = 0;
     eventually("probes are sent", || {
-        let mark = daemon.log().mark();
-        daemon.signal(Signal::USR1);
-        let report = daemon
-            .log()
-            .wait(mark, words::REPORT, |line| line.says(words::REPORT));
-        sent += report.number("probes");
+        sent += report(daemon).number("probes");
         (sent >= count).then_some(())
     });
 }
@@ -533,4 +538,37 @@ fn without_its_runner_the_daemon_goes_on_and_says_so() {
         line.says(words::RUNNER_GONE)
     });
     assert_eq!(ask_name(daemon.address("checked")).unwrap(), "only");
+}
+
+/// A measurement, for `benches/README.md`: what thousands of checks cost, and whether they keep time.
+#[test]
+#[ignore = "a measurement of half a minute, which wants an idle machine and a release build"]
+fn five_thousand_backends_cost_so_much() {
+    const BACKENDS: u16 = 5000;
+    const PAUSE: Duration = Duration::from_secs(20);
+    // One listener is at all their addresses, and closes what it accepts.
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    let service = (0..BACKENDS).fold(Service::new("many"), |service, number| {
+        let [high, low] = number.to_be_bytes();
+        let address = SocketAddr::from(([127, 200, high, low], port));
+        service.backend(&format!("b-{number}"), address)
+    });
+    let daemon = Daemon::start(&Config::of(service.health("interval", "2s")));
+    eventually("each has its first verdict", || {
+        let up = daemon.log().all(0, |line| line.says(words::BACKEND_UP));
+        (up.len() == usize::from(BACKENDS)).then_some(())
+    });
+    report(&daemon);
+    let ticks = daemon.cpu_ticks_during(PAUSE);
+    let line = report(&daemon);
+    let percent = f64::from(u32::try_from(ticks).unwrap()) / PAUSE.as_secs_f64();
+    let latest: f64 = line.text("latest_probe_ms").parse().unwrap();
+    let probes = line.number("probes");
+    println!(
+        "{BACKENDS} backends, {probes} probes in {PAUSE:?}: {percent:.1} % of a core, \
+         the latest probe {latest:.1} ms late, {} MiB resident",
+        daemon.resident_bytes() >> 20
+    );
 }
