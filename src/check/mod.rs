@@ -30,6 +30,7 @@ use tokio::time::timeout;
 use self::dialogue::{Answer, Dialogue, converse};
 use crate::health::{Check, Finding, Kind, ProxyHeader, Verdict, Why};
 use crate::model::Cause;
+use crate::net::may_connect_to_itself;
 use crate::runner::Runner;
 
 /// A server that does not close after our FIN is left to itself after this long …
@@ -130,7 +131,9 @@ async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result
     let asking = async {
         let stream = match TcpStream::connect(address).await {
             // Nobody listened, and TCP connected the probe to itself: see net::connect.
-            Ok(stream) if stream.local_addr().ok() == Some(address) => {
+            Ok(stream)
+                if may_connect_to_itself(address) && stream.local_addr().ok() == Some(address) =>
+            {
                 return Ok(Verdict::Dead(Cause::Refused.into()).into());
             }
             Ok(stream) => stream,

@@ -81,7 +81,7 @@ fn start(address: SocketAddr) -> io::Result<Socket> {
 /// A connect to a local port of the ephemeral range that nobody listens on may be given that very
 /// port as its source, and TCP's simultaneous open then connects the socket to itself: the client
 /// would be served its own bytes. Elsewhere the question costs nothing.
-fn may_connect_to_itself(address: SocketAddr) -> bool {
+pub fn may_connect_to_itself(address: SocketAddr) -> bool {
     static EPHEMERAL: OnceLock<RangeInclusive<u16>> = OnceLock::new();
     EPHEMERAL
         .get_or_init(ephemeral_ports)

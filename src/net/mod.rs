@@ -9,7 +9,7 @@ pub mod relay;
 mod socket;
 mod sys;
 
-pub use connect::{Connecting, connect};
+pub use connect::{Connecting, connect, may_connect_to_itself};
 use deliver::{STALLED, deliver};
 pub use listener::{Accepted, BindError, BoundListener, Claim, Listener, Unregistered};
 pub use registry::{Event, Registry, Ticket};

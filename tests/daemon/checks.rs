@@ -252,10 +252,12 @@ fn checks_of_postgres_leave_nothing_in_its_log() {
             .health("user", "postgres")
             .health("role", "primary"),
     ] {
-        let daemon = start(service);
+        // A new cluster on a busy disk may take its time.
+        let daemon = start(service.health("interval", "500ms").health("timeout", "20s"));
         daemon.wait_until_up(0, "only");
-        let_probes_pass(&daemon, 20);
-        assert!(verdicts(&daemon, 0).len() == 1, "up, and no more");
+        let_probes_pass(&daemon, 10);
+        let verdicts = verdicts(&daemon, 0);
+        assert_eq!(verdicts.len(), 1, "up, and no more: {verdicts:?}");
         // While it runs: its death may cut a probe short.
         let said = server.output();
         assert_eq!(&said[before.len()..], "");
@@ -476,9 +478,14 @@ fn backends_shared_by_services_with_the_same_check_are_probed_once() {
     for name in ["a", "b"] {
         daemon.wait_for(0, words::BACKEND_UP, "service", name);
     }
-    let_probes_pass(&daemon, 10);
+    // Exactly as many connections as probes, give or take the ones under way.
+    let mut sent = 0;
+    eventually("probes are sent", || {
+        sent += report(&daemon).number("probes");
+        (sent >= 20).then_some(())
+    });
     let accepted = probed.accepted();
-    assert!((10..20).contains(&accepted), "{accepted} probes");
+    assert!(accepted < 30, "{accepted} connections for {sent} probes");
 }
 
 #[test]
@@ -546,9 +553,10 @@ fn without_its_runner_the_daemon_goes_on_and_says_so() {
 fn five_thousand_backends_cost_so_much() {
     const BACKENDS: u16 = 5000;
     const PAUSE: Duration = Duration::from_secs(20);
-    // One listener is at all their addresses, and closes what it accepts.
-    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    // One listener is at all their addresses, and closes what it accepts. Not at an ephemeral port,
+    // which no service is at.
+    let port = 10_007;
+    let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
     thread::spawn(move || listener.incoming().for_each(drop));
     let service = (0..BACKENDS).fold(Service::new("many"), |service, number| {
         let [high, low] = number.to_be_bytes();
