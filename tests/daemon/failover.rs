@@ -168,6 +168,8 @@ fn a_session_that_finds_nobody_is_counted_as_hurt() {
     for _ in 0..2 {
         assert!(ask_name(address).is_err());
     }
+    // A session is counted before it leaves its line.
+    daemon.wait_for_sessions(0, 2);
     let mark = daemon.log().mark();
     daemon.signal(Signal::USR1);
     let line = daemon.wait_for(mark, words::BACKEND, "backend", "only");
