@@ -166,6 +166,10 @@ impl Running {
             leaving,
         };
         self.loads.prune_beyond(Loads::MOST_FORMER);
+        let (_, _, all) = self.services.count();
+        if self.memory.len() > all + Loads::MOST_FORMER {
+            self.remember();
+        }
         Some(refreshed)
     }
 }

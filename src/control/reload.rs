@@ -305,7 +305,7 @@ impl Running {
     }
 
     /// Has every backend's record go on with what is known of it, and forgets those that have left.
-    fn remember(&mut self) {
+    pub(super) fn remember(&mut self) {
         let now = std::time::Instant::now();
         let mut known = HashSet::new();
         for serving in self.services.0.values() {

@@ -115,6 +115,11 @@ impl Memory {
         record.map(|record| record.at(now)).unwrap_or_default()
     }
 
+    /// Backends with a record: those that have left between reloads are among them.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// A configuration has taken effect: backends that are not in it are forgotten.
     pub(super) fn retain(&mut self, is_configured: impl Fn(&BackendId) -> bool) {
         self.records.retain(|backend, _| is_configured(backend));
