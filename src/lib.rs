@@ -19,7 +19,7 @@
 //! | [`worker`] | one thread: its runtime, accept loops, sessions, timer wheel, command inbox |
 //! | [`control`] | the supervisor: start, signals, reload, probes, drain |
 //! | [`cli`] | one file per subcommand |
-//! | [`memory`] | the process's allocator: packs what an idle session is made of; of interest to nobody else |
+//! | [`allocator`] | the process's allocator: packs what an idle session is made of; of interest to nobody else |
 //!
 //! `model ← strategy, health ← config ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
@@ -29,13 +29,13 @@
     allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+pub mod allocator;
 pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod discovery;
 pub mod health;
-pub mod memory;
 pub mod model;
 pub mod net;
 pub mod pool;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: ballast::memory::Packed = ballast::memory::Packed::new();
+static ALLOCATOR: ballast::allocator::Packed = ballast::allocator::Packed::new();
 
 fn main() -> ExitCode {
     ballast::cli::main()

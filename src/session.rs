@@ -49,12 +49,12 @@ pub struct Client {
     pub permit: Permit,
 }
 
-/// Serves one client until both sides are done, and lets go of `seat` then.
+/// Serves one client until both sides are done, and lets go of `guard` then.
 ///
 /// Thousands of these sit idle, so whatever is big is kept once and by reference, and what only
 /// connecting needs lives in a box until then.
-pub async fn serve<Seat>(context: Rc<Context>, route: Door, client: Client, seat: Seat) {
-    let _seat = seat;
+pub async fn serve<G>(context: Rc<Context>, route: Door, client: Client, guard: G) {
+    let _guard = guard;
     let ticket = context.registry.enter();
     let mut record = Record::open(context.worker, client.address, route, client.permit);
     let mut established = Box::pin(establish(client.socket, &context, &ticket, &mut record)).await;

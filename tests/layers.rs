@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// A room may import those before it, and itself. Rooms that do not exist yet are in it too.
 const ORDER: &[&str] = &[
-    "memory",
+    "allocator",
     "model",
     "strategy",
     "health",

@@ -71,6 +71,41 @@ unsafe impl GlobalAlloc for Packed {
             _ => unsafe { System.dealloc(block, layout) },
         }
     }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if packed_as(layout).is_none() {
+            // What the kernel has just zeroed need not be zeroed again.
+            // SAFETY: the caller's promises are passed on.
+            return unsafe { System.alloc_zeroed(layout) };
+        }
+        // SAFETY: as above; a block is at least as large as its layout.
+        unsafe {
+            let block = self.alloc(layout);
+            if !block.is_null() {
+                block.write_bytes(0, layout.size());
+            }
+            block
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller promises that the size, rounded up to the alignment, fits an isize.
+        let grown = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if packed_as(layout).is_none() && packed_as(grown).is_none() {
+            // The system may grow it where it is.
+            // SAFETY: the caller's promises are passed on.
+            return unsafe { System.realloc(block, layout, size) };
+        }
+        // SAFETY: both blocks are as large as their layouts, and they are not the same one.
+        unsafe {
+            let moved = self.alloc(grown);
+            if !moved.is_null() {
+                ptr::copy_nonoverlapping(block, moved, layout.size().min(size));
+                self.dealloc(block, layout);
+            }
+            moved
+        }
+    }
 }
 
 /// Which size of block a layout is packed as, if it is.
@@ -301,6 +336,34 @@ mod tests {
             .collect();
         for thread in threads {
             thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "tests an allocator")]
+    fn a_block_keeps_its_bytes_while_it_grows_into_the_systems_and_back() {
+        let packed = Packed::new();
+        // SAFETY: sizes are not zero, and every block is given back with its last layout.
+        unsafe {
+            let mut block = packed.alloc_zeroed(layout(200));
+            assert!(
+                std::slice::from_raw_parts(block, 200)
+                    .iter()
+                    .all(|&byte| byte == 0)
+            );
+            block.write_bytes(5, 200);
+            let mut size = 200;
+            for wanted in [900, LARGEST + 1, 100_000, LARGEST + 9, 300, 200] {
+                block = packed.realloc(block, layout(size), wanted);
+                assert!(block.addr() % ALIGN == 0);
+                size = wanted;
+                assert!(
+                    std::slice::from_raw_parts(block, 200)
+                        .iter()
+                        .all(|&byte| byte == 5)
+                );
+            }
+            packed.dealloc(block, layout(size));
         }
     }
 
