@@ -267,7 +267,7 @@ mod tests {
         fn take(packed: &Packed, size: usize, mark: u8) -> Self {
             // SAFETY: the size is not zero, and the block is as large as asked for.
             let block = unsafe { packed.alloc(layout(size)) };
-            assert!(!block.is_null() && block.addr() % ALIGN == 0);
+            assert!(!block.is_null() && block.addr().is_multiple_of(ALIGN));
             // SAFETY: as above.
             unsafe { block.write_bytes(mark, size) };
             Self { block, size, mark }
@@ -355,7 +355,7 @@ mod tests {
             let mut size = 200;
             for wanted in [900, LARGEST + 1, 100_000, LARGEST + 9, 300, 200] {
                 block = packed.realloc(block, layout(size), wanted);
-                assert!(block.addr() % ALIGN == 0);
+                assert!(block.addr().is_multiple_of(ALIGN));
                 size = wanted;
                 assert!(
                     std::slice::from_raw_parts(block, 200)
