@@ -62,6 +62,18 @@ pub enum Unsent {
     /// The program of an exec check could not be run, and why.
     #[error("{0}")]
     Program(String),
+    /// A defect of Ballast, which the log has told of.
+    #[error("internal error")]
+    Defect,
+}
+
+impl From<Unsent> for Asked {
+    fn from(unsent: Unsent) -> Self {
+        Self {
+            finding: Err(unsent),
+            parting: Parting::default(),
+        }
+    }
 }
 
 /// Asks the server at `address` once, as `check` says, for at most `limit`. Programs are started by
@@ -100,10 +112,7 @@ pub async fn ask(
             }),
             parting: heard.parting,
         },
-        Err(unsent) => Asked {
-            finding: Err(unsent),
-            parting: Parting::default(),
-        },
+        Err(unsent) => unsent.into(),
     }
 }
 

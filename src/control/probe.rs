@@ -1,9 +1,13 @@
 //! Heartbeats: one task for each probe, which waits until it is due, asks, and says what it found.
 //! Deciding what that means, and when to ask again, is not its business.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -112,7 +116,8 @@ impl Prober {
 
     async fn ask(&self, target: &TargetId) -> Asked {
         let limit = target.policy.timeout;
-        ask(target.probed_at, &target.check, limit, self.runner.as_ref()).await
+        let runner = self.runner.as_ref();
+        answered(pin!(ask(target.probed_at, &target.check, limit, runner))).await
     }
 
     /// Probes `target` once, now, because sessions of `accused` have failed. There is always an
@@ -137,6 +142,16 @@ impl Prober {
     }
 }
 
+/// What `asking` comes to, a panic included: a target of which no probe comes back is never probed
+/// again, and a server's words go through parsers that are not ours.
+fn answered(mut asking: Pin<&mut impl Future<Output = Asked>>) -> impl Future<Output = Asked> {
+    poll_fn(move |context| {
+        // What has panicked is not polled again, so that nobody sees what it left behind.
+        catch_unwind(AssertUnwindSafe(|| asking.as_mut().poll(context)))
+            .unwrap_or_else(|_| Poll::Ready(Unsent::Defect.into()))
+    })
+}
+
 /// How well probes keep their time. One thread writes and reads it; atomic only to be shared.
 #[derive(Debug, Default)]
 struct Punctuality {
@@ -155,5 +170,23 @@ impl Punctuality {
         let sent = self.sent.swap(0, Ordering::Relaxed);
         let latest = self.latest_micros.swap(0, Ordering::Relaxed);
         (sent, Duration::from_micros(latest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_panics_still_comes_back() {
+        async fn asking() -> Asked {
+            tokio::task::yield_now().await;
+            panic!("a parser's defect")
+        }
+        let asked = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(answered(pin!(asking())));
+        assert_eq!(asked.finding, Err(Unsent::Defect));
     }
 }

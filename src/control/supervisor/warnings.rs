@@ -19,10 +19,10 @@ impl Supervisor {
                     let (service, backend) = (user.id.service(), user.id.name());
                     let address = id.address;
                     match unsent {
-                        Unsent::Program(why) if begins => {
-                            tracing::warn!(%service, %backend, %address, %why, "check not run");
+                        Unsent::Program(_) | Unsent::Defect if begins => {
+                            tracing::warn!(%service, %backend, %address, why = %unsent, "check not run");
                         }
-                        Unsent::Program(_) | Unsent::Exhausted(_) => {
+                        Unsent::Program(_) | Unsent::Defect | Unsent::Exhausted(_) => {
                             tracing::debug!(%service, %backend, %address, why = %unsent, "check not run");
                         }
                     }
