@@ -1,7 +1,7 @@
 //! Bytes for bytes: what is sent, and what must be in the answer.
 
 use super::dialogue::{Dialogue, Received, Step};
-use crate::health::Exchange;
+use crate::health::{Exchange, contains};
 
 /// What of an unexpected answer is told.
 const MOST_QUOTED: usize = 60;
@@ -40,10 +40,13 @@ impl Dialogue for Speaking<'_> {
         if (self.test)(&received.bytes) {
             Step::alive()
         } else if received.ended || received.bytes.len() >= MOST_ANSWER {
-            Step::dead(&format!(
-                "expected {expect}, got {}",
-                quoted(&received.bytes)
-            ))
+            let sent = &self.exchange.send;
+            let got = match !sent.trim_ascii().is_empty() && contains(&received.bytes, sent) {
+                // It may be a secret, which is not for the log.
+                true => "what was sent".to_owned(),
+                false => quoted(&received.bytes),
+            };
+            Step::dead(&format!("expected {expect}, got {got}"))
         } else {
             Step::Listen
         }
@@ -101,6 +104,13 @@ mod tests {
         let talk = vec![b'z'; MOST_ANSWER + 1];
         let endless = why(&mut Speaking::new(&exchange), &talk).unwrap();
         assert!(endless.contains("zzz…\""), "{endless}");
+    }
+
+    #[test]
+    fn an_echo_is_not_quoted() {
+        let exchange = exchange("AUTH SECRET\r\n", Some(Expect::Bytes(b"+OK".into())));
+        let echo = why(&mut Speaking::new(&exchange), b"? AUTH SECRET\r\n").unwrap();
+        assert_eq!(echo, "expected \"+OK\", got what was sent");
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Dialogue for Pinging<'_> {
         received.bytes.clear();
         match asked {
             Question::Auth if line == "+OK" => self.ask(Question::Ping),
-            Question::Auth => refused(&line),
+            Question::Auth => Step::dead(&not_let_in(&line)),
             Question::Ping => self.ping_or_role(&line),
             Question::Role => {
                 let is = match line.as_str() {
@@ -88,6 +88,16 @@ impl Dialogue for Pinging<'_> {
                 }
             }
         }
+    }
+}
+
+/// Why AUTH was refused, by the first word of the answer: servers that do not know the command quote it
+/// in the rest, and with it the password.
+fn not_let_in(line: &str) -> String {
+    let code = line.strip_prefix('-').and_then(|it| it.split(' ').next());
+    match code.filter(|it| it.bytes().all(|byte| byte.is_ascii_uppercase())) {
+        Some(code) => format!("the server refuses the password: {code}"),
+        None => "no answer of redis to AUTH".to_owned(),
     }
 }
 
@@ -186,8 +196,27 @@ mod tests {
             b"*3\r\n$4\r\nAUTH\r\n$7\r\nballast\r\n$4\r\nword\r\n*1\r\n$4\r\nPING\r\n"
         );
         assert_eq!(answer.verdict, Verdict::Alive);
-        let wrong = why(&mut Pinging::new(&redis), b"-WRONGPASS invalid\r\n").unwrap();
-        assert_eq!(wrong, "the server says: WRONGPASS invalid");
+    }
+
+    #[test]
+    fn a_password_is_not_told_even_when_the_server_does() {
+        let redis = of(None, Some("SECRET"));
+        for (reply, told) in [
+            (
+                "-WRONGPASS invalid username-password pair",
+                "the server refuses the password: WRONGPASS",
+            ),
+            (
+                "-ERR unknown command 'AUTH', with args beginning with: 'SECRET'",
+                "the server refuses the password: ERR",
+            ),
+            ("-'AUTH SECRET'?", "no answer of redis to AUTH"),
+            ("AUTH SECRET", "no answer of redis to AUTH"),
+        ] {
+            let reply = format!("{reply}\r\n");
+            let wrong = why(&mut Pinging::new(&redis), reply.as_bytes()).unwrap();
+            assert_eq!(wrong, told, "{reply}");
+        }
     }
 
     #[test]
