@@ -311,6 +311,16 @@ fn a_handshake_sees_a_frozen_tls_server() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_read_takes_nobody_out() {
+    if !installed(&["openssl"]) {
+        return;
+    }
+    let server = Server::tls_of_old();
+    let daemon = start(checked("tls", server.address()));
+    daemon.wait_until_up(0, "only");
+}
+
+#[test]
 fn a_certificate_that_expires_soon_is_warned_of_and_takes_nobody_out() {
     if !installed(&["openssl"]) {
         return;

@@ -140,18 +140,36 @@ impl Server {
 
     /// A TLS server whose certificate is good for so many days.
     pub fn tls(days: u32) -> Self {
+        Self::tls_by(days, "prime256v1", |_| {})
+    }
+
+    /// A TLS server with a key of a kind that few read, in a certificate of X.509's first version: the
+    /// one that OpenSSL 3.0 makes without extensions.
+    pub fn tls_of_old() -> Self {
+        Self::tls_by(365, "secp521r1", |request| {
+            let file = request.get_current_dir().expect("set").join("plain.cnf");
+            fs::write(&file, "[req]\ndistinguished_name = none\n[none]\n").expect("writable");
+            request.arg("-config").arg(file);
+        })
+    }
+
+    fn tls_by(days: u32, curve: &str, alter: impl Fn(&mut Command)) -> Self {
         let ip = fresh_ip();
         let port = 8443;
         Self::start(ip, port, Signal::KILL, |directory| {
             let (key, certificate) = (directory.join("key"), directory.join("certificate"));
-            run(Command::new("openssl")
+            let mut request = Command::new("openssl");
+            request
+                .current_dir(directory)
                 .args(["req", "-x509", "-newkey", "ec", "-nodes"])
                 .args(["-subj", "/CN=test"])
-                .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
+                .args(["-pkeyopt", &format!("ec_paramgen_curve:{curve}")])
                 .args(["-days", &days.to_string(), "-keyout"])
                 .arg(&key)
                 .arg("-out")
-                .arg(&certificate));
+                .arg(&certificate);
+            alter(&mut request);
+            run(&mut request);
             let mut command = Command::new("openssl");
             command
                 .args(["s_server", "-quiet", "-accept", &format!("{ip}:{port}")])
