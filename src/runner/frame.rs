@@ -19,14 +19,15 @@ pub(super) trait Frame: Sized {
     fn take(from: &mut &[u8]) -> Option<Self>;
 }
 
-/// `content` as a frame with this number.
-pub(super) fn write(number: u64, content: &impl Frame) -> Vec<u8> {
+/// `content` as a frame with this number; `None` when it would be larger than [`MOST`].
+pub(super) fn write(number: u64, content: &impl Frame) -> Option<Vec<u8>> {
     let mut frame = vec![0; size_of::<u32>()];
     number.put(&mut frame);
     content.put(&mut frame);
-    let length = u32::try_from(frame.len() - size_of::<u32>()).unwrap_or(u32::MAX);
+    let length = frame.len() - size_of::<u32>();
+    let length = u32::try_from(length).ok().filter(|_| length <= MOST)?;
     frame[..size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
-    frame
+    Some(frame)
 }
 
 /// The next frame; `None` when the other end has closed.
@@ -192,13 +193,15 @@ mod tests {
         ) {
             let timeout = Duration::from_millis(millis);
             let job = Job { program, args, env, stdin, timeout };
-            prop_assert_eq!(back(&write(number, &job)).unwrap(), Some((number, job)));
+            let frame = write(number, &job).unwrap();
+            prop_assert_eq!(back(&frame).unwrap(), Some((number, job)));
         }
 
         #[test]
         fn an_outcome_arrives_as_it_was_sent(number: u64, ended in ended(), output: Vec<u8>) {
             let outcome = Outcome { ended, output };
-            prop_assert_eq!(back(&write(number, &outcome)).unwrap(), Some((number, outcome)));
+            let frame = write(number, &outcome).unwrap();
+            prop_assert_eq!(back(&frame).unwrap(), Some((number, outcome)));
         }
 
         #[test]
@@ -206,9 +209,21 @@ mod tests {
             let length = u32::try_from(noise.len() - 4).unwrap();
             noise[..4].copy_from_slice(&length.to_le_bytes());
             if let Ok(Some((number, job))) = back::<Job>(&noise) {
-                prop_assert_eq!(write(number, &job), noise);
+                prop_assert_eq!(write(number, &job).unwrap(), noise);
             }
         }
+    }
+
+    #[test]
+    fn what_the_other_end_would_not_take_is_not_written() {
+        let with_input = |length| Job {
+            stdin: vec![b'x'; length],
+            ..Job::default()
+        };
+        let empty = write(1, &with_input(0)).unwrap().len() - size_of::<u32>();
+        let most = write(1, &with_input(MOST - empty)).unwrap();
+        assert!(matches!(back::<Job>(&most), Ok(Some(_))));
+        assert_eq!(write(1, &with_input(MOST - empty + 1)), None);
     }
 
     #[test]

@@ -18,7 +18,6 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
 
 use self::frame::{read, write};
@@ -29,6 +28,7 @@ pub const SUBCOMMAND: &str = "runner";
 
 /// Jobs that wait to be handed over; further ones wait for their turn.
 const QUEUE: usize = 64;
+const TOO_LARGE: &str = "arguments, environment and input are larger than 1 MiB";
 /// What a service manager tells its daemon, and nobody else.
 const PRIVATE: [&str; 6] = [
     "NOTIFY_SOCKET",
@@ -48,15 +48,10 @@ pub struct Job {
     pub args: Vec<String>,
     /// What is added to the environment that the daemon was started with.
     pub env: Vec<(String, String)>,
-    /// What it reads on its standard input, at most [`Job::MOST_INPUT`] bytes of it.
+    /// What it reads on its standard input.
     pub stdin: Vec<u8>,
     /// Its whole process group is killed after this long, the wait for its turn included.
     pub timeout: Duration,
-}
-
-impl Job {
-    /// The longest input; what exceeds it is cut off.
-    pub const MOST_INPUT: usize = 256 * 1024;
 }
 
 /// What a program came to.
@@ -71,6 +66,13 @@ pub struct Outcome {
 impl Outcome {
     /// The longest output that is kept.
     pub const MOST_OUTPUT: usize = 4096;
+
+    fn not_started(why: impl Into<String>) -> Self {
+        Self {
+            ended: Ended::NotStarted(why.into()),
+            output: Vec::new(),
+        }
+    }
 }
 
 /// How a program ended.
@@ -141,12 +143,12 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Runs a program, and waits until it has ended.
+    /// Runs a program, and waits until it has ended. One with more than a mebibyte of arguments,
+    /// environment and input is not started.
     ///
     /// # Errors
     /// [`Gone`] when there is no runner any more.
-    pub async fn run(&self, mut job: Job) -> Result<Outcome, Gone> {
-        job.stdin.truncate(Job::MOST_INPUT);
+    pub async fn run(&self, job: Job) -> Result<Outcome, Gone> {
         let (answer, outcome) = oneshot::channel();
         self.jobs.send((job, answer)).await.map_err(|_| Gone)?;
         outcome.await.map_err(|_| Gone)
@@ -185,8 +187,13 @@ async fn exchange(
             job = queue.recv() => match job {
                 Some((job, answer)) => {
                     next += 1;
+                    let Some(frame) = write(next, &job) else {
+                        // As above.
+                        let _ = answer.send(Outcome::not_started(TOO_LARGE));
+                        continue;
+                    };
                     waiting.insert(next, answer);
-                    if hand_over(&mut outgoing, next, &job).await.is_err() {
+                    if outgoing.write_all(&frame).await.is_err() {
                         break;
                     }
                 }
@@ -200,8 +207,4 @@ async fn exchange(
         status = status.map(tracing::field::display),
         "the runner is gone: exec checks keep their last verdict, and alerts start no program"
     );
-}
-
-async fn hand_over(outgoing: &mut OwnedWriteHalf, number: u64, job: &Job) -> io::Result<()> {
-    outgoing.write_all(&write(number, job)).await
 }

@@ -426,6 +426,26 @@ fn a_program_that_is_not_there_is_warned_of_and_takes_nobody_out() {
     assert_eq!(warnings.len(), 1, "{warnings:?}");
 }
 
+#[test]
+fn a_program_that_is_given_too_much_is_not_run_and_others_are() {
+    let (server, other) = (Backend::named("only"), Backend::named("other"));
+    let much = vec!["/bin/true".to_owned(), "x".repeat(1 << 20)];
+    let script = Script::new("test -e well");
+    let second = Service::new("second")
+        .health("kind", "exec")
+        .health("interval", "100ms")
+        .health("command", script.command())
+        .backend("other", other.address());
+    let first = checked("exec", server.address()).health("command", much);
+    let daemon = Daemon::start(&Config::of(first).service(second));
+    let warning = daemon.wait_for(0, words::NOT_RUN, "backend", "only");
+    assert!(warning.text("why").ends_with("larger than 1 MiB"));
+    daemon.wait_until_down(0, "other");
+    let mark = daemon.log().mark();
+    fs::write(script.file("well"), "").unwrap();
+    daemon.wait_until_up(mark, "other");
+}
+
 /// An agent that says what it was told last.
 fn agent(line: &Arc<Mutex<String>>) -> Backend {
     let line = Arc::clone(line);
