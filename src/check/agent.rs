@@ -27,7 +27,10 @@ impl Dialogue for Asking<'_> {
         let line = received.bytes.split(|&byte| matches!(byte, b'\r' | b'\n'));
         let line = line.into_iter().next().unwrap_or_default();
         let complete = line.len() < received.bytes.len() || received.ended;
-        if complete || line.len() > MOST_LINE {
+        if line.len() > MOST_LINE {
+            // Read as far as it goes, "100%" could be "10%".
+            Step::dead(&format!("its line is longer than {MOST_LINE} bytes"))
+        } else if complete {
             Step::Done(read(&String::from_utf8_lossy(line)))
         } else {
             Step::Listen
@@ -134,6 +137,14 @@ mod tests {
             assert!(matches!(verdict, Verdict::Dead(_)), "{line:?}");
             assert_eq!(agent, None);
         }
+    }
+
+    #[test]
+    fn a_line_that_does_not_end_in_time_is_dead() {
+        let line = format!("up 100%{}\n", " ".repeat(MOST_LINE));
+        let Answer { verdict, agent, .. } = hear(&line);
+        assert!(matches!(verdict, Verdict::Dead(_)));
+        assert_eq!(agent, None);
     }
 
     #[test]

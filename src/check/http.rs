@@ -62,7 +62,8 @@ impl<'a> Requesting<'a> {
                 .find(|it| it.name.eq_ignore_ascii_case(name));
             found.and_then(|it| std::str::from_utf8(it.value).ok())
         };
-        let chunked = header("transfer-encoding").is_some_and(|it| it.contains("chunked"));
+        let coding = header("transfer-encoding").map(str::to_ascii_lowercase);
+        let chunked = coding.is_some_and(|it| it.contains("chunked"));
         let length = header("content-length").and_then(|it| it.trim().parse::<usize>().ok());
         let raw = &received.bytes[head..];
         let (body, complete) = match (chunked, length) {
@@ -181,6 +182,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n all good ",
             "HTTP/1.1 200 OK\r\n\r\nis all good here",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nall \r\n5\r\ngood.\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n4\r\nall \r\n5\r\ngood.\r\n0\r\n\r\n",
         ] {
             assert_eq!(answer(&http, reply), None, "{reply:?}");
         }

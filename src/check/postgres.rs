@@ -57,8 +57,10 @@ impl<'a> StartingUp<'a> {
 
     fn without_user(&self, received: &Received) -> Step {
         match received.bytes.as_slice() {
-            [] => Step::Listen,
-            [b'N' | b'G', ..] => Step::alive(),
+            [] | [b'E'] => Step::Listen,
+            // Servers before version 12 do not know the question, and say so by a message, whose length
+            // begins with zero. One that cannot start a process says so in plain text.
+            [b'N' | b'G', ..] | [b'E', 0, ..] => Step::alive(),
             other => Step::dead(&format!("no answer of PostgreSQL: {}", quoted(other))),
         }
     }
@@ -278,6 +280,11 @@ mod tests {
             assert_eq!(said, ASK_FOR_GSSAPI);
             assert_eq!(answer.verdict, Verdict::Alive);
         }
+        let old = message(b'E', b"SFATAL\0Munsupported frontend protocol\0\0");
+        assert_eq!(why(&mut StartingUp::new(&nobody), &old), None);
+        let full = b"Ecould not fork new process for connection\n\0";
+        let full = why(&mut StartingUp::new(&nobody), full).unwrap();
+        assert_eq!(full, "no answer of PostgreSQL: \"Ec\"");
         let other = why(&mut StartingUp::new(&nobody), b"HTTP/1.1 400").unwrap();
         assert!(other.starts_with("no answer of PostgreSQL: \"H"), "{other}");
     }
