@@ -532,11 +532,10 @@ impl Serving {
         self.laid_out.as_ref()?.seats.get(user.at).copied()
     }
 
-    /// How much of its weight counts, if it serves.
-    pub(super) fn portion(&self, user: &User) -> Option<Portion> {
-        let serving = &self.laid_out.as_ref()?.serving;
-        let candidate = serving.iter().find(|it| it.id == user.id)?;
-        Some(candidate.portion)
+    /// How much of its weight counts, of each that serves.
+    pub(super) fn portions(&self) -> HashMap<&BackendId, Portion> {
+        let serving = self.laid_out.iter().flat_map(|it| &it.serving);
+        serving.map(|it| (&it.id, it.portion)).collect()
     }
 
     /// Counts the backend behind `user` anew: O(1), because many may change at once.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -54,6 +55,8 @@ const MISSED_BEATS: u64 = 10;
 const VERDICTS: usize = 4096;
 /// Events that a watcher may lag behind.
 const EVENTS: usize = 1024;
+/// Backends that are reported before probes have their turn: a millisecond's worth.
+const AT_A_TIME: usize = 32;
 
 /// What the daemon is started with besides its configuration.
 #[derive(Debug, Default)]
@@ -164,7 +167,7 @@ pub async fn run(
             biased;
             order = orders.recv() => match order {
                 Some(Order::Reload) => control.begin_reload(),
-                Some(Order::Report) => control.report_everything(),
+                Some(Order::Report) => control.report_everything().await,
                 Some(Order::Stop) | None => break,
             },
             _ = tick.tick() => control.tick(),
@@ -492,8 +495,9 @@ impl Supervisor {
         });
     }
 
-    /// Every backend with its state and its counters, in the log.
-    fn report_everything(&self) {
+    /// Every backend with its state and its counters, in the log; a few at a time, because probes are
+    /// sent by this thread too.
+    async fn report_everything(&self) {
         let now = Instant::now();
         let (probes, latest) = self.prober.punctuality();
         let (alerts_sent, alerts_failed) = self.alerts.counts();
@@ -510,7 +514,11 @@ impl Supervisor {
             "report"
         );
         for serving in self.running.services.0.values() {
-            for (user, target) in serving.members.users() {
+            let portions = serving.portions();
+            for (number, (user, target)) in serving.members.users().enumerate() {
+                if number % AT_A_TIME == AT_A_TIME - 1 {
+                    yield_now().await;
+                }
                 let Some(load) = self.running.load(&user.id) else {
                     continue;
                 };
@@ -528,7 +536,7 @@ impl Supervisor {
                     state = ?state.unwrap_or(State::Unknown),
                     enabled = user.enabled,
                     seat = serving.seat(&user).map(tracing::field::display),
-                    portion = serving.portion(&user).map(tracing::field::display),
+                    portion = portions.get(&user.id).map(tracing::field::display),
                     agent = agent.map(tracing::field::display),
                     ejected = load.is_ejected(),
                     sessions = load.in_flight(),
