@@ -35,6 +35,9 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 pub fn serve() -> io::Result<()> {
     // How `ps` and `top` tell it from the daemon; without it everything works.
     let _ = rustix::thread::set_name(c"ballast-runner");
+    // The daemon's ports are not a program's business. A kernel or a sandbox that does not know of such
+    // privileges gives none.
+    let _ = rustix::thread::clear_ambient_capability_set();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
