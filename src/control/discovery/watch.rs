@@ -134,7 +134,7 @@ impl Watch {
         let mut settled = true;
         loop {
             // Watching comes before looking: what changes in between is seen by one of the two.
-            self.look_at_directories();
+            self.look_at_directories().await;
             if !self.look(settled).await {
                 return;
             }
@@ -155,9 +155,10 @@ impl Watch {
     }
 
     /// Keeps the directories watched that the files are in now, links on the way included.
-    fn look_at_directories(&mut self) {
+    async fn look_at_directories(&mut self) {
         if let Some(inotify) = &mut self.inotify {
-            inotify.watch(self.files.iter().flat_map(|file| directories(&file.path)));
+            let paths = self.files.iter().map(|file| Arc::clone(&file.path));
+            inotify.watch(paths.collect()).await;
         }
     }
 
@@ -237,9 +238,12 @@ const MOST_LINKS: usize = 40;
 /// The kernel's word that something has happened in a directory.
 #[derive(Debug)]
 struct Inotify {
-    events: AsyncFd<OwnedFd>,
-    watched: HashMap<PathBuf, i32>,
+    events: AsyncFd<Arc<OwnedFd>>,
+    watched: Watched,
 }
+
+/// Directories, and what the kernel calls their watches.
+type Watched = HashMap<PathBuf, i32>;
 
 impl Inotify {
     #[expect(
@@ -247,18 +251,35 @@ impl Inotify {
         reason = "tokio has no safe way to wait for a descriptor that is no socket"
     )]
     fn new() -> io::Result<Self> {
-        let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped, which `AsyncFd` does
-        // after it has deregistered it; nobody here takes it out or replaces it.
+        let events = Arc::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?);
+        // SAFETY: an `OwnedFd` is the same open descriptor until the last `Arc` of it is dropped, and
+        // `AsyncFd` drops its own after it has deregistered it; nobody here takes that out or replaces it.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }?;
         Ok(Self {
             events,
-            watched: HashMap::new(),
+            watched: Watched::new(),
         })
     }
 
-    /// Watches these directories and no other. One that cannot be is looked at now and then.
-    fn watch(&mut self, directories: impl Iterator<Item = PathBuf>) {
+    /// Watches the directories of these files and no other. Beside the loop: a network file system that
+    /// hangs would hold up everything.
+    async fn watch(&mut self, paths: Vec<Arc<Path>>) {
+        let events = Arc::clone(self.events.get_ref());
+        let before = std::mem::take(&mut self.watched);
+        let watching = tokio::task::spawn_blocking(move || {
+            let directories = paths.iter().flat_map(|path| directories(path));
+            Self::exchange(&events, before, directories)
+        });
+        // A panic is logged, and the next look begins anew.
+        self.watched = watching.await.unwrap_or_default();
+    }
+
+    /// Watches `directories` in place of those `before`. One that cannot be is looked at now and then.
+    fn exchange(
+        events: &OwnedFd,
+        mut before: Watched,
+        directories: impl Iterator<Item = PathBuf>,
+    ) -> Watched {
         let flags = WatchFlags::CLOSE_WRITE
             | WatchFlags::MODIFY
             | WatchFlags::CREATE
@@ -268,20 +289,21 @@ impl Inotify {
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
-        let mut before = std::mem::take(&mut self.watched);
+        let mut watched = Watched::new();
         for directory in directories {
             before.remove(&directory);
             // Asking again for what is watched changes nothing, unless the directory is another.
-            if let Ok(watch) = inotify::add_watch(self.events.get_ref(), &directory, flags) {
-                self.watched.insert(directory, watch);
+            if let Ok(watch) = inotify::add_watch(events, &directory, flags) {
+                watched.insert(directory, watch);
             }
         }
         for (_, watch) in before {
-            if !self.watched.values().any(|other| *other == watch) {
+            if !watched.values().any(|other| *other == watch) {
                 // The kernel may have ended it already.
-                let _ = inotify::remove_watch(self.events.get_ref(), watch);
+                let _ = inotify::remove_watch(events, watch);
             }
         }
+        watched
     }
 
     /// Waits until nothing happens any more, which should be for `quiet`.
