@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::discovery::{Answers, Asker, Seen, ask_all};
+use super::discovery::{Answers, Asker, Reading, ask_all};
 use crate::config::{BackendConfig, Listed, Loaded, Rejected, load, load_listed};
 use crate::discovery::{Question, questions};
 
@@ -25,7 +25,7 @@ pub(super) struct Prepared {
 #[derive(Clone, Debug)]
 pub(super) struct List {
     pub(super) path: Arc<Path>,
-    pub(super) seen: Seen,
+    pub(super) reading: Reading,
     pub(super) backends: Vec<BackendConfig>,
 }
 
@@ -90,7 +90,16 @@ fn read_lists(loaded: &Loaded, mut known: Lists) -> Lists {
         let Some(path) = &service.backends_file else {
             continue;
         };
-        let seen = Seen::at(path);
+        let reading = Reading::of(path);
+        let last = known.remove(&service.name);
+        let last = last.filter(|last| last.path == *path);
+        if let Some(last) = &last
+            && !reading.is_quiet_since(&last.reading)
+        {
+            // It may be half written: the watcher reads it once it has settled.
+            lists.insert(Arc::clone(&service.name), last.clone());
+            continue;
+        }
         let backends = match load_listed(path, service) {
             Ok(listed) => {
                 tell_warnings(&service.name, &listed);
@@ -98,15 +107,12 @@ fn read_lists(loaded: &Loaded, mut known: Lists) -> Lists {
             }
             Err(rejected) => {
                 tell_rejected(&service.name, &rejected);
-                let last = known
-                    .remove(&service.name)
-                    .filter(|last| last.path == *path);
                 last.map(|last| last.backends).unwrap_or_default()
             }
         };
         let list = List {
             path: Arc::clone(path),
-            seen,
+            reading,
             backends,
         };
         lists.insert(Arc::clone(&service.name), list);
@@ -128,4 +134,49 @@ pub(super) fn tell_rejected(service: &Arc<str>, rejected: &Rejected) {
         problems = rejected.lines().join("; "),
         "backends file rejected: the last list stays"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_list_that_was_written_since_is_left_to_its_watcher() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ballast.toml");
+        let service = "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\n";
+        fs::write(&file, format!("{service}backends_file = \"list\"\n")).unwrap();
+        let loaded = load(&file).unwrap();
+        let path = directory.path().join("list");
+        let list = |backends: std::ops::Range<u8>| {
+            let one = |it| format!("[[backend]]\naddress = \"10.0.0.{it}:80\"\n");
+            fs::write(&path, backends.map(one).collect::<String>()).unwrap();
+        };
+        let long_ago = || {
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        };
+
+        list(0..2);
+        long_ago();
+        let mut known = read_lists(&loaded, Lists::new());
+        assert_eq!(known["web"].backends.len(), 2);
+        // Nobody has touched it: it is read again, in the light of what the configuration says now.
+        known.get_mut("web").unwrap().backends.clear();
+        let known = read_lists(&loaded, known);
+        assert_eq!(known["web"].backends.len(), 2);
+
+        // The first half of a longer one, and nobody can tell.
+        list(0..1);
+        let read = read_lists(&loaded, known.clone());
+        assert_eq!(read["web"].backends, known["web"].backends);
+        long_ago();
+        let read = read_lists(&loaded, known);
+        assert_eq!(read["web"].backends.len(), 2);
+        let settled = read_lists(&loaded, Lists::new());
+        assert_eq!(settled["web"].backends.len(), 1);
+    }
 }

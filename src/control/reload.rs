@@ -246,7 +246,7 @@ impl Running {
         prober: &Prober,
     ) {
         let Staged {
-            prepared,
+            mut prepared,
             bound,
             members,
             mut decisions,
@@ -294,6 +294,15 @@ impl Running {
         }
         self.services = Services(services);
         self.config = self.in_force(prepared.loaded.config);
+        // What the watcher has read while the reload was under way is newer; who serves by it follows.
+        for (service, list) in &mut prepared.lists {
+            if let Some(read) = self.lists.remove(service)
+                && read.path == list.path
+                && read.reading.at > list.reading.at
+            {
+                *list = read;
+            }
+        }
         self.lists = prepared.lists;
         self.users = users;
         let wanted = &self.users;

@@ -22,7 +22,7 @@ use crate::discovery::{Endpoint, Memory, News, Question};
 
 pub(super) use ask::Asker;
 pub(super) use follow::ask_all;
-pub(super) use watch::{File, Seen};
+pub(super) use watch::{File, Reading};
 
 /// What was found that wait to be looked at; who finds more waits beyond that.
 const FINDINGS: usize = 1024;
@@ -45,6 +45,8 @@ pub(super) enum Discovered {
         service: Arc<str>,
         /// By which watcher.
         generation: u64,
+        /// When it was read, and what it was then.
+        reading: Reading,
         /// What it holds, with the answers to what it asks for, or what is wrong with it.
         list: Result<(Listed, Answers), Rejected>,
     },

@@ -84,6 +84,28 @@ impl Seen {
     }
 }
 
+/// When a file was read, and what it was then.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::control) struct Reading {
+    pub(in crate::control) at: std::time::Instant,
+    pub(in crate::control) seen: Seen,
+}
+
+impl Reading {
+    /// The file at `path`, which is to be read next.
+    pub(in crate::control) fn of(path: &Path) -> Self {
+        Self {
+            at: std::time::Instant::now(),
+            seen: Seen::at(path),
+        }
+    }
+
+    /// Whether nobody has written since `last`, nor a moment ago.
+    pub(in crate::control) fn is_quiet_since(&self, last: &Self) -> bool {
+        self.seen == last.seen && !self.seen.fresh
+    }
+}
+
 /// A task that watches; ended by its drop.
 #[derive(Debug)]
 pub(super) struct Watcher(AbortHandle);
@@ -130,14 +152,17 @@ struct Watch {
 
 impl Watch {
     async fn run(mut self) {
-        // What has changed since it was read for the configuration has long settled.
-        let mut settled = true;
-        loop {
-            // Watching comes before looking: what changes in between is seen by one of the two.
-            self.look_at_directories().await;
-            if !self.look(settled).await {
-                return;
+        // Watching comes before looking: what changes in between is seen by one of the two.
+        self.look_at_directories().await;
+        // What has changed since it was read for the configuration may be half written.
+        let mut settled = match &self.inotify {
+            Some(inotify) => {
+                inotify.settle(SETTLED_WHILE_OPEN).await;
+                true
             }
+            None => false,
+        };
+        while self.look(settled).await {
             settled = match &self.inotify {
                 Some(inotify) => match timeout(LOOK_AGAIN, inotify.wait()).await {
                     Ok(quiet) => {
@@ -151,6 +176,7 @@ impl Watch {
                     false
                 }
             };
+            self.look_at_directories().await;
         }
     }
 
@@ -171,17 +197,17 @@ impl Watch {
             let (last, before) = (file.seen, *look);
             let read = tokio::task::spawn_blocking(move || {
                 // Before the content: a write during the read is another change.
-                let seen = Seen::at(&path);
-                let is_due = seen != last && (settled || seen == before);
-                (seen, is_due.then(|| load_listed(&path, &service)))
+                let reading = Reading::of(&path);
+                let is_due = reading.seen != last && (settled || reading.seen == before);
+                (reading, is_due.then(|| load_listed(&path, &service)))
             });
             // A panic is logged, and the next look tries again.
-            let Ok((seen, list)) = read.await else {
+            let Ok((reading, list)) = read.await else {
                 continue;
             };
-            *look = seen;
+            *look = reading.seen;
             let Some(list) = list else { continue };
-            file.seen = seen;
+            file.seen = reading.seen;
             let list = match list {
                 Err(rejected) => Err(rejected),
                 Ok(listed) => {
@@ -196,6 +222,7 @@ impl Watch {
             let discovered = Discovered::File {
                 service,
                 generation: self.generation,
+                reading,
                 list,
             };
             if self.found.send(discovered).await.is_err() {

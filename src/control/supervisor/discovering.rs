@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Supervisor;
 use super::reloading::{Reload, names_of};
 use crate::config::{Listed, Rejected};
-use crate::control::discovery::{Answers, Discovered, File};
+use crate::control::discovery::{Answers, Discovered, File, Reading};
 use crate::control::event::{Event, Standing};
 use crate::control::membership::{Refreshed, tell_circles};
 use crate::control::prepare::{Known, tell_rejected, tell_warnings};
@@ -31,7 +31,7 @@ impl Supervisor {
             Some(File {
                 service: Arc::new(service.clone()),
                 path: Arc::clone(&list.path),
-                seen: list.seen,
+                seen: list.reading.seen,
                 resolve_timeout,
             })
         });
@@ -68,16 +68,22 @@ impl Supervisor {
             Discovered::File {
                 service,
                 generation,
+                reading,
                 list,
             } => {
                 if self.discovery.is_current(generation) {
-                    self.listed(service, list);
+                    self.listed(service, reading, list);
                 }
             }
         }
     }
 
-    fn listed(&mut self, service: Arc<str>, list: Result<(Listed, Answers), Rejected>) {
+    fn listed(
+        &mut self,
+        service: Arc<str>,
+        reading: Reading,
+        list: Result<(Listed, Answers), Rejected>,
+    ) {
         let (listed, answers) = match list {
             Ok(list) => list,
             Err(rejected) => return tell_rejected(&service, &rejected),
@@ -86,7 +92,7 @@ impl Supervisor {
         let Some(list) = self.running.lists.get_mut(&service) else {
             return;
         };
-        list.backends = listed.backends;
+        (list.reading, list.backends) = (reading, listed.backends);
         for (question, (memory, _)) in &answers {
             if !self.discovery.follows(question) {
                 let endpoints = memory.endpoints().to_vec();
