@@ -141,6 +141,9 @@ impl Running {
         }
         for (user, target) in members.users() {
             self.targets.add(target);
+            if let Some(state) = self.memory.take_prior(&user.id, target.address) {
+                self.targets.presume(target, state);
+            }
             if let Some(&from) = known.get(&user.id).filter(|from| **from != target) {
                 self.targets.inherit(target, from);
             }
@@ -155,6 +158,7 @@ impl Running {
         self.targets.start(prober);
         let gone = backends.removed.iter().filter_map(|id| self.loads.find(id));
         let leaving = gone.map(|load| load.in_flight()).sum();
+        members.record(&self.targets, &mut self.memory);
         serving.eligible = members.count_all(&self.targets);
         members.cap();
         serving.members = members;

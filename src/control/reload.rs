@@ -19,7 +19,8 @@ use super::probe::{Prober, TargetId};
 use super::services::{Blueprint, Built, Loads, Members, Services, Serving, User};
 use super::targets::Targets;
 use crate::config::{Config, ListenerId, listeners};
-use crate::health::{Decision, FailBack, Roster, State};
+use crate::discovery::origin;
+use crate::health::{Decision, FailBack, Roster};
 use crate::model::{BackendId, Load};
 use crate::net::{BindError, BoundListener, Claim};
 use crate::pool::{Route, Service};
@@ -315,22 +316,21 @@ impl Running {
 
     /// Has every backend's record go on with what is known of it, and forgets those that have left.
     pub(super) fn remember(&mut self) {
-        let now = std::time::Instant::now();
         let mut known = HashSet::new();
+        let mut unresolved = HashSet::new();
         for serving in self.services.0.values() {
-            for (backend, _, state) in serving.members.standings(&self.targets) {
-                known.insert(backend.clone());
-                let is_out = self.loads.find(backend).is_some_and(|it| it.is_ejected());
-                match state {
-                    State::Unknown => {}
-                    State::Up | State::Down => {
-                        let up = state == State::Up && !is_out;
-                        self.memory.enter(backend, up, now);
-                    }
-                }
-            }
+            let members = &serving.members;
+            members.record(&self.targets, &mut self.memory);
+            known.extend(members.standings(&self.targets).map(|(it, ..)| it.clone()));
+            unresolved.extend(members.unresolved().cloned());
         }
-        self.memory.retain(|backend| known.contains(backend));
+        // Who is behind a name that leads nowhere has not left: nobody can say.
+        let is_awaited = |backend: &BackendId| {
+            origin(backend.name()).is_some_and(|name| {
+                unresolved.contains(&BackendId::new(Arc::clone(backend.service()), name))
+            })
+        };
+        self.memory.retain(|it| known.contains(it), is_awaited);
     }
 
     /// Has what is remembered written.

@@ -316,6 +316,21 @@ impl Members {
         })
     }
 
+    /// Has the record of each backend go on with what is known of it.
+    pub(super) fn record(&self, targets: &Targets, memory: &mut Memory) {
+        let now = Instant::now();
+        for member in &self.all {
+            let target = member.target.as_ref().and_then(|id| targets.get(id));
+            match target.map_or(State::Unknown, Target::state) {
+                State::Unknown => {}
+                state @ (State::Up | State::Down) => {
+                    let up = state == State::Up && !member.load.is_ejected();
+                    memory.enter(&member.id, up, now);
+                }
+            }
+        }
+    }
+
     /// Whether the backend behind `user` was eligible when it was last counted, and is now.
     fn count(&mut self, user: &User, targets: &Targets) -> (bool, bool) {
         let member = self.all.get_mut(user.at).filter(|it| it.id == user.id);

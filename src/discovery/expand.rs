@@ -61,6 +61,12 @@ pub fn expand(backend: &BackendConfig, endpoints: &[Endpoint]) -> Vec<BackendCon
     }
 }
 
+/// The name that the file has for the backend that [`expand`] has called `name`.
+pub fn origin(name: &str) -> Option<&str> {
+    let (origin, _) = name.rsplit_once('@')?;
+    Some(origin)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +106,8 @@ mod tests {
                 "db@2001:db8::1 [2001:db8::1]:5432 7"
             ]
         );
+        assert!(all.iter().all(|it| origin(&it.name) == Some("db")));
+        assert_eq!(origin("db"), None);
     }
 
     #[test]

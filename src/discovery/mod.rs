@@ -8,7 +8,7 @@ mod expand;
 mod memory;
 
 pub use answer::{Endpoint, HostReply, Outcome, Record, Reply, Srv};
-pub use expand::{expand, question, questions};
+pub use expand::{expand, origin, question, questions};
 pub use memory::{Memory, News, Step};
 
 use std::fmt;

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    Backend, BlackHole, Config, Daemon, Launch, Line, Service, Signal, ask_name, eventually, words,
+    Backend, BlackHole, Config, Daemon, Dns, Launch, Line, Service, Signal, ask_name, eventually,
+    fresh_ip, installed, words,
 };
 
 /// A directory for a state file, and the file.
@@ -99,6 +100,15 @@ fn the_first_verdict_overrides_what_is_remembered() {
     daemon.wait_until_up(0, "a");
 }
 
+/// Has the state file say that an operator drains that backend.
+fn drain(file: &Path, backend: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    let name = format!("\"name\":\"{backend}\"");
+    let (before, after) = text.split_once(&name).unwrap();
+    let after = after.replacen("\"duty\":\"serve\"", "\"duty\":\"drain\"", 1);
+    fs::write(file, format!("{before}{name}{after}")).unwrap();
+}
+
 #[test]
 fn a_drain_outlives_every_restart() {
     let (_directory, file) = state();
@@ -111,10 +121,7 @@ fn a_drain_outlives_every_restart() {
     let daemon = Daemon::start(&config);
     remembered(&file, "a", |it| it["health"] == "up");
     drop(daemon);
-    let text = fs::read_to_string(&file).unwrap();
-    let (before, after) = text.split_once("\"name\":\"a\"").unwrap();
-    let after = after.replacen("\"duty\":\"serve\"", "\"duty\":\"drain\"", 1);
-    fs::write(&file, format!("{before}\"name\":\"a\"{after}")).unwrap();
+    drain(&file, "a");
     for _ in 0..2 {
         let saved = fs::read(&file).unwrap();
         let daemon = Daemon::start(&config);
@@ -127,6 +134,53 @@ fn a_drain_outlives_every_restart() {
             (fs::read(&file).unwrap() != saved).then_some(())
         });
     }
+}
+
+#[test]
+fn a_drain_outlives_starts_at_which_the_name_leads_nowhere() {
+    if !installed(&["knotd", "knotc"]) {
+        return;
+    }
+    const PORT: u16 = 7071;
+    let [a, b] = ["a", "b"].map(|name| Backend::named_at((fresh_ip(), PORT).into(), name));
+    let [to_a, to_b] = [&a, &b].map(|it| format!("db 0 A {}", it.address().ip()));
+    let both = [to_a, to_b];
+    let dns = Dns::start(&both);
+    let (_directory, file) = state();
+    let address = format!("db.example.test:{PORT}");
+    let service = Service::new("web")
+        .strategy("round-robin")
+        .quick_health()
+        .placed("db", "address", &address);
+    let config = remembering(service, &file)
+        .discovery("resolvers", vec![dns.address().to_string()])
+        .discovery("min_ttl", "100ms");
+    let daemon = Daemon::start(&config);
+    let of_a = format!("db@{}", a.address().ip());
+    remembered(&file, &of_a, |it| it["health"] == "up");
+    drop(daemon);
+    drain(&file, &of_a);
+    dns.set(&[]);
+    for _ in 0..2 {
+        let saved = fs::read(&file).unwrap();
+        let daemon = Daemon::start(&config);
+        eventually("the state file is written again", || {
+            (fs::read(&file).unwrap() != saved).then_some(())
+        });
+        remembered(&file, &of_a, |it| it["duty"] == "drain");
+        daemon.hang_up();
+    }
+    let daemon = Daemon::start(&config);
+    let mark = daemon.log().mark();
+    dns.set(&both);
+    let line = daemon.wait_for(mark, words::CHANGED, "plan", "+2 -1 ~0 =0");
+    assert_eq!(line.text("eligible"), "1/2");
+    let address = daemon.address("web");
+    eventually("b serves", || ask_name(address).ok());
+    for _ in 0..6 {
+        assert_eq!(ask_name(address).unwrap(), "b");
+    }
+    assert_eq!(reported(&daemon, &of_a).text("administered"), "drain 100%");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::model::BackendId;
 pub(super) struct Memory {
     records: HashMap<BackendId, Availability>,
     admin: HashMap<BackendId, AdminView>,
-    /// What a daemon before this one knew.
+    /// What a daemon before this one knew, of backends that have not been seen since.
     priors: HashMap<BackendId, (SocketAddr, State)>,
     writer: Option<Writer>,
     /// When it is written next.
@@ -84,6 +84,13 @@ impl Memory {
         (*at == address).then_some(*state)
     }
 
+    /// The same, for the last time.
+    pub(super) fn take_prior(&mut self, backend: &BackendId, address: SocketAddr) -> Option<State> {
+        let state = self.prior(backend, address);
+        self.priors.remove(backend);
+        state
+    }
+
     /// What an operator has said of a backend.
     pub(super) fn admin(&self, backend: &BackendId) -> AdminView {
         self.admin.get(backend).copied().unwrap_or_default()
@@ -120,11 +127,18 @@ impl Memory {
         self.records.len()
     }
 
-    /// A configuration has taken effect: backends that are not in it are forgotten.
-    pub(super) fn retain(&mut self, is_configured: impl Fn(&BackendId) -> bool) {
-        self.records.retain(|backend, _| is_configured(backend));
-        self.admin.retain(|backend, _| is_configured(backend));
-        self.priors = HashMap::new();
+    /// A configuration has taken effect: backends that are not in it are forgotten, unless they are
+    /// awaited because their name leads nowhere for now.
+    pub(super) fn retain(
+        &mut self,
+        is_known: impl Fn(&BackendId) -> bool,
+        is_awaited: impl Fn(&BackendId) -> bool,
+    ) {
+        let stays = |backend: &BackendId| is_known(backend) || is_awaited(backend);
+        self.records.retain(|backend, _| stays(backend));
+        self.admin.retain(|backend, _| stays(backend));
+        self.priors
+            .retain(|backend, _| !is_known(backend) && is_awaited(backend));
         self.touch();
     }
 
@@ -149,7 +163,8 @@ impl Memory {
         }
     }
 
-    /// Has it written: these are the backends, where they are and how they are. The answer comes
+    /// Has it written: these are the backends, where they are and how they are; those that are awaited are
+    /// written as they were read. The answer comes
     /// when it is on disk, and not at all when that cannot be.
     pub(super) fn save<'a>(
         &mut self,
@@ -161,14 +176,17 @@ impl Memory {
         if self.writer.is_none() {
             return told;
         }
+        let entry = |backend: &BackendId, address, state| Entry {
+            backend: backend.clone(),
+            address,
+            state,
+            admin: self.admin(backend),
+            totals: self.totals(backend, now),
+        };
+        let awaited = self.priors.iter();
         let entries: Vec<_> = backends
-            .map(|(backend, address, state)| Entry {
-                backend: backend.clone(),
-                address,
-                state,
-                admin: self.admin(backend),
-                totals: self.totals(backend, now),
-            })
+            .map(|(backend, address, state)| entry(backend, address, state))
+            .chain(awaited.map(|(backend, (at, state))| entry(backend, Some(*at), *state)))
             .collect();
         self.saved = Some(now);
         self.forget_former(&entries);
@@ -303,7 +321,7 @@ mod tests {
         assert_eq!(memory.due(), None);
         let later = memory.totals(&backend, now + Duration::from_secs(3));
         assert_eq!(later.up, Duration::from_secs(3));
-        memory.retain(|_| false);
+        memory.retain(|_| false, |_| false);
         assert_eq!(memory.totals(&backend, now), Totals::default());
     }
 }
