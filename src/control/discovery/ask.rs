@@ -1,6 +1,6 @@
 //! Asking: /etc/hosts first, then DNS, as the system is configured or as `[discovery]` says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Hosts, Resolver, system_conf};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::runtime::Runtime;
@@ -22,8 +23,10 @@ use crate::discovery::{HostReply, Outcome, Question, Record, Reply, Srv};
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Questions under way at a time, however many names there are.
+/// Names that are looked up at a time, however many there are.
 const AT_A_TIME: usize = 32;
+/// Targets of one SRV answer that are looked up at a time.
+const TARGETS_AT_A_TIME: usize = 8;
 /// How often a server is asked before it counts as silent.
 const ATTEMPTS: usize = 2;
 /// A question is given up after this many timeouts, whatever the resolver is still trying.
@@ -73,12 +76,9 @@ impl Asker {
 
     /// Asks, and takes an answer as it comes: nothing of it is kept here.
     pub(in crate::control) async fn ask(&self, question: &Question) -> Reply {
-        // Closed only when everything ends.
-        let _turn = self.0.turns.acquire().await;
-        let system = self.system().await;
         let mut asking = Asking {
-            system: &system,
-            limit: self.0.config.timeout * MOST_TIMEOUTS,
+            system: self.system().await,
+            shared: Arc::clone(&self.0),
             ttl: None,
             error: None,
         };
@@ -91,20 +91,10 @@ impl Asker {
             Question::Srv { name, family } => {
                 let records = asking.srv(name).await;
                 if let Outcome::Found(records) = &records {
-                    for Record { target, .. } in records {
-                        if hosts.len() == MOST_TARGETS || hosts.contains_key(target) {
-                            continue;
-                        }
-                        // One silence is enough: the others would add up to minutes.
-                        let reply = match asking.error {
-                            None => asking.host(target, *family).await,
-                            Some(_) => HostReply {
-                                v4: Outcome::Failed,
-                                v6: Outcome::Failed,
-                            },
-                        };
-                        hosts.insert(Arc::clone(target), reply);
-                    }
+                    let targets = records.iter().map(|it| Arc::clone(&it.target));
+                    let targets: BTreeSet<_> = targets.collect();
+                    let targets = targets.into_iter().take(MOST_TARGETS);
+                    hosts = asking.targets(targets, *family).await;
                 }
                 Some(records)
             }
@@ -226,17 +216,59 @@ fn server(address: SocketAddr) -> NameServerConfig {
 }
 
 /// One question under way.
-struct Asking<'s> {
-    system: &'s System,
-    limit: Duration,
+struct Asking {
+    system: Arc<System>,
+    shared: Arc<Shared>,
     ttl: Option<Duration>,
     error: Option<String>,
 }
 
-impl Asking<'_> {
+impl Asking {
+    /// The addresses of all of `names`, some of them at a time.
+    async fn targets(
+        &mut self,
+        names: impl Iterator<Item = Arc<str>>,
+        family: Family,
+    ) -> BTreeMap<Arc<str>, HostReply> {
+        let mut hosts = BTreeMap::new();
+        let mut asked = JoinSet::new();
+        let mut names = names.fuse();
+        loop {
+            // One silence is enough: the others would add up to minutes. What is known of them stays.
+            while asked.len() < TARGETS_AT_A_TIME
+                && self.error.is_none()
+                && let Some(name) = names.next()
+            {
+                let mut asking = Self {
+                    system: Arc::clone(&self.system),
+                    shared: Arc::clone(&self.shared),
+                    ttl: None,
+                    error: None,
+                };
+                asked.spawn(async move {
+                    let reply = asking.host(&name, family).await;
+                    (name, reply, asking)
+                });
+            }
+            match asked.join_next().await {
+                None => return hosts,
+                Some(Ok((name, reply, asking))) => {
+                    hosts.insert(name, reply);
+                    asking.ttl.into_iter().for_each(|ttl| self.use_for(ttl));
+                    self.error = self.error.take().or(asking.error);
+                }
+                // The panic is logged; what is known of that name stays.
+                Some(Err(_)) => {}
+            }
+        }
+    }
+
     /// The addresses of the first candidate that has any. One that fails ends the search, or a
     /// hiccup would send clients to a namesake in another domain.
     async fn host(&mut self, name: &str, family: Family) -> HostReply {
+        let shared = Arc::clone(&self.shared);
+        // Closed only when everything ends.
+        let _turn = shared.turns.acquire().await;
         let (v4, v6) = (family != Family::V6, family != Family::V4);
         let mut reply = HostReply {
             v4: Outcome::Nothing,
@@ -274,6 +306,8 @@ impl Asking<'_> {
     }
 
     async fn srv(&mut self, name: &str) -> Outcome<Record> {
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.turns.acquire().await;
         let record = |data: &RData| {
             let RData::SRV(record) = data else {
                 return None;
@@ -328,7 +362,8 @@ impl Asking<'_> {
         };
         // The cache has no room; that it is empty is certain only so.
         resolver.clear_lookup_cache(name.clone(), kind);
-        match timeout(self.limit, resolver.lookup(name.clone(), kind)).await {
+        let limit = self.shared.config.timeout * MOST_TIMEOUTS;
+        match timeout(limit, resolver.lookup(name.clone(), kind)).await {
             Ok(Ok(lookup)) => Said::Records(
                 lookup
                     .answers()
@@ -386,6 +421,10 @@ enum Said {
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::proto::op::{Message, OpCode};
+    use hickory_resolver::proto::rr;
+    use hickory_resolver::proto::rr::rdata::{A, SRV};
+
     use super::*;
 
     fn host(name: &str, family: Family) -> Question {
@@ -428,6 +467,60 @@ mod tests {
         };
         let reply = timeout(Duration::from_secs(20), asker.ask(&question)).await;
         assert_eq!(reply.unwrap().records, Some(Outcome::Failed));
+    }
+
+    /// Answers for SRV records with `count` targets, and for their addresses once all were asked for.
+    async fn answer_all_at_once(socket: tokio::net::UdpSocket, count: usize) {
+        let mut waiting = BTreeMap::new();
+        let mut bytes = [0; 512];
+        loop {
+            let (length, from) = socket.recv_from(&mut bytes).await.unwrap();
+            let asked = Message::from_vec(&bytes[..length]).unwrap();
+            let query = asked.queries[0].clone();
+            let name = query.name().clone();
+            let mut answer = Message::response(asked.metadata.id, OpCode::Query);
+            answer.add_query(query);
+            if name.to_string().starts_with('_') {
+                for target in 0..count {
+                    let target = Name::from_ascii(format!("t{target}.test.")).unwrap();
+                    let data = RData::SRV(SRV::new(0, 1, 80, target));
+                    answer.add_answer(rr::Record::from_rdata(name.clone(), 5, data));
+                }
+                let answer = answer.to_vec().unwrap();
+                socket.send_to(&answer, from).await.unwrap();
+                continue;
+            }
+            let data = RData::A(A::new(127, 0, 0, 1));
+            answer.add_answer(rr::Record::from_rdata(name.clone(), 5, data));
+            waiting.insert(name, (answer.to_vec().unwrap(), from));
+            if waiting.len() == count {
+                for (answer, from) in std::mem::take(&mut waiting).into_values() {
+                    socket.send_to(&answer, from).await.unwrap();
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn targets_of_one_answer_do_not_wait_for_each_other() {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let asker = Asker::new(DiscoveryConfig {
+            resolvers: vec![socket.local_addr().unwrap()],
+            ..DiscoveryConfig::default()
+        });
+        let question = Question::Srv {
+            name: "_web._tcp.example.test.".into(),
+            family: Family::V4,
+        };
+        let reply = tokio::select! {
+            reply = asker.ask(&question) => reply,
+            () = answer_all_at_once(socket, TARGETS_AT_A_TIME) => unreachable!(),
+        };
+        assert_eq!(reply.error, None);
+        assert_eq!(reply.hosts.len(), TARGETS_AT_A_TIME);
+        let found = vec![IpAddr::from([127, 0, 0, 1])];
+        let mut hosts = reply.hosts.values();
+        assert!(hosts.all(|said| said.v4 == Outcome::Found(found.clone())));
     }
 
     #[test]
