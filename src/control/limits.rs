@@ -1,10 +1,13 @@
 //! How many sessions the descriptor limit allows.
 
+use super::discovery::MOST_SOCKETS;
 use crate::config::Config;
+use crate::discovery::questions;
 use crate::net::raise_descriptor_limit;
 use crate::net::relay::MOST_PIPES;
 
-/// Descriptors of the process itself: standard streams, runtimes, timers, the configuration.
+/// Descriptors of the process itself: standard streams, runtimes, timers, signals, the runner's socket,
+/// inotify, and files while they are read or written.
 const OWN: usize = 64;
 /// Descriptors that each worker's runtime holds.
 const PER_WORKER: usize = 8;
@@ -12,6 +15,8 @@ const PER_WORKER: usize = 8;
 const MOST_PROBES: usize = 1024;
 /// Fewer sessions than this are hardly what anybody wants.
 const FEW: usize = 64;
+/// The connection of an alert that is on its way, and what its address or its token is read from.
+const PER_ALERT: usize = 2;
 /// Ends of a pipe.
 const PER_PIPE: usize = 2;
 /// Sockets of a session.
@@ -66,9 +71,12 @@ fn within(descriptors: usize, config: &Config, workers: usize) -> Limits {
     // small limit to sessions.
     let probes = probes(descriptors);
     let pipes = MOST_PIPES.min(descriptors / 64);
+    // Sessions that took these would have names and alerts fail when there is most to do.
+    let look_ups = MOST_SOCKETS * usize::from(follows_names(config));
+    let alerts = PER_ALERT * config.alerts.len();
     // A reload holds the old and the new listeners at once.
     let per_worker = PER_WORKER + 2 * listeners + PER_PIPE * pipes;
-    let reserve = OWN + workers * per_worker + probes;
+    let reserve = OWN + workers * per_worker + probes + look_ups + alerts;
     let possible = (descriptors.saturating_sub(reserve) / PER_SESSION).max(1);
     let wanted = config
         .runtime
@@ -77,5 +85,33 @@ fn within(descriptors: usize, config: &Config, workers: usize) -> Limits {
     Limits {
         max_connections: wanted.min(possible),
         probes,
+    }
+}
+
+/// Whether names are looked up, or may be when a list says so.
+fn follows_names(config: &Config) -> bool {
+    let mut services = config.services.iter();
+    services.any(|it| it.backends_file.is_some() || questions(&it.backends).next().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::compile;
+
+    #[test]
+    fn sessions_leave_descriptors_to_look_ups_and_alerts() {
+        let most = |address: &str, more: &str| {
+            let service = "[[service]]\nname = \"s\"\nlisten = \"127.0.0.1:1\"\n";
+            let backend = format!("[[service.backend]]\naddress = \"{address}\"\n");
+            let config = compile(&format!("{service}{backend}{more}"), "f");
+            within(1 << 14, &config.unwrap().config, 1).max_connections
+        };
+        let plain = most("10.0.0.1:80", "");
+        let with_a_name = most("db.internal:80", "");
+        assert_eq!(plain - with_a_name, MOST_SOCKETS / PER_SESSION);
+        let alert = "[[alert]]\nname = \"a\"\non = [\"all-down\"]\nexec = \"/bin/true\"\n";
+        let with_an_alert = most("10.0.0.1:80", alert);
+        assert_eq!(plain - with_an_alert, PER_ALERT / PER_SESSION);
     }
 }

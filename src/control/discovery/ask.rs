@@ -25,6 +25,10 @@ const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Names that are looked up at a time, however many there are.
 const AT_A_TIME: usize = 32;
+/// Servers that are asked for the same at a time, where there are several.
+const SERVERS_AT_A_TIME: usize = 2;
+/// Sockets of all look-ups: each is for A and AAAA records.
+pub(in crate::control) const MOST_SOCKETS: usize = AT_A_TIME * SERVERS_AT_A_TIME * 2;
 /// Targets of one SRV answer that are looked up at a time.
 const TARGETS_AT_A_TIME: usize = 8;
 /// How often a server is asked before it counts as silent.
@@ -166,6 +170,7 @@ impl System {
         };
         options.timeout = config.timeout;
         options.attempts = ATTEMPTS;
+        options.num_concurrent_reqs = SERVERS_AT_A_TIME;
         // Looked at beforehand, and nothing is kept but by `Memory`.
         options.use_hosts_file = ResolveHosts::Never;
         options.cache_size = 0;

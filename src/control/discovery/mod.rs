@@ -20,7 +20,7 @@ use self::watch::Watcher;
 use crate::config::{Listed, Rejected};
 use crate::discovery::{Endpoint, Memory, News, Question};
 
-pub(super) use ask::Asker;
+pub(super) use ask::{Asker, MOST_SOCKETS};
 pub(super) use follow::ask_all;
 pub(super) use watch::{File, Reading};
 
