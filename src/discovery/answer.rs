@@ -124,8 +124,9 @@ impl Known {
         (Self { records, hosts }, failed)
     }
 
-    /// Where to connect: sorted, each address and port once, at most `most` of them.
-    pub(super) fn endpoints(&self, most: usize) -> Vec<Endpoint> {
+    /// Where to connect: sorted, each address and port once, at most `most` of them; and how many more
+    /// there are.
+    pub(super) fn endpoints(&self, most: usize) -> (Vec<Endpoint>, usize) {
         let at = |name: &Arc<str>, srv| {
             let ips = self.hosts.get(name).into_iter().flatten().flatten();
             ips.filter(|ip| is_usable(**ip))
@@ -145,8 +146,9 @@ impl Known {
         all.sort_by_key(|it| (place(it), urgency(it)));
         all.dedup_by_key(|it| place(it));
         all.sort_by_key(|it| (it.srv.map(|srv| srv.priority), place(it)));
+        let left_out = all.len().saturating_sub(most);
         all.truncate(most);
-        all
+        (all, left_out)
     }
 }
 

@@ -12,6 +12,8 @@ use crate::config::DiscoveryConfig;
 pub struct Memory {
     known: Known,
     endpoints: Vec<Endpoint>,
+    /// How many more there are than are used.
+    left_out: usize,
     /// When the answer was found to be empty, while it is.
     empty_since: Option<Instant>,
     /// Failures in a row.
@@ -40,6 +42,8 @@ pub enum News {
     Empty,
     /// It has had none for so long that its backends have to leave.
     Over,
+    /// It has so many addresses that this many are not used.
+    LeftOut(usize),
 }
 
 impl Memory {
@@ -54,7 +58,7 @@ impl Memory {
         let (ttl, error) = (reply.ttl, reply.error.clone());
         let proven = reply.has_addresses();
         let (known, failed) = self.known.after(reply);
-        let endpoints = known.endpoints(MOST_ENDPOINTS);
+        let (endpoints, left_out) = known.endpoints(MOST_ENDPOINTS);
         let mut news = Vec::new();
         let mut changed = false;
         let before = self.failures;
@@ -74,6 +78,9 @@ impl Memory {
             changed = endpoints != self.endpoints;
             self.endpoints = endpoints;
             self.known = known;
+            if std::mem::replace(&mut self.left_out, left_out) == 0 && left_out > 0 {
+                news.push(News::LeftOut(left_out));
+            }
             if proven {
                 self.empty_since = None;
             }
@@ -284,6 +291,27 @@ mod tests {
             ),
         );
         assert_eq!(step.news, [News::Empty]);
+    }
+
+    #[test]
+    fn addresses_beyond_the_most_are_left_out_and_told_once() {
+        let mut clock = Clock::start();
+        let many = |count: usize| {
+            let count = u32::try_from(count).unwrap();
+            let ips = (1..=count).map(|it| IpAddr::from(((10 << 24) | it).to_be_bytes()));
+            host(Outcome::Found(ips.collect()), Outcome::Nothing)
+        };
+        assert_eq!(clock.take(0, many(MOST_ENDPOINTS)).news, []);
+        let step = clock.take(5, many(MOST_ENDPOINTS + 2));
+        assert_eq!(step.news, [News::LeftOut(2)]);
+        assert!(!step.changed);
+        assert_eq!(clock.memory.endpoints().len(), MOST_ENDPOINTS);
+        assert_eq!(clock.take(5, many(MOST_ENDPOINTS + 3)).news, []);
+        assert_eq!(clock.take(5, many(1)).news, []);
+        assert_eq!(
+            clock.take(5, many(MOST_ENDPOINTS + 1)).news,
+            [News::LeftOut(1)]
+        );
     }
 
     fn records(all: &[(u16, u16, u16, &str)]) -> Outcome<Record> {

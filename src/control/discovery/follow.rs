@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::{Answers, Asker, Discovered};
-use crate::discovery::{Memory, Question};
+use crate::discovery::{Memory, News, Question};
 
 /// A task that asks; ended by its drop.
 #[derive(Debug)]
@@ -78,6 +78,12 @@ pub(in crate::control) async fn ask_all(
             let mut memory = Memory::default();
             let reply = asker.ask(&question).await;
             let step = memory.take(reply, Instant::now(), asker.config());
+            for news in step.news {
+                // What else there may be shows in that the name does not resolve.
+                if let News::LeftOut(left_out) = news {
+                    tracing::warn!(name = %question, left_out, "name has too many addresses: some are left out");
+                }
+            }
             (question, (memory, step.ask_again))
         });
     }

@@ -170,6 +170,9 @@ impl Supervisor {
             News::Over => {
                 tracing::warn!(name = %question, %services, "name has no address: its backends leave");
             }
+            News::LeftOut(left_out) => {
+                tracing::warn!(name = %question, %services, left_out, "name has too many addresses: some are left out");
+            }
         }
     }
 }
