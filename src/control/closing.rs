@@ -1,9 +1,9 @@
 //! `on_down = "close"`: the sessions of a backend that went down are reset, so many a second that their
 //! clients do not all come back at once.
 //!
-//! Who is to be closed is looked up anew at each step: sessions of members that are down and may not
-//! serve. So a backend that has recovered, has left the file or is kept by a new one is let go by that
-//! very look. Workers find the sessions and share what the step allows; what they have not used by the next
+//! Who is to be closed is looked up anew at each step: sessions of members that are down and would
+//! serve otherwise. So a backend that has recovered, is disabled or drains, has left the file or is kept
+//! by a new one is let go by that very look. Workers find the sessions and share what the step allows; what they have not used by the next
 //! step is taken back, so a slow worker closes late but never too many.
 
 use std::collections::{BTreeMap, HashMap};

@@ -270,11 +270,12 @@ impl Members {
         }
     }
 
-    /// Those that went down with sessions and may not serve, by mark.
+    /// Those that went down with sessions and may not serve, by mark. One that is disabled or draining
+    /// is not among them: its sessions were to end in their own time.
     pub(super) fn lost(&self, targets: &Targets) -> BTreeMap<u32, Lost> {
-        let is_down = |member: &&Member| {
-            let target = member.target.as_ref().and_then(|id| targets.get(id));
-            target.is_some_and(|target| target.state() == State::Down)
+        let is_lost = |member: &&Member| {
+            let view = member.view(targets);
+            view.is_allowed() && view.health.state == State::Down
         };
         let lost = |member: &Member| {
             let lost = Lost {
@@ -284,7 +285,7 @@ impl Members {
             (member.mark, lost)
         };
         let with_sessions = self.all.iter().filter(|it| it.load.in_flight() > 0);
-        let mut all: BTreeMap<_, _> = with_sessions.filter(is_down).map(lost).collect();
+        let mut all: BTreeMap<_, _> = with_sessions.filter(is_lost).map(lost).collect();
         // Where all are down and all may be used, a session has nowhere better to go.
         let use_all = self.rules().when_all_down == WhenAllDown::UseAll;
         if use_all && !self.all.iter().any(|it| it.view(targets).is_eligible()) {

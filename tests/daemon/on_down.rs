@@ -42,6 +42,13 @@ fn time(line: &Line) -> SystemTime {
     humantime::parse_rfc3339(&line.text("timestamp")).unwrap()
 }
 
+/// Holds that none of them is closed.
+fn live_on(daemon: &Daemon, mut sessions: Vec<Session>) {
+    let closed = steadily(QUIET, "nobody is closed", || closed(daemon).len());
+    assert_eq!(closed, 0);
+    sessions.iter_mut().for_each(still_works);
+}
+
 /// Waits until a session is closed, lets `rescue` keep the others, and holds that nobody is closed
 /// any more.
 fn rescued_by(daemon: &Daemon, sessions: Vec<Session>, rescue: impl FnOnce()) {
@@ -100,15 +107,40 @@ fn by_default_they_live_on() {
             .backend("only", meeting.address()),
     ));
     daemon.wait_until_up(0, "only");
-    let mut sessions = open(&daemon, "web", &meeting, 5);
+    let sessions = open(&daemon, "web", &meeting, 5);
     let mark = daemon.log().mark();
     meeting.refuse();
     daemon.wait_until_down(mark, "only");
-    assert_eq!(
-        steadily(QUIET, "nobody is closed", || closed(&daemon).len()),
-        0
-    );
-    sessions.iter_mut().for_each(still_works);
+    live_on(&daemon, sessions);
+}
+
+#[test]
+fn they_live_on_where_all_are_used_while_all_are_down() {
+    let mut meeting = Meeting::new();
+    let service = closing(500).key("when_all_down", "use-all");
+    let daemon = Daemon::start(&Config::of(service.backend("only", meeting.address())));
+    daemon.wait_until_up(0, "only");
+    let sessions = open(&daemon, "web", &meeting, 5);
+    let mark = daemon.log().mark();
+    meeting.refuse();
+    daemon.wait_until_down(mark, "only");
+    live_on(&daemon, sessions);
+}
+
+#[test]
+fn they_live_on_at_a_backend_that_is_disabled_before_it_goes_down() {
+    let mut meeting = Meeting::new();
+    let other = Backend::named("other");
+    let service = closing(500).backend("leaves", meeting.address());
+    let daemon = Daemon::start(&Config::of(service.clone()));
+    daemon.wait_until_up(0, "leaves");
+    let sessions = open(&daemon, "web", &meeting, 5);
+    let disabled = service.also_placed("enabled", false);
+    daemon.reload(&Config::of(disabled.backend("other", other.address())));
+    let mark = daemon.log().mark();
+    meeting.refuse();
+    daemon.wait_until_down(mark, "leaves");
+    live_on(&daemon, sessions);
 }
 
 #[test]
@@ -166,6 +198,21 @@ fn a_backend_that_leaves_the_file_keeps_the_sessions_that_are_left() {
     meeting.refuse();
     rescued_by(&daemon, sessions, || {
         daemon.reload(&Config::of(service.backend("other", other.address())));
+    });
+}
+
+#[test]
+fn a_backend_that_is_disabled_keeps_the_sessions_that_are_left() {
+    let mut meeting = Meeting::new();
+    let other = Backend::named("other");
+    let service = closing(1).backend("leaves", meeting.address());
+    let daemon = Daemon::start(&Config::of(service.clone()));
+    daemon.wait_until_up(0, "leaves");
+    let sessions = open(&daemon, "web", &meeting, MANY);
+    meeting.refuse();
+    rescued_by(&daemon, sessions, || {
+        let disabled = service.also_placed("enabled", false);
+        daemon.reload(&Config::of(disabled.backend("other", other.address())));
     });
 }
 

@@ -269,7 +269,7 @@ impl Service {
     }
 
     /// Sets a further key of the last backend.
-    pub fn also_placed(mut self, key: &str, value: &str) -> Self {
+    pub fn also_placed(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
         set(self.backends.last_mut().expect("a backend"), key, value);
         self
     }
