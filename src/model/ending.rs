@@ -24,6 +24,13 @@ impl Ending {
     pub fn is_clean(&self) -> bool {
         self.cause == Cause::Finished
     }
+
+    /// Whether a client that wanted a backend was given none, though it had not left and Ballast did
+    /// not stop.
+    pub fn is_unserved(&self) -> bool {
+        let wanted = matches!(self.phase, Phase::Accept | Phase::Queue | Phase::Connect);
+        wanted && self.who != Who::Client && self.cause != Cause::Stopped
+    }
 }
 
 /// Whose act ended a session.
@@ -162,5 +169,34 @@ impl fmt::Display for Cause {
             Cause::Panicked => "internal error",
             Cause::Os(number) => return write!(f, "{}", io::Error::from_raw_os_error(*number)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_unserved_unless_it_had_a_backend_or_left_or_ballast_stopped() {
+        let unserved = [
+            (Who::Backend, Phase::Connect, Cause::Refused),
+            (Who::Backend, Phase::Connect, Cause::TimedOut),
+            (Who::Ballast, Phase::Connect, Cause::Exhausted),
+            (Who::Ballast, Phase::Queue, Cause::QueueFull),
+            (Who::Ballast, Phase::Queue, Cause::QueueTimeout),
+            (Who::Ballast, Phase::Queue, Cause::NoBackend),
+            (Who::Ballast, Phase::Accept, Cause::NoBackend),
+        ];
+        let otherwise = [
+            (Who::Ballast, Phase::Queue, Cause::Stopped),
+            (Who::Ballast, Phase::Connect, Cause::Stopped),
+            (Who::Client, Phase::Queue, Cause::Reset),
+            (Who::Client, Phase::Connect, Cause::Reset),
+            (Who::Backend, Phase::Relay, Cause::Reset),
+            (Who::Ballast, Phase::Drain, Cause::Stopped),
+        ];
+        let is_unserved = |&(who, phase, cause): &_| Ending::new(who, phase, cause).is_unserved();
+        assert!(unserved.iter().all(is_unserved));
+        assert!(!otherwise.iter().any(is_unserved));
     }
 }

@@ -134,9 +134,8 @@ impl Record {
     pub fn close(mut self, ending: Ending, witness: &Witness) {
         self.ending = Some(ending);
         self.judge(ending, witness);
-        // Nobody else took the session, whether it ended there or waiting for another place.
-        let unserved = [(Phase::Connect, Who::Backend), (Phase::Queue, Who::Ballast)];
-        if unserved.contains(&(ending.phase, ending.who)) {
+        // Who had failed the session is to blame that nobody took it, wherever it ended.
+        if ending.is_unserved() {
             self.blame.hurt(self.worker as usize);
         }
     }
