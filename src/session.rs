@@ -168,10 +168,14 @@ async fn establish(
     Err(ending)
 }
 
-/// 80 to 100 % of `lifetime`, as `chance` in 0 to 1 has it: sessions that began together end apart.
+/// [`SHORTEST`] to all of `lifetime`, as `chance` in 0 to 1 has it: sessions that began together end
+/// apart.
 fn shortened(lifetime: Duration, chance: f64) -> Duration {
-    lifetime.mul_f64(0.8 + 0.2 * chance)
+    lifetime.mul_f64(SHORTEST + (1.0 - SHORTEST) * chance)
 }
+
+/// The least part of its lifetime that a session is given.
+const SHORTEST: f64 = 0.8;
 
 #[cfg(test)]
 mod tests {
