@@ -21,6 +21,9 @@ const TICK_MILLIS: u64 = 20;
 const TICK: Duration = Duration::from_millis(TICK_MILLIS);
 /// Deadlines beyond this many ticks (about 20 s) are looked at on the way.
 const SLOTS: usize = 1024;
+/// How many sessions are looked at for a mark before bytes have their turn again: well under a
+/// millisecond.
+const MOST_LOOKED_AT: usize = 16_384;
 /// The end of a list; no worker has as many sessions.
 const NONE: u32 = u32::MAX;
 
@@ -52,6 +55,8 @@ struct Wheel {
     sleeps_until: u64,
     /// Every session was told to end; those that come now are told at once.
     ended: Option<Cause>,
+    /// Where the search for marks goes on.
+    searched: usize,
 }
 
 #[derive(Debug)]
@@ -80,6 +85,7 @@ impl Registry {
             driver: None,
             sleeps_until: u64::MAX,
             ended: None,
+            searched: 0,
         })))
     }
 
@@ -123,18 +129,22 @@ impl Registry {
     }
 
     /// Tells sessions that are marked with one of `marks`, which are sorted, to end, while `allowed`
-    /// says so; it is asked once for each.
+    /// says so; it is asked once for each. Where there are many sessions it looks at a part of them, and
+    /// the next call goes on behind those.
     pub fn end_marked(&self, marks: &[u32], cause: Cause, mut allowed: impl FnMut() -> bool) {
-        let mut wheel = self.0.borrow_mut();
-        for (_, entry) in &mut wheel.entries {
-            let is_ending = matches!(entry.event, Some(Event::End(_)));
-            if entry.mark == 0 || is_ending || marks.binary_search(&entry.mark).is_err() {
-                continue;
+        let wheel = &mut *self.0.borrow_mut();
+        let places = wheel.entries.capacity();
+        for _ in 0..places.min(MOST_LOOKED_AT) {
+            let at = wheel.searched;
+            if let Some(entry) = wheel.entries.get_mut(at)
+                && entry.has_one_of(marks)
+            {
+                if !allowed() {
+                    return;
+                }
+                entry.notify(Event::End(cause));
             }
-            if !allowed() {
-                return;
-            }
-            entry.notify(Event::End(cause));
+            wheel.searched = if at + 1 < places { at + 1 } else { 0 };
         }
     }
 
@@ -248,6 +258,12 @@ impl Drop for Ticket {
 }
 
 impl Entry {
+    /// Whether it has one of `marks`, and was not told to end yet.
+    fn has_one_of(&self, marks: &[u32]) -> bool {
+        let is_ending = matches!(self.event, Some(Event::End(_)));
+        self.mark != 0 && !is_ending && marks.binary_search(&self.mark).is_ok()
+    }
+
     fn notify(&mut self, event: Event) {
         if !matches!(self.event, Some(Event::End(_))) {
             self.event = Some(event);
@@ -519,6 +535,28 @@ mod tests {
             assert_eq!(ended().filter(|&ended| ended).count(), expected);
         }
         assert!(ended().step_by(2).all(|ended| !ended), "of another backend");
+    }
+
+    #[test]
+    fn the_marked_are_searched_for_in_parts_and_all_are_found() {
+        let registry = Registry::new();
+        let tickets: Vec<_> = (0..3 * MOST_LOOKED_AT).map(|_| registry.enter()).collect();
+        let marked = [0, MOST_LOOKED_AT, tickets.len() - 1].map(|at| &tickets[at]);
+        marked.iter().for_each(|ticket| ticket.mark(7));
+        let found = || {
+            registry.end_marked(&[7], Cause::BackendDown, || true);
+            let ended = marked.iter().filter(|it| it.poll(&mut cx()).is_ready());
+            ended.count()
+        };
+        assert_eq!([found(), found(), found()], [1, 2, 3]);
+        // One that comes where it has been is found in the next round.
+        tickets[1].mark(7);
+        let places = registry.0.borrow().entries.capacity();
+        let parts = places.div_ceil(MOST_LOOKED_AT) + 1;
+        for _ in 0..parts {
+            found();
+        }
+        assert!(tickets[1].poll(&mut cx()).is_ready());
     }
 
     #[test]
