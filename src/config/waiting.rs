@@ -69,7 +69,7 @@ pub(super) fn max_lifetime(service: &Table<'_>, problems: &mut Problems) -> Opti
 const ON_DOWN: &[(&str, bool)] = &[("keep", false), ("close", true)];
 
 /// The longest queue: beyond it no client waits for anything but its timeout.
-const MOST_WAITING: u32 = 1_000_000;
+const MOST_WAITING: u32 = 65_535;
 const CLOSE_RATES: RangeInclusive<u32> = 1..=1_000_000;
 const DEFAULT_CLOSE_RATE: u32 = 500;
 const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
@@ -106,6 +106,19 @@ mod tests {
         assert_eq!(service.on_down, OnDown::Close { rate: 7 });
         assert_eq!(service.max_lifetime, Some(Duration::from_secs(3600)));
         assert_eq!(service.backends[0].max_connections.unwrap().get(), 9);
+    }
+
+    #[test]
+    fn a_queue_has_a_length_at_which_it_is_too_long() {
+        let service = |size: u32| {
+            format!(
+                "[[service]]\nname = \"a\"\nlisten = \"1.1.1.1:1\"\n[service.queue]\nsize = {size}\n\
+                 [[service.backend]]\naddress = \"2.2.2.2:2\"\nmax_connections = 1\n"
+            )
+        };
+        assert!(compile(&service(65_535), "f").is_ok());
+        let wrong = compile(&service(65_536), "f").unwrap_err().to_string();
+        assert!(wrong.contains("0 to 65535"), "{wrong}");
     }
 
     #[test]

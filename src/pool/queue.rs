@@ -2,8 +2,8 @@
 //!
 //! A session that finds no room joins the line with its place in the order of arrivals (the
 //! service's cursor, drawn once a session), so a session whose connect failed comes back where it
-//! was. Whoever makes room serves the line, on its own thread: it goes through the line from the
-//! oldest on, has the strategy pick over the snapshot in force, counts the session towards the backend
+//! was. Whoever makes room serves the line, on its own thread: for the oldest that may find a place it
+//! has the strategy pick over the snapshot in force, counts the session towards the backend
 //! and sends the [`Lease`] to it. A waiter is thus woken with its place in hand, and has nothing to
 //! race for. Room is made
 //!
@@ -23,23 +23,28 @@
 //! belongs to the service's name: the loads of its backends point here, so leases that
 //! are older than a cap, a reload or a service that left the file and came back find it too.
 //!
-//! **No place is lost.** A waiter leaves the line before it gives up its end of the channel; a lease that
-//! was sent and not received is dropped with that end, and so passes on.
+//! **No place is lost.** Where one has left whom a lease is sent to, or leaves before it is received, the
+//! lease is dropped, and so passes on.
+//!
+//! **The lock is short.** Whose turn it is costs one look for each combination of backends that fail just
+//! now, however long the line is (`line.rs`). Places are handed out a few at a time, and who has one is
+//! woken after the lock.
 //!
 //! A service without caps never comes here; one with caps and without waiters pays one load of a
 //! counter that nobody writes.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+mod line;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
+use self::line::{Line, News, Turn, Waiter};
 use super::Lease;
-use super::service::{Seat, Service, Snapshot};
+use super::service::{Service, Snapshot};
 use crate::model::Freed;
 use crate::strategy::{Flow, Skip};
 
@@ -48,40 +53,8 @@ use crate::strategy::{Flow, Skip};
 pub struct Queue {
     /// How many wait; written under the lock.
     waiting: AtomicUsize,
-    state: Mutex<State>,
+    line: Mutex<Line>,
     counts: Counts,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Whose snapshot the line is served from. Who waits holds on to a service, so this one is
-    /// there for as long as it matters.
-    service: Weak<Service>,
-    line: BTreeMap<Turn, Waiter>,
-    /// How many ever joined.
-    joined: u64,
-}
-
-/// A place in the line: the cursor, and a number that tells sessions of two services apart which had
-/// the same name one after the other.
-type Turn = (u64, u64);
-
-/// Why the line is gone through.
-#[derive(Clone, Copy, Debug)]
-enum Scope {
-    /// There may be room.
-    Room,
-    /// Everything may be otherwise.
-    Everybody,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    flow: Flow,
-    /// Who failed it already, by index in `snapshot`.
-    skip: Skip,
-    snapshot: Arc<Snapshot>,
-    served: oneshot::Sender<Outcome>,
 }
 
 /// How waiting ended.
@@ -140,7 +113,7 @@ pub struct QueueSum {
 impl Queue {
     /// Serves the line from the snapshots of `service` from now on.
     pub(super) fn lead_to(&self, service: &Arc<Service>) {
-        self.lock().service = Arc::downgrade(service);
+        self.lock().lead_to(service);
     }
 
     /// Whether anybody waits: newcomers then do, too.
@@ -160,24 +133,20 @@ impl Queue {
     ) -> Result<Waiting, QueueFull> {
         let most = snapshot.queue.size as usize;
         let (served, outcome) = oneshot::channel();
-        let waiter = Waiter {
-            flow,
-            skip,
-            snapshot,
-            served,
-        };
-        let (turn, full) = self.with_line(|state, unclaimed| {
-            let turn = (flow.sequence, state.joined);
-            state.joined += 1;
-            state.line.insert(turn, waiter);
+        let waiter = Waiter { flow, served };
+        let (turn, is_served, excess) = self.with_line(|line, news| {
+            let turn = line.join(waiter, skip, &snapshot);
             // Counted before looking for room: see above.
-            self.count(state);
-            self.serve(state, Scope::Room, unclaimed);
-            self.dismiss(state, turn, unclaimed);
-            let full = state.line.len() > most && state.line.remove(&turn).is_some();
-            (turn, full)
+            self.count(line);
+            let is_served = line.serve(news);
+            let is_excess = line.len() > most;
+            let excess = is_excess.then(|| line.remove(&turn)).flatten();
+            (turn, is_served, excess)
         });
-        if full {
+        if !is_served {
+            self.serve();
+        }
+        if excess.is_some() {
             self.counts.full.fetch_add(1, Ordering::Relaxed);
             return Err(QueueFull);
         }
@@ -190,110 +159,37 @@ impl Queue {
         })
     }
 
-    /// Goes through the whole line: with the snapshot changes who may be served, and whether anybody
-    /// is left for that.
-    pub(super) fn serve_all(&self) {
-        self.with_line(|state, unclaimed| self.serve(state, Scope::Everybody, unclaimed));
-    }
-
     /// Gives the room that there is to those whose turn it is, and turns away whom nobody may serve.
-    fn serve(&self, state: &mut State, scope: Scope, unclaimed: &mut Vec<Outcome>) {
-        let snapshot = state.snapshot();
-        // Those who were looked at and stay: nobody behind them may have what they could use.
-        let mut stayed = Vec::new();
-        let mut room = true;
-        let mut last = None;
-        while let Some((turn, failed_before)) = state.after(last) {
-            last = Some(turn);
-            // Without room for one who may go anywhere, there is none for others like it; one who was
-            // failed may have nobody left.
-            if !room && !failed_before {
-                stayed.push(turn);
-                continue;
-            }
-            loop {
-                match state.look(turn, snapshot.as_ref()) {
-                    Seat::Nobody => {
-                        self.tell(state, turn, None, unclaimed);
-                        break;
-                    }
-                    Seat::Full => {
-                        room &= failed_before;
-                        stayed.push(turn);
-                        break;
-                    }
-                    Seat::Taken(index, lease) => {
-                        // It may have become free since those before were looked at: then it is
-                        // theirs, and this one is looked at again.
-                        let could = |older: &Turn| state.could_use(older, index);
-                        let Some(heir) = stayed.iter().position(could) else {
-                            self.tell(state, turn, Some((index, lease)), unclaimed);
-                            break;
-                        };
-                        let heir = stayed.remove(heir);
-                        self.tell(state, heir, Some((index, lease)), unclaimed);
-                    }
-                }
-            }
-            if !room && matches!(scope, Scope::Room) {
-                return;
-            }
-        }
+    pub(super) fn serve(&self) {
+        while !self.with_line(Line::serve) {}
     }
 
-    /// Turns the waiter away if nobody is left who may serve it. One that comes behind others who find
-    /// no room is not looked at otherwise.
-    fn dismiss(&self, state: &mut State, turn: Turn, unclaimed: &mut Vec<Outcome>) {
-        let snapshot = state.snapshot();
-        if let Some(waiter) = state.line.get_mut(&turn) {
-            let is_hopeless = snapshot.is_none_or(|snapshot| {
-                waiter.move_to(&snapshot);
-                !snapshot.is_anyone_left(&waiter.skip)
-            });
-            if is_hopeless {
-                self.tell(state, turn, None, unclaimed);
-            }
-        }
-    }
-
-    /// Takes a waiter out of the line and tells it of its place, or that there will be none.
-    fn tell(
-        &self,
-        state: &mut State,
-        turn: Turn,
-        place: Option<(usize, Lease)>,
-        unclaimed: &mut Vec<Outcome>,
-    ) {
-        let Some(waiter) = state.line.remove(&turn) else {
-            return;
-        };
-        let (count, outcome) = match place {
-            Some((index, lease)) => {
-                let placed = Placed {
-                    lease,
-                    index,
-                    snapshot: waiter.snapshot,
-                    skip: waiter.skip,
-                };
-                (&self.counts.placed, Outcome::Placed(placed))
-            }
-            None => (&self.counts.unserved, Outcome::Nobody),
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        // It leaves the line before it lets go of the channel, so this does not fail.
-        unclaimed.extend(waiter.served.send(outcome).err());
-    }
-
-    /// Changes the line, and counts it afterwards.
-    fn with_line<T>(&self, change: impl FnOnce(&mut State, &mut Vec<Outcome>) -> T) -> T {
-        let mut unclaimed = Vec::new();
-        let mut state = self.lock();
-        let changed = change(&mut state, &mut unclaimed);
-        self.count(&state);
-        drop(state);
-        // Dropping a place may come here again, so not under the lock.
-        drop(unclaimed);
+    /// Changes the line, counts it, and then tells those who have left it.
+    fn with_line<T>(&self, change: impl FnOnce(&mut Line, &mut News) -> T) -> T {
+        let mut news = News::default();
+        let mut line = self.lock();
+        let changed = change(&mut line, &mut news);
+        self.count(&line);
+        drop(line);
+        self.tell(news);
         changed
+    }
+
+    /// Not under the lock: it wakes other threads, and a place that nobody takes comes here again.
+    fn tell(&self, news: News) {
+        let add = |count: &AtomicU64, by: usize| count.fetch_add(by as u64, Ordering::Relaxed);
+        if !news.placed.is_empty() {
+            add(&self.counts.placed, news.placed.len());
+        }
+        for (waiter, placed) in news.placed {
+            drop(waiter.served.send(Outcome::Placed(placed)));
+        }
+        for group in news.hopeless {
+            add(&self.counts.unserved, group.len());
+            for waiter in group.into_values() {
+                drop(waiter.served.send(Outcome::Nobody));
+            }
+        }
     }
 
     /// What became of those who waited.
@@ -309,61 +205,20 @@ impl Queue {
         }
     }
 
-    fn count(&self, state: &State) {
-        self.waiting.store(state.line.len(), Ordering::SeqCst);
+    fn count(&self, line: &Line) {
+        self.waiting.store(line.len(), Ordering::SeqCst);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Line> {
         // Nothing under the lock panics; if it did, the line would still be one.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// What the line is served from; without it, nobody can be.
-    fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.service.upgrade().map(|it| it.snapshot_in_force())
-    }
-
-    /// What there is for the waiter whose turn this is, by the snapshot in force.
-    fn look(&mut self, turn: Turn, snapshot: Option<&Arc<Snapshot>>) -> Seat {
-        match (self.line.get_mut(&turn), snapshot) {
-            (Some(waiter), Some(snapshot)) => {
-                waiter.move_to(snapshot);
-                snapshot.seat(&waiter.flow, &waiter.skip)
-            }
-            _ => Seat::Nobody,
-        }
-    }
-
-    /// Whether the waiter, which was looked at, has not been failed by the backend of that index.
-    fn could_use(&self, turn: &Turn, index: usize) -> bool {
-        let waiter = self.line.get(turn);
-        waiter.is_some_and(|waiter| !waiter.skip.contains(index))
-    }
-
-    /// Who comes after `last` in the line, and whether a backend has failed it before.
-    fn after(&self, last: Option<Turn>) -> Option<(Turn, bool)> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let (turn, waiter) = self.line.range((from, Bound::Unbounded)).next()?;
-        Some((*turn, !waiter.skip.is_empty()))
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Freed for Queue {
     fn freed(&self) {
         if self.is_waited_in() {
-            self.with_line(|state, unclaimed| self.serve(state, Scope::Room, unclaimed));
-        }
-    }
-}
-
-impl Waiter {
-    /// Looks at another table; who failed it there is told by identity.
-    fn move_to(&mut self, snapshot: &Arc<Snapshot>) {
-        if !Arc::ptr_eq(&self.snapshot, snapshot) {
-            self.skip = snapshot.skip_of(&self.skip, &self.snapshot);
-            self.snapshot = Arc::clone(snapshot);
+            self.serve();
         }
     }
 }
@@ -400,7 +255,7 @@ impl Drop for Waiting {
             return;
         }
         let (queue, turn) = (&self.queue, &self.turn);
-        let waiter = queue.with_line(|state, _| state.line.remove(turn));
+        let waiter = queue.with_line(|line, _| line.remove(turn));
         if waiter.is_some() {
             let counts = &self.queue.counts;
             let count = match self.timed_out {

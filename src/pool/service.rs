@@ -190,7 +190,7 @@ impl Service {
     /// Swaps the snapshot, and has those who wait look at it. Only control calls this.
     pub fn swap(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
-        self.queue.serve_all();
+        self.queue.serve();
     }
 
     /// A place for a session at a backend of `snapshot`, unless others wait for one already.

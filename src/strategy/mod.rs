@@ -133,6 +133,15 @@ impl Skip {
     }
 }
 
+/// In whatever order they were tried.
+impl PartialEq for Skip {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.iter().all(|index| other.contains(index))
+    }
+}
+
+impl Eq for Skip {}
+
 /// One registered strategy.
 pub struct Entry {
     /// The name that `strategy = "…"` takes.

@@ -3,15 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::task::Waker;
+use std::sync::atomic::AtomicBool;
+use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::line::MOST_AT_ONCE;
 use super::*;
 use crate::config::{QueueConfig, RelayMode, SessionLog, Timeouts};
 use crate::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
+use crate::pool::Seat;
 use crate::strategy::{self, Candidate, Parameters};
 
 /// The backends of a file, of which a snapshot may lack some.
@@ -93,6 +96,21 @@ impl Pool {
 fn flow(service: &Service) -> Flow {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     service.flow(ClientAddr::new(address), fastrand::u64(..))
+}
+
+/// Joins the line as one who was failed by `skip`.
+fn join(service: &Service, skip: &Skip) -> Waiting {
+    let snapshot = service.snapshot_in_force();
+    let joined = service.queue().join(flow(service), skip.clone(), snapshot);
+    joined.unwrap()
+}
+
+/// A place while nobody waits, at somebody who is not in `skip`.
+fn take(service: &Service, skip: &Skip) -> Lease {
+    match service.seat(&service.snapshot(), &flow(service), skip) {
+        Seat::Taken(_, lease) => lease,
+        Seat::Full | Seat::Nobody => panic!("there is room"),
+    }
 }
 
 fn number(lease: &Lease) -> usize {
@@ -444,18 +462,9 @@ fn backends_that_come_and_go_under_threads_leave_nobody_forgotten() {
 fn a_place_that_was_sent_to_one_who_left_goes_to_the_next() {
     let pool = Pool::new(1, 1, 10);
     let service = pool.service();
-    let first = match service.seat(&service.snapshot(), &flow(&service), &Skip::none()) {
-        Seat::Taken(_, lease) => lease,
-        Seat::Full | Seat::Nobody => panic!("nobody was there before"),
-    };
-    let join = || {
-        let (skip, snapshot) = (Skip::none(), service.snapshot_in_force());
-        service
-            .queue()
-            .join(flow(&service), skip, snapshot)
-            .unwrap()
-    };
-    let (second, mut third) = (join(), join());
+    let none = Skip::none();
+    let first = take(&service, &none);
+    let (second, mut third) = (join(&service, &none), join(&service, &none));
     // Sent to the second, which never hears of it.
     drop(first);
     drop(second);
@@ -475,15 +484,11 @@ fn sessions_that_came_before_the_cap_make_room_for_those_who_wait_since() {
     let pool = Pool::new(1, 1, 10);
     pool.loads[0].set_cap(None);
     let service = pool.service();
-    let seat = || service.seat(&service.snapshot(), &flow(&service), &Skip::none());
-    let mut before: Vec<_> = (0..3).map(|_| seat()).collect();
+    let none = Skip::none();
+    let mut before: Vec<_> = (0..3).map(|_| take(&service, &none)).collect();
     pool.loads[0].set_cap(Some(2));
     service.swap(pool.snapshot());
-    let (skip, snapshot) = (Skip::none(), service.snapshot_in_force());
-    let mut waiting = service
-        .queue()
-        .join(flow(&service), skip, snapshot)
-        .unwrap();
+    let mut waiting = join(&service, &none);
     let mut cx = Context::from_waker(Waker::noop());
     before.pop();
     assert!(waiting.poll(&mut cx).is_pending(), "two are left");
@@ -495,17 +500,14 @@ fn sessions_that_came_before_the_cap_make_room_for_those_who_wait_since() {
 fn a_line_outlives_its_service_and_is_served_by_the_next_of_that_name() {
     let pool = Pool::new(1, 1, 10);
     let old = pool.service();
-    let held = old.seat(&old.snapshot(), &flow(&old), &Skip::none());
-    let join = |service: &Service| {
-        let (skip, snapshot) = (Skip::none(), service.snapshot_in_force());
-        service.queue().join(flow(service), skip, snapshot).unwrap()
-    };
+    let none = Skip::none();
+    let held = take(&old, &none);
     // Both cursors begin at 0.
-    let mut first = join(&old);
+    let mut first = join(&old, &none);
     let new = pool.service();
     drop(old);
     flow(&new);
-    let mut second = join(&new);
+    let mut second = join(&new, &none);
     drop(held);
     let mut cx = Context::from_waker(Waker::noop());
     let placed = first.poll(&mut cx);
@@ -519,4 +521,116 @@ fn a_line_outlives_its_service_and_is_served_by_the_next_of_that_name() {
         second.poll(&mut cx),
         Poll::Ready(Outcome::Placed(_))
     ));
+}
+
+/// Counts how often it is asked.
+#[derive(Debug)]
+struct Counted {
+    strategy: Box<dyn strategy::Strategy>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl strategy::Strategy for Counted {
+    fn pick(&self, flow: &Flow, backends: &[Arc<Backend>], skip: &Skip) -> Option<usize> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.strategy.pick(flow, backends, skip)
+    }
+}
+
+#[test]
+fn a_long_line_of_those_who_were_failed_costs_a_place_no_more_than_a_short_one() {
+    let pool = Pool::new(2, 1, 1_000);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut snapshot = pool.snapshot();
+    snapshot.strategy = Box::new(Counted {
+        strategy: snapshot.strategy,
+        asked: Arc::clone(&asked),
+    });
+    let service = Service::new("web".into(), snapshot, Arc::clone(&pool.queue));
+    let mut failed = Skip::none();
+    failed.insert(0);
+    let held = take(&service, &failed);
+    let mut line: Vec<_> = (0..500).map(|_| join(&service, &failed)).collect();
+    asked.store(0, Ordering::Relaxed);
+    drop(held);
+    let mut cx = Context::from_waker(Waker::noop());
+    let placed = line[0].poll(&mut cx);
+    assert!(placed.is_ready());
+    assert!(line[1..].iter_mut().all(|it| it.poll(&mut cx).is_pending()));
+    // For the first, and for the second.
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    drop(placed);
+    assert!(line[1].poll(&mut cx).is_ready());
+}
+
+#[test]
+fn room_for_many_is_given_to_all_of_them() {
+    let many = 3 * MOST_AT_ONCE;
+    let pool = Pool::new(1, 1, 1_000);
+    let service = pool.service();
+    let none = Skip::none();
+    let _held = take(&service, &none);
+    let mut line: Vec<_> = (0..=many).map(|_| join(&service, &none)).collect();
+    pool.loads[0].set_cap(Some(1 + many as u32));
+    service.swap(pool.snapshot());
+    let mut cx = Context::from_waker(Waker::noop());
+    let placed: Vec<_> = line.iter_mut().map(|it| it.poll(&mut cx)).collect();
+    assert!(placed[..many].iter().all(Poll::is_ready));
+    assert!(placed[many].is_pending());
+}
+
+#[test]
+fn those_whom_a_backend_has_failed_that_is_gone_stand_where_they_came() {
+    let mut pool = Pool::new(2, 1, 1_000);
+    let service = pool.service();
+    let (none, mut failed) = (Skip::none(), Skip::none());
+    failed.insert(0);
+    let held = take(&service, &failed);
+    let _other = take(&service, &none);
+    let mut line: Vec<_> = [&none, &failed, &failed, &none]
+        .map(|skip| join(&service, skip))
+        .into();
+    pool.present[0] = false;
+    service.swap(pool.snapshot());
+    let mut next = held;
+    let mut cx = Context::from_waker(Waker::noop());
+    while !line.is_empty() {
+        drop(next);
+        let Poll::Ready(Outcome::Placed(placed)) = line.remove(0).poll(&mut cx) else {
+            panic!("it is its turn");
+        };
+        assert!(line.iter_mut().all(|it| it.poll(&mut cx).is_pending()));
+        next = placed.lease;
+    }
+}
+
+/// Notes whether the line was free when it was woken.
+struct Woken {
+    queue: Arc<Queue>,
+    was_free: AtomicBool,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        let is_free = self.queue.line.try_lock().is_ok();
+        self.was_free.store(is_free, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn nobody_is_woken_under_the_lock() {
+    let pool = Pool::new(1, 1, 10);
+    let service = pool.service();
+    let held = take(&service, &Skip::none());
+    let mut waiting = join(&service, &Skip::none());
+    let woken = Arc::new(Woken {
+        queue: Arc::clone(&pool.queue),
+        was_free: AtomicBool::new(false),
+    });
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    assert!(waiting.poll(&mut cx).is_pending());
+    drop(held);
+    assert!(woken.was_free.load(Ordering::SeqCst));
+    assert!(waiting.poll(&mut cx).is_ready());
 }
