@@ -2,6 +2,7 @@
 //! that gets a new address is judged afresh, and two services with the same check share one probe.
 
 use std::collections::HashMap;
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -134,15 +135,25 @@ impl Targets {
     }
 
     /// Lets a target that is not probed yet know what was found out about the same address: a
-    /// changed check does not unlearn it.
+    /// changed check does not unlearn it. What only checks of one kind find out is passed on between
+    /// those.
     pub(super) fn inherit(&mut self, id: &TargetId, from: &TargetId) {
-        let health = match self.0.get(from) {
-            Some(from_target) if from.address == id.address => from_target.health.clone(),
-            _ => return,
+        if id == from || id.address != from.address {
+            return;
+        }
+        let [Some(target), Some(former)] = self.0.get_disjoint_mut([id, from]) else {
+            return;
         };
-        if let Some(target) = self.0.get_mut(id).filter(|it| it.probe.is_none()) {
-            target.down.set(health.state() == State::Down);
-            target.health = health;
+        if target.probe.is_some() {
+            return;
+        }
+        target.down.set(former.health.state() == State::Down);
+        target.health = former.health.clone();
+        target.last_alive = former.last_alive;
+        target.first_miss = former.first_miss;
+        if discriminant(&id.check.kind) == discriminant(&from.check.kind) {
+            target.agent = former.agent;
+            target.warned = former.warned;
         }
     }
 
@@ -253,4 +264,66 @@ pub(super) struct Observed {
     pub(super) other_agent: bool,
     /// Whether it answers slower than it used to.
     pub(super) turn: Option<Turn>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{Check, Duty, Exchange, Kind, Percent, Policy};
+
+    fn target(kind: Kind, interval: Duration) -> TargetId {
+        let address = "192.0.2.1:80".parse().unwrap();
+        let policy = Policy {
+            interval,
+            fast_interval: interval,
+            down_interval: interval,
+            timeout: interval,
+            rise: 2,
+            fall: 2,
+        };
+        let check = Check {
+            kind,
+            ..Check::default()
+        };
+        TargetId {
+            address,
+            probed_at: address,
+            check: Arc::new(check),
+            policy,
+        }
+    }
+
+    #[test]
+    fn another_interval_forgets_nothing_and_another_kind_what_only_the_former_knew() {
+        let agent = || Kind::Agent(Exchange::default());
+        let former = target(agent(), Duration::from_secs(1));
+        let slower = target(agent(), Duration::from_secs(2));
+        let other = target(Kind::default(), Duration::from_secs(1));
+        let mut targets = Targets::default();
+        for id in [&former, &slower, &other] {
+            targets.add(id);
+        }
+        let now = Instant::now();
+        let drains = Agent {
+            duty: Duty::Drain,
+            weight: Percent::new(25),
+        };
+        let known = targets.0.get_mut(&former).unwrap();
+        known.health = Health::presumed(State::Down, now);
+        known.agent = Some(drains);
+        known.warned = Some(now);
+        known.last_alive = Some(now);
+        known.first_miss = Some((now, now));
+
+        for (heir, asks) in [(&slower, Some(drains)), (&other, None)] {
+            targets.inherit(heir, &former);
+            let heir = targets.get(heir).unwrap();
+            assert_eq!(heir.state(), State::Down);
+            assert!(heir.down().is_set());
+            assert_eq!(heir.last_alive(), Some(now));
+            assert_eq!(heir.first_miss(), Some((now, now)));
+            assert_eq!(heir.agent(), asks);
+            assert_eq!(heir.warned, asks.map(|_| now));
+        }
+    }
 }

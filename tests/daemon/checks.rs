@@ -2,7 +2,7 @@
 //! many probes that counts, and what it leaves behind.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
@@ -446,13 +446,16 @@ fn a_program_that_is_given_too_much_is_not_run_and_others_are() {
     daemon.wait_until_up(mark, "other");
 }
 
-/// An agent that says what it was told last.
+/// An agent that says what it was told last; after nothing, it keeps who asks waiting.
 fn agent(line: &Arc<Mutex<String>>) -> Backend {
     let line = Arc::clone(line);
     Backend::serve(move |mut stream| {
         let line = line.lock().unwrap().clone();
         // A probe may have left already.
         stream.write_all(line.as_bytes()).ok();
+        if line.is_empty() {
+            stream.read_exact(&mut [0]).ok();
+        }
     })
 }
 
@@ -493,6 +496,28 @@ fn an_agent_drains_its_server() {
     });
     "ready\n".clone_into(&mut lines[0].lock().unwrap());
     eventually("both take turns again", || (share() == 15).then_some(()));
+}
+
+#[test]
+fn a_reload_that_changes_the_check_forgets_no_wish_of_an_agent() {
+    let (hot, cool) = (Backend::named("only"), Backend::named("cool"));
+    let lines = ["drain\n", "up\n"].map(|line| Arc::new(Mutex::new(line.to_owned())));
+    let agents = lines.each_ref().map(agent);
+    let service = checked("agent", hot.address())
+        .backend("cool", cool.address())
+        .check_address("only", agents[0].address())
+        .check_address("cool", agents[1].address());
+    let daemon = start(service.clone());
+    daemon.wait_until_up(0, "only");
+    let address = daemon.address("checked");
+    let asked = || (0..10).map(|_| ask_name(address).unwrap());
+    eventually("it drains", || {
+        asked().all(|name| name == "cool").then_some(())
+    });
+    lines[0].lock().unwrap().clear();
+    let service = service.health("timeout", "900ms");
+    daemon.reload(&Config::of(service).log("level", "debug"));
+    assert!(asked().all(|name| name == "cool"));
 }
 
 #[test]
