@@ -499,6 +499,42 @@ fn an_agent_drains_its_server() {
 }
 
 #[test]
+fn an_agent_that_changes_its_wish_with_its_state_is_counted_once() {
+    let (hot, cool) = (Backend::named("only"), Backend::named("cool"));
+    let lines = ["75%\n", "up\n"].map(|line| Arc::new(Mutex::new(line.to_owned())));
+    let agents = lines.each_ref().map(agent);
+    // Each line is a verdict, so that one probe brings both.
+    let service = checked("agent", hot.address())
+        .health("rise", 1)
+        .health("fall", 1)
+        .health("timeout", "5s")
+        .backend("cool", cool.address())
+        .check_address("only", agents[0].address())
+        .check_address("cool", agents[1].address());
+    let daemon = start(service);
+    daemon.wait_until_up(0, "only");
+    daemon.wait_until_up(0, "cool");
+    let say = |words: &str| {
+        let mark = daemon.log().mark();
+        words.clone_into(&mut lines[0].lock().unwrap());
+        mark
+    };
+    let eligible_when_down = |mark| daemon.wait_until_down(mark, "only").text("eligible");
+    let eligible_when_up = |mark| daemon.wait_until_up(mark, "only").text("eligible");
+    assert_eq!(eligible_when_down(say("down\n")), "1/2");
+    assert_eq!(eligible_when_up(say("up 50%\n")), "2/2");
+    say("drain\n");
+    eventually("it is out", || {
+        let mark = daemon.log().mark();
+        daemon.signal(Signal::USR1);
+        let line = daemon.wait_for(mark, words::BACKEND, "backend", "only");
+        line.has("seat", "out").then_some(())
+    });
+    assert_eq!(eligible_when_down(say("down\n")), "1/2");
+    assert_eq!(eligible_when_up(say("75%\n")), "2/2");
+}
+
+#[test]
 fn a_reload_that_changes_the_check_forgets_no_wish_of_an_agent() {
     let (hot, cool) = (Backend::named("only"), Backend::named("cool"));
     let lines = ["drain\n", "up\n"].map(|line| Arc::new(Mutex::new(line.to_owned())));
