@@ -160,6 +160,7 @@ impl Running {
         let leaving = gone.map(|load| load.in_flight()).sum();
         members.record(&self.targets, &mut self.memory);
         serving.eligible = members.count_all(&self.targets);
+        members.inherit(&serving.members);
         members.cap();
         serving.members = members;
         serving.revision += 1;

@@ -263,7 +263,7 @@ impl Running {
             .map(|built| (built.service, built.snapshot))
             .collect();
         let mut services = HashMap::with_capacity(members.len());
-        for (name, members) in members {
+        for (name, mut members) in members {
             let Some(snapshot) = snapshots.remove(&name) else {
                 continue;
             };
@@ -271,6 +271,7 @@ impl Running {
             members.cap();
             let (service, lost) = match self.services.0.remove(&name) {
                 Some(serving) => {
+                    members.inherit(&serving.members);
                     serving.service.swap(snapshot);
                     (serving.service, serving.lost)
                 }

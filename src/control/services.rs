@@ -109,7 +109,7 @@ struct Member {
     max_connections: Option<NonZeroU32>,
     load: Arc<Load>,
     mark: u32,
-    /// What an operator has said of it since the start.
+    /// What an operator has said of it, as memory has it.
     admin: AdminView,
     /// Whether it counted as eligible last.
     counted: bool,
@@ -197,6 +197,18 @@ impl Members {
             all: config.backends.iter().map(member).collect(),
             config,
             session_log,
+        }
+    }
+
+    /// Has those that were among the `former` go on with what was noted of them there: one of them may
+    /// be failing right now. At another address it is another server.
+    pub(super) fn inherit(&mut self, former: &Self) {
+        let former: HashMap<_, _> = former.all.iter().map(|it| (&it.id, it)).collect();
+        for member in &mut self.all {
+            let known = former.get(&member.id);
+            if let Some(known) = known.filter(|known| known.mark == member.mark) {
+                member.noted = known.noted;
+            }
         }
     }
 

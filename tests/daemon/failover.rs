@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::{
     Backend, BlackHole, Config, Daemon, Line, ProcessBackend, Service, Signal, Storm, ask_name,
-    installed, run, words,
+    eventually, installed, run, words,
 };
 
 /// The log's times and a client's may differ by this.
@@ -153,6 +153,35 @@ fn a_failover_with_nobody_there_costs_nobody_anything_and_is_remembered() {
     daemon.signal(Signal::USR1);
     let past = daemon.wait_for(mark, words::PAST_FAILOVER, "backend", "failing");
     assert_eq!(past.text("total_ms"), line.text("total_ms"));
+}
+
+#[test]
+fn a_reload_before_a_failure_is_detected_forgets_no_session() {
+    let mut failing = Backend::named("failing");
+    let other = Backend::named("other");
+    let service = Service::new("web")
+        .blind_health()
+        .backend("failing", failing.address())
+        .backend("other", other.address());
+    let config = |service| Config::of(service).log("level", "debug");
+    let daemon = Daemon::start(&config(service.clone()));
+    daemon.wait_until_up(0, "failing");
+    failing.refuse();
+    daemon.wait_for(0, words::MISSED, "backend", "failing");
+    let moved = || {
+        let mark = daemon.log().mark();
+        daemon.signal(Signal::USR1);
+        let line = daemon.wait_for(mark, words::BACKEND, "backend", "failing");
+        line.number("moved")
+    };
+    eventually("a session is moved", || {
+        ask_name(daemon.address("web")).unwrap();
+        (moved() > 0).then_some(())
+    });
+    daemon.reload(&config(service.health("fall", 1)));
+    let line = daemon.wait_for(0, words::FAILOVER, "backend", "failing");
+    assert!(line.number("sessions_moved") > 0, "{}", line.raw());
+    assert_eq!(line.number("sessions_moved"), moved());
 }
 
 #[test]
