@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use self::file::Entry;
-use self::writer::Writer;
+use self::writer::{Refusal, Writer};
 use crate::health::{AdminView, Availability, State, Totals};
 use crate::model::BackendId;
 
@@ -30,6 +30,8 @@ pub(super) struct Memory {
     /// What a daemon before this one knew, of backends that have not been seen since.
     priors: HashMap<BackendId, (SocketAddr, State)>,
     writer: Option<Writer>,
+    /// The last good configuration, while the writer has no room for it.
+    unkept: Option<Arc<str>>,
     /// When it is written next.
     due: Option<Instant>,
     saved: Option<Instant>,
@@ -143,11 +145,29 @@ impl Memory {
     }
 
     /// Keeps the text of a configuration that has taken effect.
-    pub(super) fn keep(&self, text: &Arc<str>) {
-        if let Some(writer) = &self.writer
-            && !writer.keep(Arc::clone(text))
-        {
-            tracing::warn!("last good configuration not saved: the disk does not keep up");
+    pub(super) fn keep(&mut self, text: &Arc<str>) {
+        let Some(writer) = &self.writer else {
+            return;
+        };
+        let kept = writer.keep(Arc::clone(text));
+        self.unkept = kept.is_err().then(|| Arc::clone(text));
+        self.handed_over(kept);
+    }
+
+    /// A job was handed to the writer, or has to be later, or never.
+    fn handed_over(&mut self, taken: Result<(), Refusal>) {
+        match taken {
+            Ok(()) => {}
+            // What is to be written then is looked at then.
+            Err(Refusal::Busy) => self.touch(),
+            Err(Refusal::Gone) => {
+                if let Some(writer) = self.writer.take() {
+                    let file = writer.state().display();
+                    tracing::warn!(%file, error = "its writer has ended", "state not saved");
+                }
+                self.unkept = None;
+                self.due = None;
+            }
         }
     }
 
@@ -190,10 +210,12 @@ impl Memory {
             .collect();
         self.saved = Some(now);
         self.forget_former(&entries);
-        let writer = self.writer.as_ref();
-        if !writer.is_some_and(|writer| writer.save(entries, Some(done))) {
-            // The disk does not keep up: what is to be written then is looked at then.
-            self.touch();
+        if let Some(text) = self.unkept.take() {
+            self.keep(&text);
+        }
+        if let Some(writer) = &self.writer {
+            let taken = writer.save(entries, Some(done));
+            self.handed_over(taken);
         }
         told
     }
@@ -245,6 +267,7 @@ const LARGEST: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
+    use super::writer::Job;
     use super::*;
     use crate::health::{Duty, Percent};
 
@@ -323,5 +346,41 @@ mod tests {
         assert_eq!(later.up, Duration::from_secs(3));
         memory.retain(|_| false, |_| false);
         assert_eq!(memory.totals(&backend, now), Totals::default());
+    }
+
+    #[test]
+    fn a_writer_that_has_ended_is_not_asked_again() {
+        let backend = BackendId::new("web", "a");
+        let (writer, inbox) = Writer::idle(1);
+        let mut memory = Memory {
+            writer: Some(writer),
+            ..Memory::default()
+        };
+        drop(inbox);
+        memory.enter(&backend, true, Instant::now());
+        assert!(memory.due().is_some());
+        assert!(memory.save(std::iter::empty()).blocking_recv().is_err());
+        memory.enter(&backend, false, Instant::now());
+        memory.keep(&"new".into());
+        assert_eq!(memory.due(), None);
+    }
+
+    #[test]
+    fn a_configuration_that_finds_no_room_is_handed_over_with_the_next_state() {
+        let (writer, inbox) = Writer::idle(2);
+        let mut memory = Memory {
+            writer: Some(writer),
+            ..Memory::default()
+        };
+        memory.keep(&"first".into());
+        memory.keep(&"second".into());
+        memory.keep(&"third".into());
+        memory.keep(&"fourth".into());
+        assert!(memory.due().is_some(), "it is tried again");
+        assert_eq!(inbox.try_iter().count(), 2);
+        drop(memory.save(std::iter::empty()));
+        let jobs: Vec<_> = inbox.try_iter().collect();
+        assert!(matches!(&jobs[..], [Job::Keep(text), Job::Save(..)] if **text == *"fourth"));
+        assert_eq!(memory.due(), None);
     }
 }

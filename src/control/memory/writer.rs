@@ -15,13 +15,25 @@ use super::file::{self, Entry};
 
 /// Whoever has something to write.
 #[derive(Debug)]
-pub(super) struct Writer(SyncSender<Job>);
+pub(super) struct Writer {
+    jobs: SyncSender<Job>,
+    state: Arc<Path>,
+}
 
 /// Tells that a state is on disk; dropped without a word when it could not be written.
 pub(super) type Done = oneshot::Sender<()>;
 
+/// Why a job was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The disk does not keep up: later there may be room.
+    Busy,
+    /// The thread has ended.
+    Gone,
+}
+
 #[derive(Debug)]
-enum Job {
+pub(super) enum Job {
     /// What is remembered now.
     Save(Vec<Entry>, Option<Done>),
     /// A configuration that has taken effect.
@@ -33,27 +45,45 @@ impl Writer {
     /// is dropped.
     pub(super) fn start(state: PathBuf, last_good: PathBuf) -> io::Result<Self> {
         let (jobs, inbox) = sync_channel(MOST_JOBS);
+        let state: Arc<Path> = state.into();
+        let writer = Self {
+            jobs,
+            state: Arc::clone(&state),
+        };
         thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || run(&inbox, &state, &last_good))?;
-        Ok(Self(jobs))
+        Ok(writer)
     }
 
-    /// Has `entries` written, and `done` told. Whether there was room for it; never waits.
-    pub(super) fn save(&self, entries: Vec<Entry>, done: Option<Done>) -> bool {
+    /// Where the state goes.
+    pub(super) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Has `entries` written, and `done` told. Never waits.
+    pub(super) fn save(&self, entries: Vec<Entry>, done: Option<Done>) -> Result<(), Refusal> {
         self.send(Job::Save(entries, done))
     }
 
-    /// Has a configuration written.
-    pub(super) fn keep(&self, text: Arc<str>) -> bool {
+    /// Has a configuration written. Never waits.
+    pub(super) fn keep(&self, text: Arc<str>) -> Result<(), Refusal> {
         self.send(Job::Keep(text))
     }
 
-    fn send(&self, job: Job) -> bool {
-        match self.0.try_send(job) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        }
+    fn send(&self, job: Job) -> Result<(), Refusal> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => Refusal::Busy,
+            TrySendError::Disconnected(_) => Refusal::Gone,
+        })
+    }
+
+    /// One that writes nothing: up to `most` jobs wait at the other end.
+    #[cfg(test)]
+    pub(super) fn idle(most: usize) -> (Self, Receiver<Job>) {
+        let (jobs, inbox) = sync_channel(most);
+        let state = Path::new("nowhere").into();
+        (Self { jobs, state }, inbox)
     }
 }
 
@@ -151,7 +181,7 @@ mod tests {
         let path = directory.path().join("state.json");
         let writer = Writer::start(path.clone(), directory.path().join("good")).unwrap();
         let (done, told) = oneshot::channel();
-        assert!(writer.save(Vec::new(), Some(done)));
+        writer.save(Vec::new(), Some(done)).unwrap();
         told.blocking_recv().unwrap();
         assert!(fs::read_to_string(&path).unwrap().contains("\"version\":1"));
     }
@@ -162,7 +192,7 @@ mod tests {
         let nowhere = directory.path().join("none/state.json");
         let writer = Writer::start(nowhere.clone(), nowhere.with_extension("toml")).unwrap();
         let (done, told) = oneshot::channel();
-        assert!(writer.save(Vec::new(), Some(done)));
+        writer.save(Vec::new(), Some(done)).unwrap();
         assert!(told.blocking_recv().is_err());
     }
 }
