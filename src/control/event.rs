@@ -57,7 +57,7 @@ pub enum Event {
         out: Option<Duration>,
         /// Backends that may serve now.
         eligible: usize,
-        /// Backends in the file.
+        /// All backends of the service.
         configured: usize,
     },
     /// A backend that was serving was taken out, and what that has cost is known.
@@ -100,7 +100,7 @@ pub struct Standing {
     pub service: Arc<str>,
     /// Backends that may serve now.
     pub eligible: usize,
-    /// Backends in the file.
+    /// All backends of the service.
     pub configured: usize,
 }
 

@@ -152,8 +152,11 @@ mod tests {
         let notify = Notify::new(Some(path.as_os_str()), Some(Duration::from_secs(10)));
         notify.ready();
         assert_eq!(heard(&manager), "READY=1\n");
-        notify.status("3 services,\n11/12 backends up");
-        assert_eq!(heard(&manager), "STATUS=3 services, 11/12 backends up\n");
+        notify.status("3 services,\n11/12 backends eligible");
+        assert_eq!(
+            heard(&manager),
+            "STATUS=3 services, 11/12 backends eligible\n"
+        );
         notify.pet();
         assert_eq!(heard(&manager), "WATCHDOG=1\n");
         notify.reloading();

@@ -650,7 +650,7 @@ impl Supervisor {
         let plural = |count| if count == 1 { "" } else { "s" };
         let sessions = self.workers.sessions();
         let mut status = format!(
-            "{services} service{}, {eligible}/{configured} backends up, {sessions} session{}",
+            "{services} service{}, {eligible}/{configured} backends eligible, {sessions} session{}",
             plural(services),
             plural(sessions)
         );

@@ -38,7 +38,7 @@ pub struct Failover {
     pub sessions_moved: u64,
     /// Backends that may serve without it.
     pub eligible: usize,
-    /// Backends in the file.
+    /// All backends of the service.
     pub configured: usize,
 }
 

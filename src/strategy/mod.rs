@@ -67,7 +67,7 @@ impl Candidate {
 /// What a service may say about its strategy beyond its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// Backends in the file, eligible or not: the size that a table is laid out for.
+    /// All backends of the service, eligible or not: the size that a table is laid out for.
     pub configured: usize,
     /// Leading bits of an IPv6 source that `source-hash` looks at, 1 to 128.
     pub ipv6_prefix: u8,

@@ -64,7 +64,7 @@ fn a_mail_is_sent_by_the_shipped_program() {
     for expected in [
         "To: ops@example.org",
         "Subject: [critical] ",
-        "web has no backend left; web/a is down: refused (0 of 1 up)",
+        "web has no backend left; web/a is down: refused (0 of 1 eligible)",
         "X-Ballast-Alert: ops",
         &format!(
             "backend-down  firing  web  a  {}  refused",

@@ -71,10 +71,13 @@ fn a_backend_that_goes_down_and_returns_is_told_with_its_story() {
     let event = &json["events"][0];
     assert_eq!(event["address"], a.address().to_string());
     assert_eq!(event["why"], words::REFUSED);
-    assert_eq!((&event["up"], &event["of"]), (&1.into(), &2.into()));
+    assert_eq!(
+        (&event["eligible"], &event["configured"]),
+        (&1.into(), &2.into())
+    );
     let text = json["text"].as_str().unwrap();
     assert!(
-        text.ends_with("web/a is down: refused (1 of 2 up)"),
+        text.ends_with("web/a is down: refused (1 of 2 eligible)"),
         "{text}"
     );
     a.answer();
@@ -110,7 +113,10 @@ fn a_rack_that_dies_is_one_alert() {
     let received = receiver.received();
     assert_eq!(received.len(), 1, "{received:?}");
     let text = received[0].json()["text"].as_str().unwrap().to_owned();
-    assert!(text.contains("web is degraded (1 of 21 up)"), "{text}");
+    assert!(
+        text.contains("web is degraded (1 of 21 eligible)"),
+        "{text}"
+    );
     assert!(text.contains("20 backends are down: "), "{text}");
 }
 
@@ -449,7 +455,7 @@ fn a_failover_is_told_with_its_timeline() {
         "{event}"
     );
     assert_eq!(
-        (&event["sessions_hurt"], &event["up"]),
+        (&event["sessions_hurt"], &event["eligible"]),
         (&0.into(), &1.into())
     );
 }

@@ -85,8 +85,8 @@ pub(super) enum Details {
             skip_serializing_if = "Option::is_none"
         )]
         after: Option<Duration>,
-        up: usize,
-        of: usize,
+        eligible: usize,
+        configured: usize,
     },
     Up {
         #[serde(
@@ -95,16 +95,16 @@ pub(super) enum Details {
             skip_serializing_if = "Option::is_none"
         )]
         after: Option<Duration>,
-        up: usize,
-        of: usize,
+        eligible: usize,
+        configured: usize,
     },
     Degraded {
-        up: usize,
-        of: usize,
+        eligible: usize,
+        configured: usize,
         below_percent: u8,
     },
     AllDown {
-        of: usize,
+        configured: usize,
     },
     Flapping {
         transitions: u32,
@@ -127,8 +127,8 @@ pub(super) enum Details {
         total: Duration,
         sessions_hurt: u64,
         sessions_moved: u64,
-        up: usize,
-        of: usize,
+        eligible: usize,
+        configured: usize,
     },
     Suspect {
         #[serde(rename = "latency_ms", serialize_with = "exact_millis")]
@@ -174,13 +174,29 @@ impl Notice {
         }
     }
 
-    /// How many backends of how many were up.
+    /// How many backends of how many were eligible.
     fn share(&self) -> Option<(usize, usize)> {
         match self.details {
-            Details::Down { up, of, .. }
-            | Details::Up { up, of, .. }
-            | Details::Degraded { up, of, .. }
-            | Details::Failover { up, of, .. } => Some((up, of)),
+            Details::Down {
+                eligible,
+                configured,
+                ..
+            }
+            | Details::Up {
+                eligible,
+                configured,
+                ..
+            }
+            | Details::Degraded {
+                eligible,
+                configured,
+                ..
+            }
+            | Details::Failover {
+                eligible,
+                configured,
+                ..
+            } => Some((eligible, configured)),
             Details::AllDown { .. }
             | Details::Flapping { .. }
             | Details::Reload { .. }
@@ -188,20 +204,21 @@ impl Notice {
         }
     }
 
-    /// The sentence when it is alone of its kind. Of the service, `up` backends `of` so many are up
-    /// by now.
-    fn sentence(&self, (up, of): (usize, usize)) -> String {
+    /// The sentence when it is alone of its kind. Of the `configured` backends of the service, so many
+    /// are `eligible` by now.
+    fn sentence(&self, (eligible, configured): (usize, usize)) -> String {
         let whom = self.whom();
+        let share = format!("{eligible} of {configured} eligible");
         match (&self.details, self.status) {
             (Details::Down { why, .. }, _) => {
-                format!("{whom} is down: {why} ({up} of {of} up)")
+                format!("{whom} is down: {why} ({share})")
             }
-            (Details::Up { .. }, _) => format!("{whom} is up again ({up} of {of} up)"),
+            (Details::Up { .. }, _) => format!("{whom} is up again ({share})"),
             (Details::Degraded { .. }, Status::Firing) => {
-                format!("{whom} is degraded ({up} of {of} up)")
+                format!("{whom} is degraded ({share})")
             }
             (Details::Degraded { .. }, Status::Resolved) => {
-                format!("{whom} is no longer degraded ({up} of {of} up)")
+                format!("{whom} is no longer degraded ({share})")
             }
             (Details::AllDown { .. }, Status::Firing) => format!("{whom} has no backend left"),
             (Details::AllDown { .. }, Status::Resolved) => format!("{whom} serves again"),
@@ -438,8 +455,8 @@ mod tests {
         let details = Details::Down {
             why: "refused".to_owned(),
             after: Some(Duration::from_secs(90)),
-            up: 3,
-            of: 4,
+            eligible: 3,
+            configured: 4,
         };
         Notice {
             address: Some("10.0.0.1:80".parse().unwrap()),
@@ -455,8 +472,8 @@ mod tests {
     fn up(backend: &str) -> Notice {
         let details = Details::Up {
             after: Some(Duration::from_secs(1)),
-            up: 4,
-            of: 4,
+            eligible: 4,
+            configured: 4,
         };
         notice(
             Occasion::BackendUp,
@@ -471,7 +488,7 @@ mod tests {
             Occasion::AllDown,
             Status::Firing,
             None,
-            Details::AllDown { of: 4 },
+            Details::AllDown { configured: 4 },
         )
     }
 
@@ -491,7 +508,7 @@ mod tests {
             "time": "2023-11-14T22:13:21.000Z",
             "status": "firing",
             "severity": "warning",
-            "text": "lb1: web/a is down: refused (3 of 4 up)",
+            "text": "lb1: web/a is down: refused (3 of 4 eligible)",
             "held_back": 0,
             "omitted": 0,
             "events": [{
@@ -503,8 +520,8 @@ mod tests {
                 "address": "10.0.0.1:80",
                 "why": "refused",
                 "after_ms": 90_000,
-                "up": 3,
-                "of": 4,
+                "eligible": 3,
+                "configured": 4,
             }],
         });
         assert_eq!(json, expected);
@@ -528,7 +545,7 @@ mod tests {
     #[test]
     fn the_sentence_tells_how_things_are_now_and_the_list_how_they_went() {
         let message = message(vec![down("a"), up("a")]);
-        assert_eq!(message.text, "lb1: web/a is up again (4 of 4 up)");
+        assert_eq!(message.text, "lb1: web/a is up again (4 of 4 eligible)");
         assert_eq!(
             (message.severity, message.status),
             (Severity::Info, Status::Resolved)

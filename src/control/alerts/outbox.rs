@@ -116,7 +116,7 @@ mod tests {
             service: None,
             backend: None,
             address: None,
-            details: Details::AllDown { of: 1 },
+            details: Details::AllDown { configured: 1 },
         }
     }
 

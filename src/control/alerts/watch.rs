@@ -50,8 +50,8 @@ struct Whom<'a> {
     address: SocketAddr,
     /// How long it had been in its former state.
     after: Option<Duration>,
-    up: usize,
-    of: usize,
+    eligible: usize,
+    configured: usize,
 }
 
 /// How it has changed.
@@ -93,8 +93,8 @@ impl Watch {
                     backend,
                     address: *address,
                     after: Some(*after),
-                    up: *eligible,
-                    of: *configured,
+                    eligible: *eligible,
+                    configured: *configured,
                 };
                 let counts = *from != State::Unknown;
                 self.changed(config, &whom, change, counts, now, &mut notices);
@@ -113,8 +113,8 @@ impl Watch {
                     backend,
                     address: *address,
                     after: None,
-                    up: *eligible,
-                    of: *configured,
+                    eligible: *eligible,
+                    configured: *configured,
                 };
                 self.changed(config, &whom, Some(change), true, now, &mut notices);
             }
@@ -173,8 +173,8 @@ impl Watch {
             backend,
             address,
             after,
-            up,
-            of,
+            eligible,
+            configured,
         } = whom;
         if !config.is_about(backend.service()) {
             return;
@@ -190,11 +190,20 @@ impl Watch {
         };
         match change {
             Some(Change::Down(why)) => {
-                let details = Details::Down { why, after, up, of };
+                let details = Details::Down {
+                    why,
+                    after,
+                    eligible,
+                    configured,
+                };
                 notices.push(about(Occasion::BackendDown, Status::Firing, details));
             }
             Some(Change::Up) => {
-                let details = Details::Up { after, up, of };
+                let details = Details::Up {
+                    after,
+                    eligible,
+                    configured,
+                };
                 notices.push(about(Occasion::BackendUp, Status::Resolved, details));
             }
             None => {}
@@ -208,8 +217,8 @@ impl Watch {
         }
         let standing = Standing {
             service: Arc::clone(backend.service()),
-            eligible: up,
-            configured: of,
+            eligible,
+            configured,
         };
         self.stands(config, &standing, now, notices);
     }
@@ -243,10 +252,10 @@ impl Watch {
         now: Moment,
         notices: &mut Vec<Notice>,
     ) {
-        let (up, of) = (standing.eligible, standing.configured);
+        let (eligible, configured) = (standing.eligible, standing.configured);
         let is = Known {
-            degraded: up * 100 < of * usize::from(config.degraded_below),
-            all_down: up == 0 && of > 0,
+            degraded: eligible * 100 < configured * usize::from(config.degraded_below),
+            all_down: eligible == 0 && configured > 0,
         };
         let was = match is == Known::default() {
             true => self.services.remove(&standing.service),
@@ -290,7 +299,7 @@ fn compared(
     now: Moment,
     notices: &mut Vec<Notice>,
 ) {
-    let (up, of) = (standing.eligible, standing.configured);
+    let (eligible, configured) = (standing.eligible, standing.configured);
     let below_percent = config.degraded_below;
     let all = [
         (
@@ -298,8 +307,8 @@ fn compared(
             was.degraded,
             is.degraded,
             Details::Degraded {
-                up,
-                of,
+                eligible,
+                configured,
                 below_percent,
             },
         ),
@@ -307,7 +316,7 @@ fn compared(
             Occasion::AllDown,
             was.all_down,
             is.all_down,
-            Details::AllDown { of },
+            Details::AllDown { configured },
         ),
     ];
     for (event, was, is, details) in all {
@@ -342,8 +351,8 @@ fn over(failover: &Failover, now: Moment) -> Notice {
             total: failover.total(),
             sessions_hurt: failover.sessions_hurt,
             sessions_moved: failover.sessions_moved,
-            up: failover.eligible,
-            of: failover.configured,
+            eligible: failover.eligible,
+            configured: failover.configured,
         },
     }
 }
