@@ -46,6 +46,7 @@ pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
         state_directory: directory,
         broken,
         events: None,
+        heartbeats: false,
         runner: runner.ok(),
     };
     match serve(loaded, options) {

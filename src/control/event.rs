@@ -19,7 +19,8 @@ pub enum Event {
     },
     /// All is set up.
     Ready,
-    /// A probe found a backend dead; it may not be down for that yet.
+    /// A probe found a backend dead; it may not be down for that yet. Told to those who asked for
+    /// heartbeats only: a rack that dies would push everything else off the bus.
     Missed {
         /// Whom it concerns.
         backend: BackendId,
@@ -80,17 +81,45 @@ pub enum Event {
         turn: Turn,
     },
     /// A reload took effect.
-    Reloaded {
-        /// How each service stands now.
-        services: Arc<[Standing]>,
-    },
+    Reloaded(Arc<Picture>),
+    /// Watchers have missed events: this is how everything stands since.
+    Recap(Arc<Picture>),
     /// Backends of a service have come or gone without a reload.
-    Membership(Standing),
+    Membership {
+        /// How it stands now.
+        standing: Standing,
+        /// Those that have gone.
+        removed: Arc<[BackendId]>,
+    },
     /// A reload was rejected: what ran goes on.
     Rejected {
         /// All that is wrong.
         problems: Arc<[String]>,
     },
+}
+
+/// How everything stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// Every service.
+    pub services: Vec<Standing>,
+    /// Every backend that has an address.
+    pub backends: Vec<Presence>,
+    /// What is in the file is not what runs.
+    pub rejected: bool,
+}
+
+/// How a backend stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Presence {
+    /// Which one.
+    pub backend: BackendId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its state; down, too, while it is kept out because its sessions failed.
+    pub state: State,
+    /// How it answers its probes.
+    pub turn: Turn,
 }
 
 /// How a service stands.

@@ -26,7 +26,7 @@ mod stop;
 mod supervisor;
 mod targets;
 
-pub use event::{Event, Order, Standing};
+pub use event::{Event, Order, Picture, Presence, Standing};
 pub use memory::{STATE_FILE, last_good};
 pub use signals::orders;
 pub use supervisor::{Options, StartError, Stopped, run};

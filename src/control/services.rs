@@ -597,7 +597,7 @@ impl Services {
     }
 
     /// How each of them stands.
-    pub(super) fn standing(&self) -> Arc<[Standing]> {
+    pub(super) fn standing(&self) -> Vec<Standing> {
         let of = |(name, serving): (&Arc<str>, &Serving)| Standing {
             service: Arc::clone(name),
             eligible: serving.eligible,

@@ -9,6 +9,7 @@ mod passive;
 mod reloading;
 mod remembering;
 mod seating;
+mod telling;
 mod warnings;
 
 use std::path::Path;
@@ -71,6 +72,8 @@ pub struct Options {
     pub broken: Vec<String>,
     /// Who watches.
     pub events: Option<broadcast::Sender<Event>>,
+    /// Watchers want to hear of every failed heartbeat, too.
+    pub heartbeats: bool,
     /// Who starts programs; without it none is started.
     pub runner: Option<runner::Process>,
 }
@@ -178,6 +181,7 @@ pub async fn run(
             () = until(control.cases.next_return()) => control.end_ejections(),
             () = until(control.closing.next_step()) => control.close_sessions(),
             () = until(control.failovers.next_look()) => control.settle_failovers(),
+            () = control.alerts.behind() => control.recap(),
             // Nobody waits for it: what has changed is on disk a moment later.
             () = until(control.running.memory.due()) => drop(control.running.save()),
             Some(found) = findings.recv() => control.discovered(found),
@@ -447,11 +451,13 @@ impl Supervisor {
                 streak,
                 "heartbeat missed"
             );
-            self.tell(|| Event::Missed {
-                backend: backend.clone(),
-                cause: why.clone(),
-                streak,
-            });
+            if self.options.heartbeats {
+                self.tell(|| Event::Missed {
+                    backend: backend.clone(),
+                    cause: why.clone(),
+                    streak,
+                });
+            }
         }
     }
 

@@ -67,6 +67,11 @@ impl Target {
         &self.down
     }
 
+    /// How it answers its probes.
+    pub(super) fn turn(&self) -> Turn {
+        self.trend.turn()
+    }
+
     /// What its agent asked for last, where one is asked.
     pub(super) fn agent(&self) -> Option<Agent> {
         self.agent

@@ -27,7 +27,7 @@ pub struct Trend {
     suspect: bool,
 }
 
-/// What a trend comes to when it turns.
+/// What a trend comes to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Turn {
     /// Whether it answers slower than it used to, or as usual again.
@@ -67,12 +67,17 @@ impl Trend {
             false => self.outliers >= MOSTLY && phi >= SUSPICIOUS,
             true => phi >= CALM,
         };
-        (suspect != std::mem::replace(&mut self.suspect, suspect)).then(|| Turn {
-            suspect,
+        (suspect != std::mem::replace(&mut self.suspect, suspect)).then(|| self.turn())
+    }
+
+    /// How the latest probes compare with what is usual.
+    pub fn turn(&self) -> Turn {
+        Turn {
+            suspect: self.suspect,
             latency: Duration::from_secs_f64(self.fast),
             usual: Duration::from_secs_f64(self.usual),
-            phi,
-        })
+            phi: self.phi(self.fast),
+        }
     }
 
     /// φ of a latency in seconds.

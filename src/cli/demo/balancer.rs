@@ -34,7 +34,10 @@ impl Balancer {
     ) -> anyhow::Result<Self> {
         let text = configuration(listen, servers, heartbeat);
         let loaded = compile(&text, "the demo's configuration")?;
-        let mut options = Options::default();
+        let mut options = Options {
+            heartbeats: true,
+            ..Options::default()
+        };
         let mut events = options.watch();
         let (orders, inbox) = mpsc::channel(ORDERS);
         let control = thread::Builder::new()
@@ -53,8 +56,9 @@ impl Balancer {
                     | Event::Failover(_)
                     | Event::Tier { .. }
                     | Event::Suspect { .. }
-                    | Event::Reloaded { .. }
-                    | Event::Membership(_)
+                    | Event::Reloaded(_)
+                    | Event::Recap(_)
+                    | Event::Membership { .. }
                     | Event::Rejected { .. },
                 )
                 | Err(RecvError::Lagged(_)) => {}

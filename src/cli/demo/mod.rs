@@ -181,8 +181,9 @@ The rows count sessions: the demo's own clients open about fifty a second.
             | Event::Failover(_)
             | Event::Tier { .. }
             | Event::Suspect { .. }
-            | Event::Reloaded { .. }
-            | Event::Membership(_)
+            | Event::Reloaded(_)
+            | Event::Recap(_)
+            | Event::Membership { .. }
             | Event::Rejected { .. } => {}
             Event::Missed {
                 backend,

@@ -106,6 +106,10 @@ pub(super) enum Details {
     AllDown {
         configured: usize,
     },
+    /// What was wrong is so no more: whom it concerned is not there any longer.
+    Gone {
+        why: &'static str,
+    },
     Flapping {
         transitions: u32,
         #[serde(rename = "within_ms", serialize_with = "millis")]
@@ -174,6 +178,10 @@ impl Notice {
         }
     }
 
+    fn is_gone(&self) -> bool {
+        matches!(self.details, Details::Gone { .. })
+    }
+
     /// How many backends of how many were eligible.
     fn share(&self) -> Option<(usize, usize)> {
         match self.details {
@@ -198,6 +206,7 @@ impl Notice {
                 ..
             } => Some((eligible, configured)),
             Details::AllDown { .. }
+            | Details::Gone { .. }
             | Details::Flapping { .. }
             | Details::Reload { .. }
             | Details::Suspect { .. } => None,
@@ -222,6 +231,7 @@ impl Notice {
             }
             (Details::AllDown { .. }, Status::Firing) => format!("{whom} has no backend left"),
             (Details::AllDown { .. }, Status::Resolved) => format!("{whom} serves again"),
+            (Details::Gone { why }, _) => format!("{whom} is {why}"),
             (
                 Details::Flapping {
                     transitions,
@@ -268,6 +278,7 @@ impl Notice {
     /// What `count` of its kind have in common, to be followed by their names.
     fn plural(&self, count: usize) -> String {
         match (self.event, self.status) {
+            _ if self.is_gone() => format!("{count} are no longer configured"),
             (Occasion::AllDown, Status::Firing) => format!("{count} services have no backend left"),
             (Occasion::AllDown, Status::Resolved) => format!("{count} services serve again"),
             (Occasion::Degraded, Status::Firing) => format!("{count} services are degraded"),
@@ -360,7 +371,7 @@ fn latest(events: &[Notice]) -> Vec<&Notice> {
         last.insert(event.subject(), index);
     }
     let mut indices: Vec<usize> = last.into_values().collect();
-    indices.sort_unstable_by_key(|&index| (events[index].event, index));
+    indices.sort_unstable_by_key(|&index| (events[index].event, events[index].is_gone(), index));
     indices.into_iter().map(|index| &events[index]).collect()
 }
 
@@ -379,7 +390,8 @@ fn text(
     omitted: u64,
 ) -> String {
     let mut text = format!("{host}: ");
-    let kinds = latest.chunk_by(|a, b| (a.event, a.status) == (b.event, b.status));
+    let kind = |it: &Notice| (it.event, it.status, it.is_gone());
+    let kinds = latest.chunk_by(|a, b| kind(a) == kind(b));
     for (index, kind) in kinds.enumerate() {
         if index > 0 {
             text += "; ";

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::runtime;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
@@ -37,6 +37,8 @@ use crate::runner::Runner;
 pub(super) struct Alerts {
     desk: Option<Desk>,
     counts: Arc<Counts>,
+    /// Told when events were missed.
+    behind: Arc<Notify>,
     /// Who starts programs.
     runner: Option<Runner>,
 }
@@ -84,12 +86,17 @@ impl Alerts {
                     runner: self.runner.clone(),
                     counts: Arc::clone(&self.counts),
                 };
-                match start(alerts, watch(), post) {
+                match start(alerts, watch(), Arc::clone(&self.behind), post) {
                     Ok(desk) => self.desk = Some(desk),
                     Err(error) => tracing::error!(%error, "no alerts: their thread cannot start"),
                 }
             }
         }
+    }
+
+    /// Waits until events were missed: then alerts want to know how everything stands. Cancel safe.
+    pub(super) async fn behind(&self) {
+        self.behind.notified().await;
     }
 
     /// How many alerts were delivered, and how many were given up, since the start.
@@ -118,6 +125,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 fn start(
     alerts: Vec<Arc<AlertConfig>>,
     events: broadcast::Receiver<Event>,
+    behind: Arc<Notify>,
     post: Post,
 ) -> std::io::Result<Desk> {
     let runtime = runtime::Builder::new_current_thread()
@@ -129,6 +137,7 @@ fn start(
     let clerk = Clerk {
         alerts: receiver,
         events,
+        behind,
         post,
         cases: Vec::new(),
         on_their_way: JoinSet::new(),
@@ -155,6 +164,8 @@ const MOST_BLOCKING: usize = 16;
 struct Clerk {
     alerts: tokio::sync::watch::Receiver<Vec<Arc<AlertConfig>>>,
     events: broadcast::Receiver<Event>,
+    /// Told when events were missed.
+    behind: Arc<Notify>,
     post: Post,
     cases: Vec<Case>,
     on_their_way: JoinSet<()>,
@@ -208,7 +219,11 @@ impl Clerk {
                 Some(ended) = self.on_their_way.join_next_with_id() => self.ended(&ended),
                 event = self.events.recv() => match event {
                     Ok(event) => self.observe(&event),
-                    Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "alerts miss events: too many at once"),
+                    Err(RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "alerts miss events: too many at once");
+                        // What ended meanwhile must not stay open for ever.
+                        self.behind.notify_one();
+                    }
                     Err(RecvError::Closed) => break,
                 },
                 () = due => self.send_due(),
@@ -352,5 +367,27 @@ fn now() -> Moment {
         at: Instant::now(),
         // Before 1970 there were no alerts.
         wall: UNIX_EPOCH.elapsed().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::compile;
+
+    #[tokio::test]
+    async fn whoever_misses_events_asks_how_everything_stands() {
+        let text = "[[service]]\nname = \"web\"\nlisten = \"[::]:80\"\n[[service.backend]]\naddress = \"b:1\"\n\
+                    [[alert]]\nname = \"ops\"\non = \"backend-up\"\nexec = \"/a\"\n";
+        let loaded = compile(text, "f").unwrap_or_else(|wrong| panic!("{wrong}"));
+        let (events, late) = broadcast::channel(1);
+        for _ in 0..3 {
+            events.send(Event::Ready).unwrap();
+        }
+        let mut alerts = Alerts::new(None);
+        alerts.configure(&loaded.config.alerts, || late);
+        let asked = timeout(Duration::from_secs(60), alerts.behind()).await;
+        assert!(asked.is_ok());
+        alerts.finish().await;
     }
 }

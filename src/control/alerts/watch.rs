@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::message::{Details, Notice, Status};
 use crate::config::{AlertConfig, Occasion, written};
-use crate::control::{Event, Standing};
+use crate::control::{Event, Picture, Presence, Standing};
 use crate::health::{Failover, State, Turn};
 use crate::model::BackendId;
 
@@ -19,6 +19,10 @@ use crate::model::BackendId;
 pub(super) struct Watch {
     services: HashMap<Arc<str>, Known>,
     changes: HashMap<BackendId, Changes>,
+    /// Backends that were told to be down …
+    down: HashSet<BackendId>,
+    /// … and to be suspect.
+    suspects: HashSet<BackendId>,
     rejected: bool,
 }
 
@@ -86,8 +90,10 @@ impl Watch {
                         Some(Change::Down(why.unwrap_or_default()))
                     }
                     (State::Down, State::Up) => Some(Change::Up),
-                    // A first good verdict is no news.
-                    (State::Unknown | State::Up | State::Down, State::Up | State::Unknown) => None,
+                    // A first good verdict is no news, unless the backend was told to be down: at the
+                    // address that it had before.
+                    (_, State::Up) => self.down.contains(backend).then_some(Change::Up),
+                    (_, State::Unknown) => None,
                 };
                 let whom = Whom {
                     backend,
@@ -129,22 +135,21 @@ impl Watch {
                 turn,
             } => {
                 if config.is_about(backend.service()) {
-                    notices.push(suspect(backend, *address, turn, now));
+                    self.suspected(backend, *address, turn, now, &mut notices);
                 }
             }
-            Event::Reloaded { services } => {
-                if std::mem::take(&mut self.rejected) {
-                    notices.push(reload(Status::Resolved, &[], now));
-                }
-                self.forget(config, services, now, &mut notices);
-                for standing in services.iter() {
-                    if config.is_about(&standing.service) {
-                        self.stands(config, standing, now, &mut notices);
-                    }
-                }
+            Event::Reloaded(picture) => {
+                self.reloads(picture.rejected, now, &mut notices);
+                self.review(config, picture, now, &mut notices);
             }
-            Event::Membership(standing) => {
+            Event::Recap(picture) => {
+                self.reloads(picture.rejected, now, &mut notices);
+                self.review(config, picture, now, &mut notices);
+                self.catch_up(config, picture, now, &mut notices);
+            }
+            Event::Membership { standing, removed } => {
                 if config.is_about(&standing.service) {
+                    self.forget(|backend| removed.contains(backend), now, &mut notices);
                     self.stands(config, standing, now, &mut notices);
                 }
             }
@@ -190,6 +195,7 @@ impl Watch {
         };
         match change {
             Some(Change::Down(why)) => {
+                self.down.insert(backend.clone());
                 let details = Details::Down {
                     why,
                     after,
@@ -199,6 +205,7 @@ impl Watch {
                 notices.push(about(Occasion::BackendDown, Status::Firing, details));
             }
             Some(Change::Up) => {
+                self.down.remove(backend);
                 let details = Details::Up {
                     after,
                     eligible,
@@ -264,29 +271,124 @@ impl Watch {
         compared(config, standing, was.unwrap_or_default(), is, now, notices);
     }
 
-    /// A service that is gone is neither degraded nor down any more.
-    fn forget(
+    fn suspected(
         &mut self,
-        config: &AlertConfig,
-        services: &[Standing],
+        backend: &BackendId,
+        address: SocketAddr,
+        turn: &Turn,
         now: Moment,
         notices: &mut Vec<Notice>,
     ) {
-        let there: HashSet<&Arc<str>> = services
-            .iter()
-            .map(|it| &it.service)
-            .filter(|name| config.is_about(name))
-            .collect();
-        for (service, was) in self.services.extract_if(|name, _| !there.contains(name)) {
-            let gone = Standing {
-                service,
-                eligible: 0,
-                configured: 0,
+        match turn.suspect {
+            true => self.suspects.insert(backend.clone()),
+            false => self.suspects.remove(backend),
+        };
+        notices.push(suspect(backend, address, turn, now));
+    }
+
+    /// Whether what is in the file is what runs, other than was told.
+    fn reloads(&mut self, rejected: bool, now: Moment, notices: &mut Vec<Notice>) {
+        if rejected != std::mem::replace(&mut self.rejected, rejected) {
+            let status = if rejected {
+                Status::Firing
+            } else {
+                Status::Resolved
             };
-            compared(config, &gone, was, Known::default(), now, notices);
+            notices.push(reload(status, &[], now));
         }
-        self.changes
-            .retain(|backend, _| there.contains(backend.service()));
+    }
+
+    /// Takes in which services and backends there are, and how the former stand.
+    fn review(
+        &mut self,
+        config: &AlertConfig,
+        picture: &Picture,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let services = picture.services.iter().map(|it| &it.service);
+        let services: HashSet<_> = services.filter(|it| config.is_about(it)).collect();
+        for (service, was) in self.services.extract_if(|it, _| !services.contains(it)) {
+            for (event, was) in [
+                (Occasion::Degraded, was.degraded),
+                (Occasion::AllDown, was.all_down),
+            ] {
+                notices.extend(was.then(|| gone(event, &service, None, now)));
+            }
+        }
+        let backends = picture.backends.iter().map(|it| &it.backend);
+        let backends: HashSet<_> = backends
+            .filter(|it| services.contains(it.service()))
+            .collect();
+        self.forget(|backend| !backends.contains(backend), now, notices);
+        for standing in &picture.services {
+            if config.is_about(&standing.service) {
+                self.stands(config, standing, now, notices);
+            }
+        }
+    }
+
+    /// A backend that has left is neither down nor suspect any more.
+    fn forget(
+        &mut self,
+        left: impl Fn(&BackendId) -> bool,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let told = [
+            (Occasion::BackendUp, &mut self.down),
+            (Occasion::Suspect, &mut self.suspects),
+        ];
+        for (event, told) in told {
+            for backend in told.extract_if(&left) {
+                notices.push(gone(event, backend.service(), Some(backend.name()), now));
+            }
+        }
+        self.changes.retain(|backend, _| !left(backend));
+    }
+
+    /// Tells of what has changed unheard.
+    fn catch_up(
+        &mut self,
+        config: &AlertConfig,
+        picture: &Picture,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let services = picture.services.iter().map(|it| (&it.service, it));
+        let services: HashMap<_, _> = services.collect();
+        for presence in &picture.backends {
+            let Presence {
+                backend,
+                address,
+                state,
+                turn,
+            } = presence;
+            let Some(standing) = services.get(backend.service()) else {
+                continue;
+            };
+            if !config.is_about(backend.service()) {
+                continue;
+            }
+            let change = match (self.down.contains(backend), state) {
+                (false, State::Down) => Some(Change::Down(UNHEARD.to_owned())),
+                (true, State::Up) => Some(Change::Up),
+                (true, State::Down | State::Unknown) | (false, State::Up | State::Unknown) => None,
+            };
+            if change.is_some() {
+                let whom = Whom {
+                    backend,
+                    address: *address,
+                    after: None,
+                    eligible: standing.eligible,
+                    configured: standing.configured,
+                };
+                self.changed(config, &whom, change, false, now, notices);
+            }
+            if turn.suspect != self.suspects.contains(backend) {
+                self.suspected(backend, *address, turn, now, notices);
+            }
+        }
     }
 }
 
@@ -331,6 +433,19 @@ fn compared(
                 details,
             });
         }
+    }
+}
+
+/// What was told of whom there is no more.
+fn gone(event: Occasion, service: &Arc<str>, backend: Option<&Arc<str>>, now: Moment) -> Notice {
+    Notice {
+        event,
+        status: Status::Resolved,
+        time: now.wall,
+        service: Some(Arc::clone(service)),
+        backend: backend.cloned(),
+        address: None,
+        details: Details::Gone { why: GONE },
     }
 }
 
@@ -392,6 +507,10 @@ fn reload(status: Status, problems: &[String], now: Moment) -> Notice {
     }
 }
 
+/// Why a backend that has left is not down any more.
+const GONE: &str = "no longer configured";
+/// Why a backend is down, when that was not heard.
+const UNHEARD: &str = "the log tells: too much happened at once";
 /// Problems of a file that an alert tells; the log has all of them.
 const MOST_PROBLEMS: usize = 10;
 /// Characters of each.
@@ -453,15 +572,33 @@ mod tests {
         events.iter().map(observe).collect()
     }
 
+    fn picture(service: &str, eligible: usize, states: &[State]) -> Arc<Picture> {
+        let turn = Turn {
+            suspect: false,
+            latency: Duration::ZERO,
+            usual: Duration::ZERO,
+            phi: 0.0,
+        };
+        let presence = |(name, &state): (&str, &State)| Presence {
+            backend: BackendId::new(service, name),
+            address: "10.0.0.1:80".parse().unwrap(),
+            state,
+            turn,
+        };
+        let standing = Standing {
+            service: service.into(),
+            eligible,
+            configured: 4,
+        };
+        Arc::new(Picture {
+            services: vec![standing],
+            backends: ["a", "b"].into_iter().zip(states).map(presence).collect(),
+            rejected: false,
+        })
+    }
+
     fn standing(service: &str, eligible: usize) -> Event {
-        Event::Reloaded {
-            services: [Standing {
-                service: service.into(),
-                eligible,
-                configured: 4,
-            }]
-            .into(),
-        }
+        Event::Reloaded(picture(service, eligible, &[]))
     }
 
     use Occasion::{AllDown, BackendDown, BackendUp, Degraded, Flapping, ReloadFailed};
@@ -542,6 +679,67 @@ mod tests {
             told(&config, &events),
             [vec![(Degraded, Firing)], vec![], vec![(Degraded, Resolved)]]
         );
+    }
+
+    #[test]
+    fn what_was_missed_is_told_from_how_things_stand() {
+        let config =
+            config("on = [\"backend-down\", \"backend-up\", \"all-down\", \"reload-failed\"]");
+        let recap = |eligible, states: &[State]| Event::Recap(picture("web", eligible, states));
+        let rejected = Event::Rejected {
+            problems: ["x".into()].into(),
+        };
+        let events = [
+            transition("web", Up, Down, 0),
+            rejected,
+            // The return of a was missed, and so was the end of b.
+            recap(3, &[Up, Down]),
+            recap(3, &[Up, Down]),
+            recap(4, &[Unknown, Up]),
+            transition("web", Up, Down, 3),
+            // It has left.
+            recap(4, &[]),
+        ];
+        let (down, up) = ((BackendDown, Firing), (BackendUp, Resolved));
+        assert_eq!(
+            told(&config, &events),
+            [
+                vec![down, (AllDown, Firing)],
+                vec![(ReloadFailed, Firing)],
+                vec![(ReloadFailed, Resolved), (AllDown, Resolved), up, down],
+                vec![],
+                vec![up],
+                vec![down],
+                vec![up],
+            ]
+        );
+    }
+
+    #[test]
+    fn who_has_left_is_not_told_to_be_up_again() {
+        let config = everything();
+        let now = Moment {
+            at: Instant::now(),
+            wall: Duration::ZERO,
+        };
+        let mut watch = Watch::default();
+        watch.observe(&config, &transition("web", Up, Down, 0), now);
+        let told = watch.observe(&config, &standing("db", 4), now);
+        let gone = Details::Gone { why: GONE };
+        assert_eq!(told.len(), 3, "degraded, all-down, backend-up: {told:?}");
+        assert!(told.iter().all(|it| it.details == gone), "{told:?}");
+    }
+
+    #[test]
+    fn a_backend_that_returns_at_another_address_is_told() {
+        let config = config("on = \"backend-up\"");
+        let events = [
+            transition("web", Unknown, Down, 3),
+            transition("web", Unknown, Up, 4),
+            transition("web", Unknown, Up, 4),
+        ];
+        let up = vec![(BackendUp, Resolved)];
+        assert_eq!(told(&config, &events), [vec![], up, vec![]]);
     }
 
     #[test]

@@ -145,12 +145,13 @@ impl Supervisor {
             eligible = %format_args!("{eligible}/{configured}"),
             "backends changed"
         );
-        self.tell(|| {
-            Event::Membership(Standing {
+        self.tell(|| Event::Membership {
+            standing: Standing {
                 service: Arc::clone(service),
                 eligible: *eligible,
                 configured: *configured,
-            })
+            },
+            removed: backends.removed.as_slice().into(),
         });
     }
 

@@ -112,9 +112,7 @@ impl Supervisor {
                 for what in &plan.needs_restart {
                     tracing::warn!(%what, "takes effect after a restart only");
                 }
-                self.tell(|| Event::Reloaded {
-                    services: self.running.services.standing(),
-                });
+                self.tell(|| Event::Reloaded(self.picture()));
                 self.end_reload();
             }
         }
