@@ -91,10 +91,17 @@ pub enum Event {
         /// Those that have gone.
         removed: Arc<[BackendId]>,
     },
-    /// A reload was rejected: what ran goes on.
+    /// A file was rejected: what ran goes on.
     Rejected {
+        /// Whose file of backends; `None` is the configuration.
+        service: Option<Arc<str>>,
         /// All that is wrong.
         problems: Arc<[String]>,
+    },
+    /// A file of backends that was rejected is good again.
+    Accepted {
+        /// Whose.
+        service: Arc<str>,
     },
 }
 
@@ -105,8 +112,8 @@ pub struct Picture {
     pub services: Vec<Standing>,
     /// Every backend that has an address.
     pub backends: Vec<Presence>,
-    /// What is in the file is not what runs.
-    pub rejected: bool,
+    /// Files that are not what runs, as in [`Event::Rejected`].
+    pub rejected: Vec<Option<Arc<str>>>,
 }
 
 /// How a backend stands.

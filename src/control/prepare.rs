@@ -27,6 +27,8 @@ pub(super) struct List {
     pub(super) path: Arc<Path>,
     pub(super) reading: Reading,
     pub(super) backends: Vec<BackendConfig>,
+    /// Why the file is not used as it is now.
+    pub(super) problems: Arc<[String]>,
 }
 
 /// By service.
@@ -100,20 +102,21 @@ fn read_lists(loaded: &Loaded, mut known: Lists) -> Lists {
             lists.insert(Arc::clone(&service.name), last.clone());
             continue;
         }
-        let backends = match load_listed(path, service) {
+        let (backends, problems) = match load_listed(path, service) {
             Ok(listed) => {
                 tell_warnings(&service.name, &listed);
-                listed.backends
+                (listed.backends, Arc::default())
             }
             Err(rejected) => {
-                tell_rejected(&service.name, &rejected);
-                last.map(|last| last.backends).unwrap_or_default()
+                let problems = tell_rejected(&service.name, &rejected);
+                (last.map(|last| last.backends).unwrap_or_default(), problems)
             }
         };
         let list = List {
             path: Arc::clone(path),
             reading,
             backends,
+            problems,
         };
         lists.insert(Arc::clone(&service.name), list);
     }
@@ -127,13 +130,15 @@ pub(super) fn tell_warnings(service: &Arc<str>, listed: &Listed) {
     }
 }
 
-/// Says why a file of backends is not used.
-pub(super) fn tell_rejected(service: &Arc<str>, rejected: &Rejected) {
+/// Says why a file of backends is not used, and gives that back.
+pub(super) fn tell_rejected(service: &Arc<str>, rejected: &Rejected) -> Arc<[String]> {
+    let problems = rejected.lines();
     tracing::error!(
         %service,
-        problems = rejected.lines().join("; "),
+        problems = problems.join("; "),
         "backends file rejected: the last list stays"
     );
+    problems.into()
 }
 
 #[cfg(test)]

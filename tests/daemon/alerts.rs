@@ -225,6 +225,56 @@ fn a_rejected_reload_is_told_with_its_problems_and_its_end() {
 }
 
 #[test]
+fn a_rejected_list_of_backends_is_told_with_its_service() {
+    let receiver = Receiver::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("web.toml");
+    let a = Backend::named("a");
+    let good = format!("[[backend]]\nname = \"a\"\naddress = \"{}\"\n", a.address());
+    let plain = service("web", &[]);
+    let told = |service: Service| {
+        let alert = Alert::webhook("ops", &["reload-failed"], &receiver.url());
+        Config::of(service).alert(alert)
+    };
+    let listing = plain.clone().key("backends_file", path.to_str().unwrap());
+    // What was wrong from the start has nobody at a terminal either.
+    let daemon = Daemon::start(&told(listing));
+    let statuses = || -> Vec<String> {
+        let events = receiver.received().into_iter().flat_map(|it| {
+            let events = it.json()["events"].as_array().unwrap().clone();
+            events.into_iter()
+        });
+        let status = |it: Value| {
+            assert_eq!(it["service"], "web", "{it}");
+            it["status"].as_str().unwrap().to_owned()
+        };
+        events.map(status).collect()
+    };
+    let first = receiver.wait_for("reload-failed web/");
+    assert!(
+        first.json()["text"]
+            .as_str()
+            .unwrap()
+            .contains("the backends file of web was rejected: "),
+        "{first:?}"
+    );
+    fs::write(&path, &good).unwrap();
+    eventually("it is good", || {
+        (statuses() == ["firing", "resolved"]).then_some(())
+    });
+    daemon.wait_until_up(0, "a");
+    fs::write(&path, "nonsense").unwrap();
+    eventually("it is bad", || {
+        (statuses() == ["firing", "resolved", "firing"]).then_some(())
+    });
+    // Without the file there is nothing to be rejected.
+    daemon.reload(&told(plain.backend("a", a.address())));
+    eventually("it is gone", || {
+        (statuses() == ["firing", "resolved", "firing", "resolved"]).then_some(())
+    });
+}
+
+#[test]
 fn a_receiver_that_hangs_is_given_up_after_bounded_retries_and_nobody_waits_for_it() {
     let receiver = Receiver::answering(&[], Reply::Never);
     let (mut a, b) = (Backend::named("a"), Backend::named("b"));

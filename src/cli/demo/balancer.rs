@@ -59,7 +59,8 @@ impl Balancer {
                     | Event::Reloaded(_)
                     | Event::Recap(_)
                     | Event::Membership { .. }
-                    | Event::Rejected { .. },
+                    | Event::Rejected { .. }
+                    | Event::Accepted { .. },
                 )
                 | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return Err(outcome(control)),

@@ -184,7 +184,8 @@ The rows count sessions: the demo's own clients open about fifty a second.
             | Event::Reloaded(_)
             | Event::Recap(_)
             | Event::Membership { .. }
-            | Event::Rejected { .. } => {}
+            | Event::Rejected { .. }
+            | Event::Accepted { .. } => {}
             Event::Missed {
                 backend,
                 cause,

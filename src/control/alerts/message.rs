@@ -169,12 +169,12 @@ impl Notice {
         (event, self.service.as_deref(), self.backend.as_deref())
     }
 
-    /// `web/app-1`, or `web`
+    /// `web/app-1`, `web`, or what concerns no service
     fn whom(&self) -> String {
         match (&self.service, &self.backend) {
             (Some(service), Some(backend)) => format!("{service}/{backend}"),
             (Some(service), None) => service.to_string(),
-            (None, _) => String::new(),
+            (None, _) => "the configuration".to_owned(),
         }
     }
 
@@ -242,13 +242,19 @@ impl Notice {
                 let within = written(*within);
                 format!("{whom} flaps ({transitions} transitions within {within})")
             }
-            (Details::Reload { problems }, Status::Firing) => match problems.as_slice() {
-                [] => "a reload was rejected".to_owned(),
-                [only] => format!("a reload was rejected: {only}"),
-                [first, more @ ..] => {
-                    format!("a reload was rejected: {first} (and {} more)", more.len())
+            (Details::Reload { problems }, Status::Firing) => {
+                let what = match &self.service {
+                    Some(service) => format!("the backends file of {service}"),
+                    None => "a reload".to_owned(),
+                };
+                match problems.as_slice() {
+                    [] => format!("{what} was rejected"),
+                    [only] => format!("{what} was rejected: {only}"),
+                    [first, more @ ..] => {
+                        format!("{what} was rejected: {first} (and {} more)", more.len())
+                    }
                 }
-            },
+            }
             (
                 Details::Failover {
                     total,
@@ -271,7 +277,10 @@ impl Notice {
                 )
             }
             (Details::Suspect { .. }, Status::Resolved) => format!("{whom} answers as usual again"),
-            (Details::Reload { .. }, Status::Resolved) => "a reload took effect again".to_owned(),
+            (Details::Reload { .. }, Status::Resolved) => match &self.service {
+                Some(service) => format!("the backends file of {service} is no longer rejected"),
+                None => "a reload took effect again".to_owned(),
+            },
         }
     }
 
@@ -293,7 +302,10 @@ impl Notice {
                 format!("{count} backends answer as usual again")
             }
             (Occasion::Failover, _) => format!("{count} failovers are over"),
-            (Occasion::ReloadFailed, _) => format!("{count} reloads"),
+            (Occasion::ReloadFailed, Status::Firing) => format!("{count} files were rejected"),
+            (Occasion::ReloadFailed, Status::Resolved) => {
+                format!("{count} files are no longer rejected")
+            }
         }
     }
 }

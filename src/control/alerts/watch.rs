@@ -23,7 +23,8 @@ pub(super) struct Watch {
     down: HashSet<BackendId>,
     /// … and to be suspect.
     suspects: HashSet<BackendId>,
-    rejected: bool,
+    /// Files that were told to be rejected: the configuration, and those of services.
+    rejected: HashSet<Option<Arc<str>>>,
 }
 
 /// What was last told of a service.
@@ -139,11 +140,11 @@ impl Watch {
                 }
             }
             Event::Reloaded(picture) => {
-                self.reloads(picture.rejected, now, &mut notices);
+                self.files(config, picture, now, &mut notices);
                 self.review(config, picture, now, &mut notices);
             }
             Event::Recap(picture) => {
-                self.reloads(picture.rejected, now, &mut notices);
+                self.files(config, picture, now, &mut notices);
                 self.review(config, picture, now, &mut notices);
                 self.catch_up(config, picture, now, &mut notices);
             }
@@ -153,9 +154,17 @@ impl Watch {
                     self.stands(config, standing, now, &mut notices);
                 }
             }
-            Event::Rejected { problems } => {
-                self.rejected = true;
-                notices.push(reload(Status::Firing, problems, now));
+            Event::Rejected { service, problems } => {
+                if is_about_file(config, service) {
+                    self.rejected.insert(service.clone());
+                    notices.push(reload(service.clone(), Status::Firing, problems, now));
+                }
+            }
+            Event::Accepted { service } => {
+                let service = Some(Arc::clone(service));
+                if self.rejected.remove(&service) {
+                    notices.push(reload(service, Status::Resolved, &[], now));
+                }
             }
             Event::Listening { .. } | Event::Ready | Event::Missed { .. } | Event::Tier { .. } => {}
         }
@@ -286,15 +295,22 @@ impl Watch {
         notices.push(suspect(backend, address, turn, now));
     }
 
-    /// Whether what is in the file is what runs, other than was told.
-    fn reloads(&mut self, rejected: bool, now: Moment, notices: &mut Vec<Notice>) {
-        if rejected != std::mem::replace(&mut self.rejected, rejected) {
-            let status = if rejected {
-                Status::Firing
-            } else {
-                Status::Resolved
-            };
-            notices.push(reload(status, &[], now));
+    /// Takes in which files are rejected.
+    fn files(
+        &mut self,
+        config: &AlertConfig,
+        picture: &Picture,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let rejected = picture.rejected.iter().cloned();
+        let rejected: HashSet<_> = rejected.filter(|it| is_about_file(config, it)).collect();
+        let told = std::mem::replace(&mut self.rejected, rejected);
+        for file in told.difference(&self.rejected) {
+            notices.push(reload(file.clone(), Status::Resolved, &[], now));
+        }
+        for file in self.rejected.difference(&told) {
+            notices.push(reload(file.clone(), Status::Firing, &[], now));
         }
     }
 
@@ -436,6 +452,11 @@ fn compared(
     }
 }
 
+/// Whether the configuration, or the file of backends of that service, is its business.
+fn is_about_file(config: &AlertConfig, service: &Option<Arc<str>>) -> bool {
+    service.as_ref().is_none_or(|it| config.is_about(it))
+}
+
 /// What was told of whom there is no more.
 fn gone(event: Occasion, service: &Arc<str>, backend: Option<&Arc<str>>, now: Moment) -> Notice {
     Notice {
@@ -492,13 +513,13 @@ fn suspect(backend: &BackendId, address: SocketAddr, turn: &Turn, now: Moment) -
     }
 }
 
-fn reload(status: Status, problems: &[String], now: Moment) -> Notice {
+fn reload(service: Option<Arc<str>>, status: Status, problems: &[String], now: Moment) -> Notice {
     let short = |problem: &String| problem.chars().take(MOST_OF_A_PROBLEM).collect();
     Notice {
         event: Occasion::ReloadFailed,
         status,
         time: now.wall,
-        service: None,
+        service,
         backend: None,
         address: None,
         details: Details::Reload {
@@ -593,7 +614,7 @@ mod tests {
         Arc::new(Picture {
             services: vec![standing],
             backends: ["a", "b"].into_iter().zip(states).map(presence).collect(),
-            rejected: false,
+            rejected: Vec::new(),
         })
     }
 
@@ -658,6 +679,7 @@ mod tests {
     #[test]
     fn a_rejected_reload_is_told_each_time_and_its_end_once() {
         let rejected = Event::Rejected {
+            service: None,
             problems: ["x".repeat(10_000)].into(),
         };
         let config = config("on = \"reload-failed\"\nservices = \"db\"");
@@ -669,6 +691,31 @@ mod tests {
         ];
         let (fails, ends) = (vec![(ReloadFailed, Firing)], vec![(ReloadFailed, Resolved)]);
         assert_eq!(told(&config, &events), [fails.clone(), fails, ends, vec![]]);
+    }
+
+    #[test]
+    fn a_rejected_list_is_told_with_its_service_until_it_is_good_or_gone() {
+        let rejected = |service: &str| Event::Rejected {
+            service: Some(service.into()),
+            problems: ["x".into()].into(),
+        };
+        let accepted = Event::Accepted {
+            service: "web".into(),
+        };
+        let config = config("on = \"reload-failed\"\nservices = \"web\"");
+        let events = [
+            rejected("db"),
+            rejected("web"),
+            accepted.clone(),
+            accepted,
+            rejected("web"),
+            standing("db", 4),
+        ];
+        let (fails, ends) = (vec![(ReloadFailed, Firing)], vec![(ReloadFailed, Resolved)]);
+        assert_eq!(
+            told(&config, &events),
+            [vec![], fails.clone(), ends.clone(), vec![], fails, ends]
+        );
     }
 
     #[test]
@@ -687,6 +734,7 @@ mod tests {
             config("on = [\"backend-down\", \"backend-up\", \"all-down\", \"reload-failed\"]");
         let recap = |eligible, states: &[State]| Event::Recap(picture("web", eligible, states));
         let rejected = Event::Rejected {
+            service: None,
             problems: ["x".into()].into(),
         };
         let events = [

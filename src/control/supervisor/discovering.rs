@@ -86,13 +86,28 @@ impl Supervisor {
     ) {
         let (listed, answers) = match list {
             Ok(list) => list,
-            Err(rejected) => return tell_rejected(&service, &rejected),
+            Err(rejected) => {
+                let problems = tell_rejected(&service, &rejected);
+                let list = self.running.lists.get_mut(&service);
+                let told = list.map(|it| std::mem::replace(&mut it.problems, problems.clone()));
+                // One that was just written is read once more.
+                if told.is_some_and(|told| told != problems) {
+                    let service = Some(service);
+                    self.tell(|| Event::Rejected { service, problems });
+                }
+                return;
+            }
         };
         tell_warnings(&service, &listed);
         let Some(list) = self.running.lists.get_mut(&service) else {
             return;
         };
         (list.reading, list.backends) = (reading, listed.backends);
+        if !std::mem::take(&mut list.problems).is_empty() {
+            self.tell(|| Event::Accepted {
+                service: Arc::clone(&service),
+            });
+        }
         for (question, (memory, _)) in &answers {
             if !self.discovery.follows(question) {
                 let endpoints = memory.endpoints().to_vec();

@@ -130,6 +130,7 @@ impl Supervisor {
             "reload rejected: the running configuration stays"
         );
         self.tell(|| Event::Rejected {
+            service: None,
             problems: problems.into(),
         });
         self.end_reload();
@@ -168,6 +169,7 @@ impl Supervisor {
             .configure(&self.running.config.alerts, || options.watch());
         let stale = self.reconsider_all();
         self.failovers.reloaded(&stale);
+        self.tell_rejected_lists();
         self.discovery.ask_by(asker);
         self.discover(answers);
     }

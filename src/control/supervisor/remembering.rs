@@ -56,6 +56,7 @@ impl Supervisor {
             "the configuration is broken: the last good one runs in its place until it is repaired and reloaded"
         );
         self.tell(|| Event::Rejected {
+            service: None,
             problems: self.options.broken.as_slice().into(),
         });
     }

@@ -13,6 +13,18 @@ impl Supervisor {
         self.tell(|| Event::Recap(self.picture()));
     }
 
+    /// The files of backends that cannot be used as they are; the log knows.
+    pub(super) fn tell_rejected_lists(&self) {
+        for (service, list) in &self.running.lists {
+            if !list.problems.is_empty() {
+                self.tell(|| Event::Rejected {
+                    service: Some(Arc::clone(service)),
+                    problems: Arc::clone(&list.problems),
+                });
+            }
+        }
+    }
+
     /// How everything stands.
     pub(super) fn picture(&self) -> Arc<Picture> {
         let services = &self.running.services;
@@ -30,10 +42,14 @@ impl Supervisor {
                 backend: user.id,
             })
         });
+        let lists = self.running.lists.iter();
+        let lists = lists.filter(|(_, list)| !list.problems.is_empty());
+        let lists = lists.map(|(service, _)| Some(Arc::clone(service)));
+        let configuration = self.reloads.last_rejected.then_some(None);
         Arc::new(Picture {
             services: services.standing(),
             backends: backends.collect(),
-            rejected: self.reloads.last_rejected,
+            rejected: configuration.into_iter().chain(lists).collect(),
         })
     }
 }
