@@ -97,7 +97,7 @@ fn told(alert: &AlertConfig) -> String {
     };
     let target = match &alert.target {
         AlertTarget::Webhook(webhook) => webhook.authority.to_string(),
-        AlertTarget::Exec(exec) => exec.program.display().to_string(),
+        AlertTarget::Exec(program) => program.path.clone(),
     };
     format!(
         "alert {}: {}{services} → {target}\n",

@@ -15,8 +15,10 @@ use toml::de::DeValue;
 use super::compile::SOME_TIME;
 use super::decode::{Table, mistype, nearest, unknown_word};
 use super::problem::{Problem, Problems, shown};
+use super::program::program;
 use super::source::{Source, Span};
 use super::value::{self, Fault, LONGEST};
+use crate::health::Program;
 
 /// One `[[alert]]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,8 +116,8 @@ pub struct Flapping {
 pub enum AlertTarget {
     /// An HTTP POST.
     Webhook(Box<Webhook>),
-    /// A program.
-    Exec(Exec),
+    /// A program that is run.
+    Exec(Program),
 }
 
 /// An HTTP POST.
@@ -146,15 +148,6 @@ impl Webhook {
         let preset = if self.tls { 443 } else { 80 };
         self.authority.port_u16().unwrap_or(preset)
     }
-}
-
-/// A program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exec {
-    /// Its absolute path.
-    pub program: PathBuf,
-    /// What it is given.
-    pub args: Vec<Arc<str>>,
 }
 
 /// How often an alert is sent.
@@ -394,7 +387,7 @@ fn effort(table: &Table<'_>, problems: &mut Problems) -> Effort {
 
 fn target(table: &Table<'_>, problems: &mut Problems) -> Option<AlertTarget> {
     let webhook = table.parsed("webhook", problems, url);
-    let exec = exec(table, problems);
+    let exec = program(table, "exec", problems);
     let headers = headers(table, problems);
     let token_file = table.parsed("token_file", problems, |text| absolute("token_file", text));
     match (table.span_of("webhook"), table.span_of("exec")) {
@@ -500,28 +493,6 @@ fn url(text: &str) -> Result<(bool, Authority, Arc<str>), Fault> {
 
 fn has_port(authority: &Authority) -> bool {
     authority.as_str().len() > authority.host().len()
-}
-
-fn exec(table: &Table<'_>, problems: &mut Problems) -> Option<Exec> {
-    let words = table.texts("exec", problems)?;
-    let mut words = words.into_iter();
-    let Some((program, span)) = words.next() else {
-        if let Some(span) = table.span_of("exec") {
-            problems.add(
-                Problem::error("`exec` names no program")
-                    .at(span)
-                    .label("a path, or a list of a path and arguments"),
-            );
-        }
-        return None;
-    };
-    let program = absolute("exec", program)
-        .map_err(|fault| problems.add(fault.at(span)))
-        .ok()?;
-    Some(Exec {
-        program,
-        args: words.map(|(word, _)| Arc::from(word)).collect(),
-    })
 }
 
 pub(super) fn absolute(key: &str, text: &str) -> Result<PathBuf, Fault> {
@@ -736,7 +707,7 @@ mod tests {
     #[test]
     fn a_program_is_an_absolute_path_with_arguments() {
         let read = |text| match good(text).alerts.remove(0).target {
-            AlertTarget::Exec(exec) => (exec.program.display().to_string(), exec.args.len()),
+            AlertTarget::Exec(exec) => (exec.path, exec.args.len()),
             AlertTarget::Webhook(webhook) => panic!("{webhook:?}"),
         };
         assert_eq!(read("exec = \"/bin/a\""), ("/bin/a".to_owned(), 0));
@@ -746,6 +717,7 @@ mod tests {
         );
         says(&file("exec = \"a\""), "no absolute path");
         says(&file("exec = []"), "names no program");
+        says(&file("exec = [\"/a\", \"\\u0000\"]"), "contains a NUL");
         says(
             &file("exec = \"/a\"\nwebhook = \"http://a/\""),
             "one target",

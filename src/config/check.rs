@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::decode::{Table, mistype};
 use super::keys::{CHECK_KEYS, KINDS};
 use super::problem::{Problem, Problems, shown};
+use super::program::program;
 use super::value::{Fault, LONGEST};
 use crate::health::{
     Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, ProxyHeader, Redis,
@@ -73,7 +74,7 @@ fn kind(table: &Table<'_>, kind: &str, problems: &mut Problems) -> Kind {
                 .duration("expires_within", &(Duration::ZERO..=LONGEST), problems)
                 .unwrap_or(FORTNIGHT),
         }),
-        "exec" => Kind::Exec(program(table, problems)),
+        "exec" => Kind::Exec(command(table, problems)),
         "agent" => Kind::Agent(Exchange {
             send: bytes(table, "send", problems).unwrap_or_default(),
             expect: None,
@@ -140,48 +141,14 @@ fn postgres(table: &Table<'_>, problems: &mut Problems) -> Postgres {
     postgres
 }
 
-fn program(table: &Table<'_>, problems: &mut Problems) -> Program {
-    let mut program = Program {
-        path: String::new(),
-        args: Vec::new(),
-    };
-    let Some(value) = table.get("command") else {
-        if table.lacks("command") {
-            let mut problem = Problem::error("a check of kind \"exec\" needs a command").absent();
-            problem.span = table.span_of("kind").or_else(|| table.span());
-            problems.add(problem.help(format!("write {COMMAND}")));
-        }
-        return program;
-    };
-    let items = value.get_ref().as_array();
-    let items = items.and_then(|items| items.iter().map(text).collect::<Option<Vec<_>>>());
-    match items.as_deref() {
-        Some([path, args @ ..]) if !path.is_empty() => {
-            program.path = (*path).to_owned();
-            program.args = args.iter().map(|arg| (*arg).to_owned()).collect();
-            if program
-                .args
-                .iter()
-                .chain([&program.path])
-                .any(|it| it.contains('\0'))
-            {
-                problems.add(
-                    Problem::error("`command` contains a NUL")
-                        .at(value.span())
-                        .label("no program can be given one"),
-                );
-            }
-        }
-        _ => problems.add(
-            mistype("command", value, "a list of strings, the program first")
-                .help(format!("write {COMMAND}")),
-        ),
+fn command(table: &Table<'_>, problems: &mut Problems) -> Program {
+    if table.lacks("command") {
+        let mut problem = Problem::error("a check of kind \"exec\" needs a command").absent();
+        problem.span = table.span_of("kind").or_else(|| table.span());
+        problems.add(problem.help(format!("write {COMMAND}")));
     }
-    program
-}
-
-fn text<'t>(value: &'t Spanned<DeValue<'t>>) -> Option<&'t str> {
-    value.get_ref().as_str()
+    // Of one that is none, the problem is told.
+    program(table, "command", problems).unwrap_or_default()
 }
 
 /// A string that is not empty and has no NUL in it, which would end it early on the wire.
@@ -385,10 +352,10 @@ mod tests {
                 "only for kind = \"tcp\"",
             ),
             ("kind = \"exec\"", "needs a command"),
-            ("kind = \"exec\"\ncommand = []", "not a list of strings"),
-            ("kind = \"exec\"\ncommand = [\"\"]", "not a list of strings"),
+            ("kind = \"exec\"\ncommand = []", "names no program"),
+            ("kind = \"exec\"\ncommand = \"check\"", "no absolute path"),
             (
-                "kind = \"exec\"\ncommand = [\"a\"]\nproxy_protocol = \"v2\"",
+                "kind = \"exec\"\ncommand = \"/a\"\nproxy_protocol = \"v2\"",
                 "has no meaning",
             ),
             (

@@ -20,6 +20,7 @@ mod load;
 mod passive;
 pub mod plan;
 mod problem;
+mod program;
 mod render;
 mod service;
 mod serving;
@@ -38,7 +39,7 @@ use std::time::Duration;
 use crate::health::{Check, Passive, Policy, Rules};
 use crate::strategy::{Entry, Parameters};
 
-pub use alert::{AlertConfig, AlertTarget, Effort, Exec, Flapping, Occasion, Pace, Webhook};
+pub use alert::{AlertConfig, AlertTarget, Effort, Flapping, Occasion, Pace, Webhook};
 pub use compile::{Loaded, Rejected, compile};
 pub(crate) use conflicts::Doors;
 pub use discovery::DiscoveryConfig;

@@ -273,9 +273,9 @@ pub struct Tls {
 }
 
 /// A program and its arguments.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Program {
-    /// Its path, or a name to be found by `PATH`.
+    /// Its absolute path.
     pub path: String,
     /// Its arguments.
     pub args: Vec<String>,

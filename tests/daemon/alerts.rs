@@ -240,10 +240,8 @@ fn a_rejected_list_of_backends_is_told_with_its_service() {
     // What was wrong from the start has nobody at a terminal either.
     let daemon = Daemon::start(&told(listing));
     let statuses = || -> Vec<String> {
-        let events = receiver.received().into_iter().flat_map(|it| {
-            let events = it.json()["events"].as_array().unwrap().clone();
-            events.into_iter()
-        });
+        let received = receiver.received().into_iter();
+        let events = received.flat_map(|it| it.json()["events"].as_array().unwrap().clone());
         let status = |it: Value| {
             assert_eq!(it["service"], "web", "{it}");
             it["status"].as_str().unwrap().to_owned()

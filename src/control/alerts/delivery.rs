@@ -75,8 +75,8 @@ async fn attempt(
                 why: error.to_string(),
             })
         }
-        AlertTarget::Exec(exec) => {
-            let executing = execute(exec, message, json, limit, runner);
+        AlertTarget::Exec(program) => {
+            let executing = execute(program, message, json, limit, runner);
             let done = timeout(limit + GRACE, executing).await;
             done.map_err(|_| late())?.map_err(|error| Failure {
                 may_pass: true,

@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use thiserror::Error;
 
 use super::message::Message;
-use crate::config::Exec;
+use crate::health::Program;
 use crate::runner::{Ended, Gone, Job, Outcome, Runner};
 
 /// Why a program has not delivered an alert.
@@ -27,12 +27,12 @@ pub(super) enum ExecError {
     Signalled { signal: i32, words: String },
 }
 
-/// Runs `exec` with `message`, whose JSON is `json`, for at most `limit`.
+/// Runs `program` with `message`, whose JSON is `json`, for at most `limit`.
 ///
 /// # Errors
 /// Whatever is not exit code 0.
 pub(super) async fn execute(
-    exec: &Exec,
+    program: &Program,
     message: &Message,
     json: Bytes,
     limit: Duration,
@@ -40,8 +40,8 @@ pub(super) async fn execute(
 ) -> Result<(), ExecError> {
     let runner = runner.ok_or(ExecError::NoRunner)?;
     let job = Job {
-        program: exec.program.display().to_string(),
-        args: exec.args.iter().map(ToString::to_string).collect(),
+        program: program.path.clone(),
+        args: program.args.clone(),
         env: environment(message, &json),
         stdin: json.into(),
         timeout: limit,
