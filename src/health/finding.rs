@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Agent;
-use crate::model::Cause;
+use crate::model::{Cause, one_line};
 
 /// Whether the server passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,15 +32,7 @@ impl Why {
     /// What was wrong with an answer. `words` may quote the server, so they are cut short, and what
     /// could not be printed on one line is replaced.
     pub fn answer(words: &str) -> Self {
-        let mut kept: String = words
-            .chars()
-            .take(Self::MOST_WORDS)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        if kept.len() < words.len() {
-            kept.push('…');
-        }
-        Self::Answer(kept.trim_end().into())
+        Self::Answer(one_line(words, Self::MOST_WORDS).into())
     }
 }
 

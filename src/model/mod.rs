@@ -5,9 +5,11 @@
 mod address;
 mod backend;
 mod ending;
+mod line;
 mod portion;
 
 pub use address::ClientAddr;
 pub use backend::{Backend, BackendId, DownFlag, Freed, Load, Moment, Tally, TallySum};
 pub use ending::{Cause, Ending, Phase, Who};
+pub use line::one_line;
 pub use portion::Portion;

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::message::Message;
 use crate::health::Program;
+use crate::model::one_line;
 use crate::runner::{Ended, Gone, Job, Outcome, Runner};
 
 /// Why a program has not delivered an alert.
@@ -87,10 +88,10 @@ fn environment(message: &Message, json: &[u8]) -> Vec<(String, String)> {
 fn words(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let from = text.trim_end().char_indices().rev().nth(MOST_WORDS - 1);
-    let line = text[from.map_or(0, |(at, _)| at)..].replace(char::is_control, " ");
-    match line.trim() {
-        "" => String::new(),
-        line => format!(": {line}"),
+    let line = one_line(&text[from.map_or(0, |(at, _)| at)..], MOST_WORDS);
+    match line.is_empty() {
+        true => line,
+        false => format!(": {line}"),
     }
 }
 

@@ -22,6 +22,7 @@ use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::config::Webhook;
+use crate::model::one_line;
 
 /// Why a POST failed.
 #[derive(Debug, Error)]
@@ -179,13 +180,8 @@ async fn words(body: Incoming) -> String {
     let Ok(body) = Limited::new(body, MOST_OF_A_REPLY).collect().await else {
         return String::new();
     };
-    let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-    let line: String = text
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MOST_WORDS)
-        .collect();
+    let text = body.to_bytes();
+    let line = one_line(&String::from_utf8_lossy(&text), MOST_WORDS);
     match line.is_empty() {
         true => line,
         false => format!(": {line}"),
