@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::health::Failover;
 use crate::model::{BackendId, Load, TallySum};
-use crate::telemetry::instant;
+use crate::telemetry::{instant, millis};
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -157,11 +157,10 @@ impl Open {
 
 /// One line for a failover that is over.
 pub(super) fn log(failover: &Failover, message: &'static str) {
-    let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
-    let after = |moment| ms(failover.after(moment));
+    let after = |moment| millis(failover.after(moment));
     let last_success = failover
         .last_success
-        .map(|it| -ms(failover.began.saturating_duration_since(it)));
+        .map(|it| -millis(failover.began.saturating_duration_since(it)));
     let began = SystemTime::now().checked_sub(failover.began.elapsed());
     let began = humantime::format_rfc3339_micros(began.unwrap_or(SystemTime::UNIX_EPOCH));
     tracing::info!(
@@ -175,7 +174,7 @@ pub(super) fn log(failover: &Failover, message: &'static str) {
         first_evidence_ms = after(failover.first_evidence),
         detected_ms = after(failover.detected),
         moved_ms = after(failover.moved),
-        total_ms = ms(failover.total()),
+        total_ms = millis(failover.total()),
         sessions_hurt = failover.sessions_hurt,
         sessions_moved = failover.sessions_moved,
         "{message}"

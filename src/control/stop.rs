@@ -6,6 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use super::reload::{QUIET, Running};
 use super::{Order, notify::Notify};
+use crate::config::written;
 use crate::model::Cause;
 use crate::worker::{Command, Workers};
 
@@ -28,7 +29,7 @@ pub(super) async fn stop(
     running.retire_all();
     tracing::info!(
         sessions = workers.sessions(),
-        drain_timeout = %humantime::format_duration(limit),
+        drain_timeout = %written(limit),
         "stopping"
     );
     let closed = TaskTracker::new();

@@ -38,14 +38,14 @@ use super::services::{Built, User};
 use super::stop::stop;
 use super::targets::{Observed, Target};
 use super::{Event, Order};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, written};
 use crate::health::{AdminView, Evidence, State, Transition, Verdict, Why};
 use crate::net::BindError;
 use crate::pool::queue::QueueSum;
 use crate::pool::{Permits, Witness, testimonies};
 use crate::runner;
 use crate::telemetry::logging::Logging;
-use crate::telemetry::moment;
+use crate::telemetry::{millis, moment};
 use crate::worker::{Command, Workers, die};
 
 /// How often the status is told, workers are asked to beat and retired listeners are closed.
@@ -420,7 +420,6 @@ impl Supervisor {
     fn report_turn(&self, users: &[User], id: &TargetId, turn: &crate::health::Turn) {
         for User { id: backend, .. } in users {
             let (service, name, address) = (backend.service(), backend.name(), id.address);
-            let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
             let (latency_ms, usual_ms) = (millis(turn.latency), millis(turn.usual));
             let phi = turn.phi.round();
             if turn.suspect {
@@ -476,7 +475,7 @@ impl Supervisor {
         serving.count(user, &self.running.targets);
         let (eligible, configured) = (serving.eligible, serving.members.configured());
         let (service, name, address) = (backend.service(), backend.name(), id.address);
-        let after = humantime::format_duration(Duration::from_millis(
+        let after = written(Duration::from_millis(
             u64::try_from(transition.after.as_millis()).unwrap_or(u64::MAX),
         ));
         let of = format!("{eligible}/{configured}");
@@ -688,8 +687,8 @@ fn percent(share: f64) -> String {
 }
 
 /// Whole seconds.
-fn seconds(duration: Duration) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(duration.as_secs()))
+fn seconds(duration: Duration) -> String {
+    written(Duration::from_secs(duration.as_secs()))
 }
 
 fn join(errors: &[BindError]) -> String {

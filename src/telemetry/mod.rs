@@ -9,5 +9,5 @@ pub(crate) mod lines;
 pub mod logging;
 mod record;
 
-pub use clock::{instant, moment};
+pub use clock::{instant, millis, moment};
 pub use record::Record;

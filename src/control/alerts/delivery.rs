@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::exec::execute;
 use super::message::Message;
 use super::webhook::post;
-use crate::config::{AlertConfig, AlertTarget, Effort};
+use crate::config::{AlertConfig, AlertTarget, Effort, written};
 use crate::runner::Runner;
 
 /// How it went.
@@ -64,7 +64,7 @@ async fn attempt(
 ) -> Result<(), Failure> {
     let limit = config.effort.timeout;
     let late = || Failure {
-        why: format!("no answer within {}", humantime::format_duration(limit)),
+        why: format!("no answer within {}", written(limit)),
         may_pass: true,
     };
     match &config.target {

@@ -7,6 +7,7 @@ use hyper::body::Bytes;
 use thiserror::Error;
 
 use super::message::Message;
+use crate::config::written;
 use crate::health::Program;
 use crate::model::one_line;
 use crate::runner::{Ended, Gone, Job, Outcome, Runner};
@@ -20,7 +21,7 @@ pub(super) enum ExecError {
     Gone(#[from] Gone),
     #[error("cannot be started: {0}")]
     NotStarted(String),
-    #[error("killed after {}", humantime::format_duration(*.0))]
+    #[error("killed after {}", written(*.0))]
     TimedOut(Duration),
     #[error("exit code {code}{words}")]
     Exited { code: i32, words: String },

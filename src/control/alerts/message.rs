@@ -12,6 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use crate::config::{Occasion, written};
+use crate::telemetry;
 
 /// Raised when a field changes its meaning or goes.
 const VERSION: u32 = 1;
@@ -442,7 +443,7 @@ fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S:
 
 /// With microseconds.
 fn exact_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
+    serializer.serialize_f64(telemetry::millis(*duration))
 }
 
 fn some_millis<S: Serializer>(

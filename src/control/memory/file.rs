@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::config::written;
 use crate::health::{AdminView, Duty, Percent, State, Totals};
 use crate::model::BackendId;
 
@@ -24,7 +25,7 @@ pub(super) struct Entry {
 /// Why a state file is not used.
 #[derive(Debug, Error)]
 pub(super) enum Unusable {
-    #[error("it is {} old, more than state_max_age", humantime::format_duration(*.0))]
+    #[error("it is {} old, more than state_max_age", written(*.0))]
     TooOld(Duration),
     #[error("it is of version {0}, not {VERSION}")]
     Version(u32),
@@ -227,7 +228,7 @@ mod tests {
         let why = |bytes: &[u8], now| decode(bytes, now, HOUR).unwrap_err().to_string();
         assert_eq!(
             why(&bytes, at(4_601)),
-            "it is 1h 1s old, more than state_max_age"
+            "it is 1h1s old, more than state_max_age"
         );
         let other = String::from_utf8(bytes.clone()).unwrap();
         let other = other.replace("\"version\":1", "\"version\":2");

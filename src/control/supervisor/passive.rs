@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
+use crate::config::written;
 use crate::control::Event;
 use crate::control::probe::{Answer, TargetId};
 use crate::health::{Evidence, Failure, Spared, State, Verdict, may_remove};
@@ -130,12 +131,11 @@ impl Supervisor {
             case.suspicion.heard();
         }
         self.cases.reckon();
-        let written = humantime::format_duration(time);
         decided(
             backend,
             &target,
             evidence,
-            &format_args!("out for {written}"),
+            &format_args!("out for {}", written(time)),
         );
         self.record(backend, false, now);
         self.count_again(backend, Some(time));
@@ -199,7 +199,7 @@ impl Supervisor {
         let of = format!("{eligible}/{configured}");
         match out {
             Some(time) => {
-                let out = humantime::format_duration(time);
+                let out = written(time);
                 tracing::warn!(%service, backend = %name, %address, %out, eligible = %of, "backend ejected");
             }
             None => {

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Supervisor;
 use crate::check::Unsent;
+use crate::config::written;
 use crate::control::probe::Probed;
 use crate::health::Kind;
 
@@ -46,7 +47,7 @@ impl Supervisor {
                         service = %user.id.service(),
                         backend = %user.id.name(),
                         address = %id.address,
-                        left = %humantime::format_duration(left),
+                        left = %written(left),
                         at = %humantime::format_rfc3339_seconds(UNIX_EPOCH + end),
                         "{}",
                         match left.is_zero() {
