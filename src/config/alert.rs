@@ -12,12 +12,11 @@ use http::{HeaderName, HeaderValue, Uri};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::compile::SOME_TIME;
 use super::decode::{Table, mistype, nearest, unknown_word};
 use super::problem::{Problem, Problems, shown};
 use super::program::program;
 use super::source::{Source, Span};
-use super::value::{self, Fault, LONGEST};
+use super::value::{self, Fault, LONGEST, SOME_TIME};
 use crate::health::Program;
 
 /// One `[[alert]]`

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use super::problem::{Problem, Problems, Report};
 use super::service;
 use super::source::Source;
 use super::syntax;
-use super::value::{LONGEST, SHORTEST};
+use super::value::{LONGEST, MOST_CONNECTIONS, SOME_TIME};
 use super::{Config, LogConfig, LogFormat, LogLevel, RuntimeConfig, SessionLog};
 use super::{address, alert, keys};
 
@@ -225,12 +224,7 @@ fn admin(table: &Table<'_>, problems: &mut Problems) {
     }
 }
 
-/// Any time but none.
-pub(super) const SOME_TIME: RangeInclusive<Duration> = SHORTEST..=LONGEST;
-
 const MOST_WORKERS: u32 = 1024;
-/// The most sessions that anything is asked to hold.
-pub(super) const MOST_CONNECTIONS: u32 = 10_000_000;
 
 const LEVELS: &[(&str, LogLevel)] = &[
     ("error", LogLevel::Error),

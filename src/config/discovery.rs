@@ -5,10 +5,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::address;
-use super::compile::SOME_TIME;
 use super::decode::{Table, mistype};
 use super::problem::{Problem, Problems, shown};
-use super::value::{Fault, LONGEST, written};
+use super::value::{Fault, LONGEST, SOME_TIME, written};
 
 /// `[discovery]`
 #[derive(Clone, Debug, PartialEq, Eq)]

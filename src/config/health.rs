@@ -5,10 +5,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::check::check;
-use super::compile::SOME_TIME;
 use super::decode::Table;
 use super::problem::{Problem, Problems};
-use super::value::{LONGEST, written};
+use super::value::{LONGEST, SOME_TIME, written};
 use crate::health::{Check, Policy};
 
 /// The section as a whole.

@@ -2,10 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use super::compile::SOME_TIME;
 use super::decode::Table;
 use super::problem::{Problem, Problems};
-use super::value;
+use super::value::{self, SOME_TIME};
 use crate::health::Passive;
 
 pub(super) fn read(table: &Table<'_>, problems: &mut Problems) -> Passive {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address;
-use super::compile::{MOST_CONNECTIONS, SOME_TIME};
 use super::decode::{Table, mistype, unknown_word};
 use super::health;
 use super::keys;
@@ -16,7 +15,7 @@ use super::passive;
 use super::problem::{Problem, Problems};
 use super::serving;
 use super::source::Span;
-use super::value::{self, written};
+use super::value::{self, MOST_CONNECTIONS, SOME_TIME, written};
 use super::waiting;
 use super::{
     BackendAddress, BackendConfig, Family, ListenConfig, OnDown, QueueConfig, RelayMode,

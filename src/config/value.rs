@@ -98,6 +98,10 @@ pub(crate) fn written(duration: Duration) -> String {
 pub(super) const SHORTEST: Duration = Duration::from_nanos(1);
 /// The longest duration that any key takes: a year, and more than any operator waits.
 pub(super) const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Any time but none.
+pub(super) const SOME_TIME: RangeInclusive<Duration> = SHORTEST..=LONGEST;
+/// The most sessions that anything is asked to hold.
+pub(super) const MOST_CONNECTIONS: u32 = 10_000_000;
 
 /// A name as logs, metrics and paths can carry it.
 pub(super) fn name(text: &str) -> Result<&str, Fault> {

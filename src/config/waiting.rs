@@ -4,11 +4,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::compile::SOME_TIME;
 use super::decode::Table;
 use super::keys;
 use super::problem::{Problem, Problems};
-use super::value::LONGEST;
+use super::value::{LONGEST, SOME_TIME};
 use super::{OnDown, QueueConfig};
 
 /// `[service.queue]`; `capped` tells whether a backend of the service has a `max_connections`.
