@@ -512,7 +512,7 @@ impl Supervisor {
             reloads = self.reloads.applied,
             rejected = self.reloads.rejected,
             probes,
-            latest_probe_ms = latest.as_secs_f64() * 1e3,
+            latest_probe_ms = millis(latest),
             unheard = self.witness.dropped(),
             alerts_sent,
             alerts_failed,

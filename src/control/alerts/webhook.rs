@@ -110,6 +110,10 @@ async fn request(webhook: &Webhook, json: Bytes) -> Result<Request<Full<Bytes>>,
 
 fn bearer(path: &Path) -> Result<HeaderValue, PostError> {
     let mut token = String::new();
+    // To open a pipe that nobody writes to would keep this thread for good.
+    if std::fs::metadata(path).is_ok_and(|it| !it.is_file()) {
+        return Err(PostError::Token(io::Error::other("not a regular file")));
+    }
     File::open(path)
         .and_then(|file| file.take(MOST_OF_A_TOKEN).read_to_string(&mut token))
         .map_err(PostError::Token)?;
@@ -194,3 +198,17 @@ const MOST_OF_A_TOKEN: u64 = 16 * 1024;
 const MOST_OF_A_REPLY: usize = 64 * 1024;
 /// Characters of it that are told.
 const MOST_WORDS: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_from_a_regular_file_only() {
+        let refused = bearer(Path::new("/dev/zero"));
+        assert!(matches!(refused, Err(PostError::Token(_))));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret\n").unwrap();
+        assert_eq!(bearer(file.path()).unwrap(), "Bearer secret");
+    }
+}
