@@ -8,6 +8,7 @@ mod failing_over;
 mod passive;
 mod reloading;
 mod remembering;
+mod reporting;
 mod seating;
 mod telling;
 mod warnings;
@@ -18,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc};
-use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +28,7 @@ use super::alerts::Alerts;
 use super::cases::Cases;
 use super::closing::Closing;
 use super::discovery::Discovery;
-use super::failovers::{self, Failovers};
+use super::failovers::Failovers;
 use super::limits::limits;
 use super::notify::Notify;
 use super::prepare::{Known, complete};
@@ -36,16 +36,15 @@ use super::probe::{Probed, Prober, TargetId};
 use super::reload::Running;
 use super::services::{Built, User};
 use super::stop::stop;
-use super::targets::{Observed, Target};
+use super::targets::Observed;
 use super::{Event, Order};
-use crate::config::{Config, Loaded, written};
-use crate::health::{AdminView, Evidence, State, Transition, Verdict, Why};
+use crate::config::{Config, Loaded};
+use crate::health::{Evidence, State, Transition, Verdict};
 use crate::net::BindError;
-use crate::pool::queue::QueueSum;
 use crate::pool::{Permits, Witness, testimonies};
 use crate::runner;
 use crate::telemetry::logging::Logging;
-use crate::telemetry::{millis, moment};
+use crate::telemetry::moment;
 use crate::worker::{Command, Workers, die};
 
 /// How often the status is told, workers are asked to beat and retired listeners are closed.
@@ -56,8 +55,6 @@ const MISSED_BEATS: u64 = 10;
 const VERDICTS: usize = 4096;
 /// Events that a watcher may lag behind.
 const EVENTS: usize = 1024;
-/// Backends that are reported before probes have their turn: a millisecond's worth.
-const AT_A_TIME: usize = 32;
 
 /// What the daemon is started with besides its configuration.
 #[derive(Debug, Default)]
@@ -361,24 +358,6 @@ impl Supervisor {
         }
     }
 
-    /// On its way up.
-    fn report_answered(&self, users: &[User], id: &TargetId) {
-        let streak = self.running.targets.get(id).map_or(0, Target::against);
-        if streak == 0 {
-            // It is up.
-            return;
-        }
-        for User { id: backend, .. } in users {
-            tracing::debug!(
-                service = %backend.service(),
-                backend = %backend.name(),
-                address = %id.address,
-                streak,
-                "heartbeat answered"
-            );
-        }
-    }
-
     /// Tells everybody of a transition, which `evidence` of sessions has brought about, and has their
     /// services laid out anew.
     fn announce(
@@ -413,174 +392,6 @@ impl Supervisor {
                 self.fail_over(backend, id, why.clone(), evidence, started, now);
             }
             self.reconsider(backend.service());
-        }
-    }
-
-    /// Tells of backends that answer slower than they used to, and does nothing about it.
-    fn report_turn(&self, users: &[User], id: &TargetId, turn: &crate::health::Turn) {
-        for User { id: backend, .. } in users {
-            let (service, name, address) = (backend.service(), backend.name(), id.address);
-            let (latency_ms, usual_ms) = (millis(turn.latency), millis(turn.usual));
-            let phi = turn.phi.round();
-            if turn.suspect {
-                tracing::warn!(%service, backend = %name, %address, latency_ms, usual_ms, phi, "backend suspect: it answers slower than it used to");
-            } else {
-                tracing::info!(%service, backend = %name, %address, latency_ms, usual_ms, "backend no longer suspect");
-            }
-            self.tell(|| Event::Suspect {
-                backend: backend.clone(),
-                address,
-                turn: *turn,
-            });
-        }
-    }
-
-    fn report_missed(&self, users: &[User], id: &TargetId, why: &Why) {
-        let streak = self.running.targets.get(id).map_or(0, Target::against);
-        if streak == 0 {
-            // It is down already.
-            return;
-        }
-        for User { id: backend, .. } in users {
-            tracing::debug!(
-                service = %backend.service(),
-                backend = %backend.name(),
-                address = %id.address,
-                %why,
-                streak,
-                "heartbeat missed"
-            );
-            if self.options.heartbeats {
-                self.tell(|| Event::Missed {
-                    backend: backend.clone(),
-                    cause: why.clone(),
-                    streak,
-                });
-            }
-        }
-    }
-
-    fn report(
-        &mut self,
-        user: &User,
-        id: &TargetId,
-        transition: &Transition,
-        evidence: Option<&Evidence>,
-    ) {
-        let backend = &user.id;
-        let Some(serving) = self.running.services.0.get_mut(backend.service()) else {
-            return;
-        };
-        serving.revision += 1;
-        serving.count(user, &self.running.targets);
-        let (eligible, configured) = (serving.eligible, serving.members.configured());
-        let (service, name, address) = (backend.service(), backend.name(), id.address);
-        let after = written(Duration::from_millis(
-            u64::try_from(transition.after.as_millis()).unwrap_or(u64::MAX),
-        ));
-        let of = format!("{eligible}/{configured}");
-        match &transition.cause {
-            Some(why) => {
-                let evidence = evidence.map(tracing::field::display);
-                tracing::warn!(%service, backend = %name, %address, %why, evidence, %after, eligible = %of, "backend down");
-            }
-            None => {
-                tracing::info!(%service, backend = %name, %address, %after, eligible = %of, "backend up");
-            }
-        }
-        self.tell(|| Event::Transition {
-            backend: backend.clone(),
-            address,
-            from: transition.from,
-            to: transition.to,
-            cause: transition.cause.clone(),
-            after: transition.after,
-            eligible,
-            configured,
-        });
-    }
-
-    /// Every backend with its state and its counters, in the log; a few at a time, because probes are
-    /// sent by this thread too.
-    async fn report_everything(&self) {
-        let now = Instant::now();
-        let (probes, latest) = self.prober.punctuality();
-        let (alerts_sent, alerts_failed) = self.alerts.counts();
-        tracing::info!(
-            sessions = self.workers.sessions(),
-            max_connections = self.permits.limit(),
-            reloads = self.reloads.applied,
-            rejected = self.reloads.rejected,
-            probes,
-            latest_probe_ms = millis(latest),
-            unheard = self.witness.dropped(),
-            alerts_sent,
-            alerts_failed,
-            "report"
-        );
-        for serving in self.running.services.0.values() {
-            let portions = serving.portions();
-            for (number, (user, target)) in serving.members.users().enumerate() {
-                if number % AT_A_TIME == AT_A_TIME - 1 {
-                    yield_now().await;
-                }
-                let Some(load) = self.running.load(&user.id) else {
-                    continue;
-                };
-                let sum = load.sum();
-                let known = self.running.targets.get(target);
-                let state = known.map(Target::state);
-                let totals = self.running.memory.totals(&user.id, now);
-                let admin = self.running.memory.admin(&user.id);
-                let admin = (admin != AdminView::default()).then(|| admin.to_string());
-                let agent = known.and_then(Target::agent);
-                tracing::info!(
-                    service = %user.id.service(),
-                    backend = %user.id.name(),
-                    address = %target.address,
-                    state = ?state.unwrap_or(State::Unknown),
-                    enabled = user.enabled,
-                    seat = serving.seat(&user).map(tracing::field::display),
-                    portion = portions.get(&user.id).map(tracing::field::display),
-                    agent = agent.map(tracing::field::display),
-                    ejected = load.is_ejected(),
-                    sessions = load.in_flight(),
-                    max_connections = load.cap(),
-                    served = sum.sessions,
-                    connect_failures = sum.connect_failures,
-                    moved = sum.moved,
-                    hurt = sum.hurt,
-                    administered = admin,
-                    availability = totals.availability().map(percent),
-                    up = %seconds(totals.up),
-                    down = %seconds(totals.down),
-                    failures = totals.failures,
-                    flaps = totals.flaps,
-                    mtbf = totals.mtbf().map(seconds).map(tracing::field::display),
-                    mttr = totals.mttr().map(seconds).map(tracing::field::display),
-                    to_backend = sum.to_backend,
-                    to_client = sum.to_client,
-                    "backend"
-                );
-            }
-        }
-        for serving in self.running.services.0.values() {
-            let queue = serving.service.queue().sum();
-            if queue != QueueSum::default() {
-                tracing::info!(
-                    service = %serving.service.name(),
-                    waiting = queue.waiting,
-                    placed = queue.placed,
-                    full = queue.full,
-                    timed_out = queue.timed_out,
-                    left = queue.left,
-                    unserved = queue.unserved,
-                    "queue"
-                );
-            }
-        }
-        for failover in self.failovers.past() {
-            failovers::log(failover, "past failover");
         }
     }
 
@@ -649,46 +460,12 @@ impl Supervisor {
             .map_or(TICK, |limit| TICK.min(limit / 2))
     }
 
-    /// One line for `systemctl status`, when it has changed.
-    fn tell_status(&mut self) {
-        let (services, eligible, configured) = self.running.services.count();
-        let plural = |count| if count == 1 { "" } else { "s" };
-        let sessions = self.workers.sessions();
-        let mut status = format!(
-            "{services} service{}, {eligible}/{configured} backends eligible, {sessions} session{}",
-            plural(services),
-            plural(sessions)
-        );
-        if self.full {
-            status += " (full)";
-        }
-        if !self.options.broken.is_empty() {
-            status += ", the configuration is broken: the last good one runs";
-        } else if self.reloads.last_rejected {
-            status += ", the last reload was rejected: see the log";
-        }
-        if status != self.status {
-            self.notify.status(&status);
-            self.status = status;
-        }
-    }
-
     fn tell(&self, event: impl FnOnce() -> Event) {
         if let Some(events) = &self.options.events {
             // Nobody watching is no problem.
             let _ = events.send(event());
         }
     }
-}
-
-/// `99.987%`
-fn percent(share: f64) -> String {
-    format!("{:.3}%", share * 100.0)
-}
-
-/// Whole seconds.
-fn seconds(duration: Duration) -> String {
-    written(Duration::from_secs(duration.as_secs()))
 }
 
 fn join(errors: &[BindError]) -> String {
