@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::reloading::{Reload, build};
-use self::seating::Wakes;
+use self::seating::{Unsettled, Wakes};
 use super::alerts::Alerts;
 use super::cases::Cases;
 use super::closing::Closing;
@@ -147,6 +147,7 @@ pub async fn run(
         full: false,
         alerts,
         closing: Closing::default(),
+        unsettled: Unsettled::default(),
         workers,
     };
     tokio::select! {
@@ -185,6 +186,7 @@ pub async fn run(
             Some(probed) = verdict_queue.recv() => control.observe(&probed),
             Some(testimony) = told.recv() => control.hear(testimony),
         }
+        control.settle(verdict_queue.is_empty());
     }
     // A reload that is not applied yet takes its new listeners with it.
     control.reload = Reload::None;
@@ -260,6 +262,8 @@ struct Supervisor {
     alerts: Alerts,
     /// Whose sessions are being closed.
     closing: Closing,
+    /// Services whose rosters are to decide anew.
+    unsettled: Unsettled,
 }
 
 /// How many reloads took effect, and how many did not.
@@ -391,7 +395,7 @@ impl Supervisor {
             if let (Some(started), Some(why)) = (started, &transition.cause) {
                 self.fail_over(backend, id, why.clone(), evidence, started, now);
             }
-            self.reconsider(backend.service());
+            self.unsettled.note(backend.service(), now);
         }
     }
 

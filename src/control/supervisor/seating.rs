@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use crate::config::written;
@@ -43,7 +43,40 @@ impl Wakes {
     }
 }
 
+/// Under a storm of transitions rosters decide once in this time at least. Down flags do not wait
+/// for it.
+const STORM: Duration = Duration::from_millis(50);
+
+/// Services whose backends have changed their state since their rosters have decided. A roster
+/// looks at every backend, so it is asked once for all verdicts that wait, not for each.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    services: BTreeSet<Arc<str>>,
+    since: Option<Instant>,
+}
+
+impl Unsettled {
+    pub(super) fn note(&mut self, service: &Arc<str>, now: Instant) {
+        self.since.get_or_insert(now);
+        self.services.insert(Arc::clone(service));
+    }
+}
+
 impl Supervisor {
+    /// Has rosters decide for which something has changed, now that it is `quiet` or they have
+    /// waited long enough.
+    pub(super) fn settle(&mut self, quiet: bool) {
+        let Some(since) = self.unsettled.since else {
+            return;
+        };
+        if quiet || since.elapsed() >= STORM {
+            self.unsettled.since = None;
+            for service in std::mem::take(&mut self.unsettled.services) {
+                self.reconsider(&service);
+            }
+        }
+    }
+
     /// Asks the rosters whose time has come.
     pub(super) fn wake(&mut self) {
         for service in self.wakes.take_due(Instant::now()) {
