@@ -9,6 +9,7 @@
 //! | [`strategy`] | the [`Strategy`](strategy::Strategy) trait, one file per strategy, the registry of names; pure |
 //! | [`health`] | the up/down state machine and the roster, the one place that decides who may serve; pure |
 //! | [`config`] | the TOML file as written → a checked [`Config`](config::Config), every problem at once → the plan of a reload |
+//! | [`api`] | the documents that the daemon and its operators exchange; pure |
 //! | [`discovery`] | who is behind a name: what an answer changes, what holds without one; pure |
 //! | [`pool`] | a service and its atomically swapped snapshot, leases, permits, the cursor |
 //! | [`telemetry`] | logging, and the record that writes a session's one line |
@@ -21,7 +22,7 @@
 //! | [`cli`] | one file per subcommand |
 //! | [`allocator`] | the process's allocator: packs what an idle session is made of; of interest to nobody else |
 //!
-//! `model ← strategy, health ← config ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← control ← cli`.
+//! `model ← strategy, health ← config ← api ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
 //! come in as arguments, so that everything which decides can be tested without a network.
 #![cfg_attr(
@@ -30,6 +31,7 @@
 )]
 
 pub mod allocator;
+pub mod api;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -15,6 +15,7 @@ const ORDER: &[&str] = &[
     "health",
     "proxy_protocol",
     "config",
+    "api",
     "discovery",
     "pool",
     "telemetry",
@@ -23,8 +24,8 @@ const ORDER: &[&str] = &[
     "check",
     "session",
     "worker",
-    "control",
     "admin",
+    "control",
     "cli",
 ];
 
@@ -35,6 +36,7 @@ const PURE: &[&str] = &[
     "health",
     "proxy_protocol",
     "config",
+    "api",
     "discovery",
 ];
 

@@ -1,0 +1,58 @@
+//! What an operator asks for while the daemon runs.
+
+use serde::{Deserialize, Serialize};
+
+/// `POST /v1/services/SERVICE/backends/BACKEND`, or the same without `/BACKEND` for all of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Change {
+    /// Takes no new sessions; those that it has go on, for `deadline_seconds` at most if that is given.
+    Drain {
+        /// What is left then is closed.
+        deadline_seconds: Option<f64>,
+    },
+    /// Takes no new sessions, and nobody is alarmed by what its checks say.
+    Disable,
+    /// Serves again.
+    Enable,
+    /// Only so much of its configured weight counts.
+    Weight {
+        /// 0 to 1000.
+        percent: u16,
+    },
+    /// Goes back to what the file says.
+    Reset,
+    /// Its sessions are closed with a reset, at the `close_rate` of the service.
+    CloseSessions,
+}
+
+/// Whom a change concerns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// Which service.
+    pub service: String,
+    /// Which of its backends; `None` is all.
+    pub backend: Option<String>,
+}
+
+/// A change was made, and is on disk where there is a state file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// What was done, for people.
+    pub text: String,
+    /// Backends that are not as they were.
+    pub backends: u32,
+    /// Running sessions of the backends concerned.
+    pub sessions: u64,
+    /// It survives a restart.
+    pub durable: bool,
+}
+
+/// A request was not carried out: the body of every answer of 400 and above.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, for people.
+    pub error: String,
+    /// What is allowed or what to do instead.
+    pub help: Option<String>,
+}

@@ -1,0 +1,21 @@
+//! What the daemon and those who operate it say to each other: the documents under `/v1`. Pure, and
+//! nothing but shapes: who fills them in and who reads them are `control`, `admin` and `cli`.
+//!
+//! [`View`] is how everything stands at one moment; metrics, the status page and the commands are all
+//! made from it, so that they never contradict each other. [`Change`] is what an operator asks for.
+//!
+//! Times are RFC 3339 with milliseconds, in UTC. Numbers are in base units, which their names end with.
+//! Fields are only ever added; whoever reads them passes over those that it does not know.
+
+mod change;
+mod event;
+mod session;
+mod view;
+
+pub use change::{Change, Changed, Refused, Target};
+pub use event::{Event, Events, Failover, Failovers};
+pub use session::{Session, Sessions};
+pub use view::{
+    Admin, Backend, Check, Configuration, Listener, Process, Queue, Record, Rejection, Reloads,
+    Service, Standing, State, Traffic, View, Worker,
+};

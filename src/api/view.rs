@@ -1,0 +1,268 @@
+//! How everything stands at one moment.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/view`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// When this was so.
+    pub at: String,
+    /// The daemon as a whole.
+    pub process: Process,
+    /// Every service, in the order of the file.
+    pub services: Vec<Service>,
+}
+
+/// The daemon as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Of the program.
+    pub version: String,
+    /// As the kernel knows it.
+    pub pid: u32,
+    /// When it was ready.
+    pub started: String,
+    /// Since then.
+    pub uptime_seconds: f64,
+    /// It drains: no new sessions are taken.
+    pub stopping: bool,
+    /// Running sessions.
+    pub sessions: u64,
+    /// The most there may be.
+    pub max_connections: u64,
+    /// One per thread that serves.
+    pub workers: Vec<Worker>,
+    /// What runs.
+    pub configuration: Configuration,
+    /// What became of reloads.
+    pub reloads: Reloads,
+}
+
+/// One thread that serves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// From 0.
+    pub index: u32,
+    /// Running sessions.
+    pub sessions: u64,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Where it was read.
+    pub path: Option<String>,
+    /// When it took effect.
+    pub applied: String,
+    /// How many have taken effect, this one included.
+    pub generation: u64,
+    /// The file at `path` was rejected since: what runs is not what is in it.
+    pub rejected: Option<Rejection>,
+}
+
+/// A configuration that was not put in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// When.
+    pub at: String,
+    /// All that is wrong with it, as `file:line:column: …`.
+    pub problems: Vec<String>,
+}
+
+/// What became of reloads since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reloads {
+    /// Took effect.
+    pub applied: u64,
+    /// Did not.
+    pub rejected: u64,
+    /// How long the last that took effect needed.
+    pub last_duration_seconds: Option<f64>,
+}
+
+/// One service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// How it stands, in a word …
+    pub standing: Standing,
+    /// … and in a sentence, unless all is well.
+    pub why: Option<String>,
+    /// The name of its strategy.
+    pub strategy: String,
+    /// Where clients go.
+    pub listeners: Vec<Listener>,
+    /// Backends that may serve now.
+    pub eligible: u32,
+    /// All of them.
+    pub configured: u32,
+    /// As many must be up for the service to be ready.
+    pub min_up: u32,
+    /// Who waits for a place.
+    pub queue: Queue,
+    /// Of all its sessions.
+    pub traffic: Traffic,
+    /// Every backend, in the order of the file.
+    pub backends: Vec<Backend>,
+}
+
+/// How a service stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Everybody who is meant to serve may.
+    #[default]
+    Ok,
+    /// Some may not, or nobody of the first tier.
+    Degraded,
+    /// Nobody may.
+    Down,
+}
+
+/// One bound address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    /// As bound: the port is never 0.
+    pub address: String,
+}
+
+/// Who waits for a place at a backend that is full.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Now.
+    pub waiting: u64,
+    /// The most there may be; 0 is no queue.
+    pub size: u64,
+}
+
+/// What sessions have come to since the identity they are counted for appeared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Running, those that are being connected included.
+    pub sessions: u64,
+    /// Connected.
+    pub sessions_total: u64,
+    /// From clients, of sessions that have ended.
+    pub to_backend_bytes_total: u64,
+    /// To clients, of sessions that have ended.
+    pub to_client_bytes_total: u64,
+    /// Connects that failed.
+    pub connect_failures_total: u64,
+    /// Sessions that were failed here and found another backend.
+    pub sessions_moved_total: u64,
+    /// Sessions that were failed here and lost.
+    pub sessions_hurt_total: u64,
+}
+
+/// One backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its name, unique in its service.
+    pub name: String,
+    /// Where it is; `null` while its name leads nowhere.
+    pub address: Option<String>,
+    /// What its checks say.
+    pub state: State,
+    /// Since when.
+    pub since: Option<String>,
+    /// Whether new sessions go to it.
+    pub serving: bool,
+    /// Why it does not serve, or what speaks against it; `null` when all is well.
+    pub why: Option<String>,
+    /// As in the file.
+    pub weight: u32,
+    /// What counts of it now (slow start, its agent, an operator), in thousandths of the weight's unit; 0
+    /// when it does not serve.
+    pub effective_weight_thousandths: u64,
+    /// Its tier, 0 first.
+    pub priority: u32,
+    /// As in the file.
+    pub enabled: bool,
+    /// The most sessions at a time, if there is such a limit.
+    pub max_connections: Option<u32>,
+    /// Kept out because its sessions failed, until then.
+    pub ejected_until: Option<String>,
+    /// It answers its checks slower than it used to.
+    pub suspect: bool,
+    /// What its agent asks for, if that is other than to serve in full: `drain`, `75%`.
+    pub agent: Option<String>,
+    /// What an operator has said while the daemon runs, where that differs from the file.
+    pub admin: Option<Admin>,
+    /// What asks whether it is alive.
+    pub check: Option<Check>,
+    /// Its sessions.
+    pub traffic: Traffic,
+    /// How available it has been.
+    pub record: Record,
+}
+
+/// Whether a backend answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No verdict yet.
+    #[default]
+    Unknown,
+    /// It answers.
+    Up,
+    /// It answers no more, but has not been silent often enough to be down.
+    Failing,
+    /// It does not.
+    Down,
+    /// It answers again, but not yet often enough to be up.
+    Recovering,
+}
+
+/// What an operator has said of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Admin {
+    /// `serve`, `drain` or `maintenance`.
+    pub duty: String,
+    /// Of the configured weight.
+    pub weight_percent: u16,
+}
+
+/// A check, and how it last went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// `tcp`, `http`, …
+    pub kind: String,
+    /// Where it goes.
+    pub address: String,
+    /// How long the last one took that was answered.
+    pub latency_seconds: Option<f64>,
+    /// What is usual, by the slow moving average.
+    pub usual_latency_seconds: Option<f64>,
+    /// Verdicts in a row that speak against the state it is in, …
+    pub against: u32,
+    /// … and how many of them it takes.
+    pub needed: u32,
+    /// What the last failed one met.
+    pub last_failure: Option<String>,
+    /// Verdicts so far.
+    pub probes_total: u64,
+    /// Those of them that failed.
+    pub failures_total: u64,
+}
+
+/// How available a backend has been, as far as that is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Time up.
+    pub up_seconds: f64,
+    /// Time down.
+    pub down_seconds: f64,
+    /// Times it went down.
+    pub failures: u64,
+    /// Times it came back.
+    pub recoveries: u64,
+    /// Failures that followed a return within a minute.
+    pub flaps: u64,
+    /// Mean time between failures.
+    pub mtbf_seconds: Option<f64>,
+    /// Mean time to repair.
+    pub mttr_seconds: Option<f64>,
+    /// 0 to 1.
+    pub availability: Option<f64>,
+}
