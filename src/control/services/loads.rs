@@ -1,0 +1,87 @@
+//! The counters of every backend identity, which outlive the configuration.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::model::{BackendId, Load};
+use crate::pool::Queue;
+
+/// The counters of every backend identity. They outlive the configuration: a backend that leaves the
+/// file and comes back finds its sessions counted.
+#[derive(Debug)]
+pub(in crate::control) struct Loads {
+    workers: usize,
+    of: HashMap<BackendId, Counted>,
+    /// The line of each service that one of them belongs to.
+    queues: HashMap<Arc<str>, Arc<Queue>>,
+    /// Marks that were given out.
+    marks: u32,
+}
+
+#[derive(Debug)]
+struct Counted {
+    load: Arc<Load>,
+    /// Where the backend is, and the number of its name there.
+    address: Option<SocketAddr>,
+    mark: u32,
+}
+
+impl Loads {
+    pub(in crate::control) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            of: HashMap::new(),
+            queues: HashMap::new(),
+            marks: 0,
+        }
+    }
+
+    /// The counters of `id`, and its mark at `address`.
+    pub(super) fn get(&mut self, id: &BackendId, address: Option<SocketAddr>) -> (Arc<Load>, u32) {
+        let queue = self.queue(id.service());
+        let counted = self.of.entry(id.clone()).or_insert_with(|| Counted {
+            load: Arc::new(Load::new(self.workers).telling(queue)),
+            address: None,
+            mark: 0,
+        });
+        if address.is_some() && counted.address != address {
+            self.marks += 1;
+            counted.mark = self.marks;
+            counted.address = address;
+        }
+        (Arc::clone(&counted.load), counted.mark)
+    }
+
+    /// Who waits for a backend of `service`.
+    pub(in crate::control) fn queue(&mut self, service: &Arc<str>) -> Arc<Queue> {
+        Arc::clone(self.queues.entry(Arc::clone(service)).or_default())
+    }
+
+    /// The counters of that identity, if it was ever in the file.
+    pub(in crate::control) fn find(&self, id: &BackendId) -> Option<&Arc<Load>> {
+        self.of.get(id).map(|counted| &counted.load)
+    }
+
+    /// Forgets identities that nobody holds: not in the file, and without a session.
+    pub(in crate::control) fn prune(&mut self) {
+        self.of
+            .retain(|_, counted| Arc::strong_count(&counted.load) > 1);
+        self.queues.retain(|_, queue| Arc::strong_count(queue) > 1);
+    }
+
+    /// Like [`Loads::prune`], once there are more than `most` beyond those that are held: a name server that
+    /// answers with some of its records in turn has the same backends leave and return all the time.
+    pub(in crate::control) fn prune_beyond(&mut self, most: usize) {
+        if self.of.len() <= most {
+            return;
+        }
+        let held = |it: &Counted| Arc::strong_count(&it.load) > 1;
+        if self.of.values().filter(|it| !held(it)).count() > most {
+            self.prune();
+        }
+    }
+
+    /// Identities without a member that are remembered between reloads.
+    pub(in crate::control) const MOST_FORMER: usize = 4096;
+}

@@ -1,0 +1,328 @@
+//! The backends of one service: who they are, how each is checked, and what is known of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::loads::Loads;
+use crate::config::{BackendAddress, ServiceConfig, SessionLog};
+use crate::control::failovers::Harm;
+use crate::control::memory::Memory;
+use crate::control::probe::TargetId;
+use crate::control::targets::{Target, Targets};
+use crate::health::{
+    self, AdminView, Decision, HealthView, Passive, Roster, Rules, State, WhenAllDown,
+};
+use crate::model::{BackendId, Load};
+
+/// A backend of the service.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) id: BackendId,
+    weight: u32,
+    priority: u32,
+    enabled: bool,
+    pub(super) target: Option<TargetId>,
+    pub(super) max_connections: Option<NonZeroU32>,
+    pub(super) load: Arc<Load>,
+    pub(super) mark: u32,
+    /// What an operator has said of it, as memory has it.
+    admin: AdminView,
+    /// Whether it counted as eligible last.
+    counted: bool,
+    /// Whom it had failed when that was last looked at with nothing against it, and the time before.
+    noted: [Harm; 2],
+}
+
+impl Member {
+    /// As the roster sees it.
+    fn view(&self, targets: &Targets) -> health::Member<'_> {
+        let target = self.target.as_ref().and_then(|id| targets.get(id));
+        let known = target.map_or(HealthView::of(State::Unknown), Target::view);
+        health::Member {
+            id: &self.id,
+            weight: self.weight,
+            priority: self.priority,
+            enabled: self.enabled,
+            resolved: self.target.is_some(),
+            admin: self.admin,
+            health: HealthView {
+                ejected: self.load.is_ejected(),
+                ..known
+            },
+        }
+    }
+}
+
+/// A backend behind a target.
+#[derive(Clone, Debug)]
+pub(in crate::control) struct User {
+    pub(in crate::control) id: BackendId,
+    /// Its place among the members of its service.
+    pub(super) at: usize,
+    pub(in crate::control) enabled: bool,
+}
+
+/// The backends of one service.
+#[derive(Debug)]
+pub(in crate::control) struct Members {
+    pub(super) config: ServiceConfig,
+    pub(super) session_log: SessionLog,
+    pub(super) all: Vec<Member>,
+}
+
+impl Members {
+    /// The backends of `config`, each with its counters. One whose address is still a name has none:
+    /// the name leads nowhere.
+    pub(in crate::control) fn new(
+        config: ServiceConfig,
+        session_log: SessionLog,
+        loads: &mut Loads,
+        memory: &Memory,
+    ) -> Self {
+        let member = |backend: &crate::config::BackendConfig| {
+            let id = BackendId::new(Arc::clone(&config.name), Arc::clone(&backend.name));
+            let address = match &backend.address {
+                BackendAddress::Ip(address) => Some(*address),
+                BackendAddress::Name { .. } | BackendAddress::Srv { .. } => None,
+            };
+            let target = address.map(|address| TargetId {
+                address,
+                probed_at: backend
+                    .check_address
+                    .unwrap_or_else(|| config.check.destination(address)),
+                check: Arc::clone(&config.check),
+                policy: config.health.clone(),
+            });
+            let (load, mark) = loads.get(&id, address);
+            let admin = memory.admin(&id);
+            Member {
+                noted: [Harm::of(&load.sum()); 2],
+                load,
+                mark,
+                max_connections: backend.max_connections,
+                id,
+                weight: backend.weight,
+                priority: backend.priority,
+                enabled: backend.enabled,
+                target,
+                admin,
+                counted: false,
+            }
+        };
+        Self {
+            all: config.backends.iter().map(member).collect(),
+            config,
+            session_log,
+        }
+    }
+
+    /// Has those that were among the `former` go on with what was noted of them there: one of them may
+    /// be failing right now. At another address it is another server.
+    pub(in crate::control) fn inherit(&mut self, former: &Self) {
+        let former: HashMap<_, _> = former.all.iter().map(|it| (&it.id, it)).collect();
+        for member in &mut self.all {
+            let known = former.get(&member.id);
+            if let Some(known) = known.filter(|known| known.mark == member.mark) {
+                member.noted = known.noted;
+            }
+        }
+    }
+
+    /// The service, with the backends that it has now.
+    pub(in crate::control) fn config(&self) -> &ServiceConfig {
+        &self.config
+    }
+
+    /// Every check that these backends need, by backend.
+    pub(in crate::control) fn targets(&self) -> impl Iterator<Item = (&BackendId, &TargetId)> {
+        self.all
+            .iter()
+            .filter_map(|member| Some((&member.id, member.target.as_ref()?)))
+    }
+
+    /// Backends whose name has no address.
+    pub(in crate::control) fn unresolved(&self) -> impl Iterator<Item = &BackendId> {
+        let unresolved = self.all.iter().filter(|member| member.target.is_none());
+        unresolved.map(|member| &member.id)
+    }
+
+    /// Each backend with whether the operator lets it serve, and what it is checked by.
+    pub(in crate::control) fn users(&self) -> impl Iterator<Item = (User, &TargetId)> {
+        self.all.iter().enumerate().filter_map(|(at, member)| {
+            let user = User {
+                id: member.id.clone(),
+                at,
+                enabled: member.enabled,
+            };
+            Some((user, member.target.as_ref()?))
+        })
+    }
+
+    /// Notes whom the backends have failed so far, but for those that something speaks against.
+    pub(in crate::control) fn note(
+        &mut self,
+        accused: impl Fn(&BackendId, Option<&TargetId>) -> bool,
+    ) {
+        for member in &mut self.all {
+            if !accused(&member.id, member.target.as_ref()) {
+                member.noted = [member.noted[1], Harm::of(&member.load.sum())];
+            }
+        }
+    }
+
+    /// Whom `backend` had failed a second or two before anything spoke against it.
+    pub(in crate::control) fn noted(&self, backend: &BackendId) -> Option<(Harm, &Arc<Load>)> {
+        let member = self.all.iter().find(|member| member.id == *backend)?;
+        Some((member.noted[0], &member.load))
+    }
+
+    /// The longest that a session takes to connect.
+    pub(in crate::control) fn patience(&self) -> Duration {
+        self.config.timeouts.connect_total
+    }
+
+    /// What failures of sessions lead to.
+    pub(in crate::control) fn passive(&self) -> &Passive {
+        &self.config.passive
+    }
+
+    /// What `backend` is checked by, if it has an address.
+    pub(in crate::control) fn target(&self, backend: &BackendId) -> Option<&TargetId> {
+        let member = self.all.iter().find(|member| member.id == *backend)?;
+        member.target.as_ref()
+    }
+
+    /// Puts the caps of these backends in force, before the snapshot that knows of them.
+    pub(in crate::control) fn cap(&self) {
+        for member in &self.all {
+            member
+                .load
+                .set_cap(member.max_connections.map(NonZeroU32::get));
+        }
+    }
+
+    /// Those that went down with sessions and may not serve, by mark. One that is disabled or draining
+    /// is not among them: its sessions were to end in their own time.
+    pub(in crate::control) fn lost(&self, targets: &Targets) -> BTreeMap<u32, Lost> {
+        let is_lost = |member: &&Member| {
+            let view = member.view(targets);
+            view.is_allowed() && view.health.state == State::Down
+        };
+        let lost = |member: &Member| {
+            let lost = Lost {
+                backend: member.id.clone(),
+                load: Arc::clone(&member.load),
+            };
+            (member.mark, lost)
+        };
+        let with_sessions = self.all.iter().filter(|it| it.load.in_flight() > 0);
+        let mut all: BTreeMap<_, _> = with_sessions.filter(is_lost).map(lost).collect();
+        // Where all are down and all may be used, a session has nowhere better to go.
+        let use_all = self.rules().when_all_down == WhenAllDown::UseAll;
+        if use_all && !self.all.iter().any(|it| it.view(targets).is_eligible()) {
+            all.clear();
+        }
+        all
+    }
+
+    /// All of them.
+    pub(in crate::control) fn configured(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Which of them serve when.
+    pub(in crate::control) fn rules(&self) -> &Rules {
+        &self.config.serving
+    }
+
+    /// What is remembered of each backend, over restarts too: where and how it is.
+    pub(in crate::control) fn standings<'a>(
+        &'a self,
+        targets: &'a Targets,
+    ) -> impl Iterator<Item = (&'a BackendId, Option<SocketAddr>, State)> {
+        self.all.iter().map(|member| {
+            let target = member.target.as_ref();
+            let known = target.and_then(|id| targets.get(id));
+            let state = known.map_or(State::Unknown, Target::state);
+            (&member.id, target.map(|id| id.address), state)
+        })
+    }
+
+    /// Has the record of each backend go on with what is known of it.
+    pub(in crate::control) fn record(&self, targets: &Targets, memory: &mut Memory) {
+        let now = Instant::now();
+        for member in &self.all {
+            let target = member.target.as_ref().and_then(|id| targets.get(id));
+            match target.map_or(State::Unknown, Target::state) {
+                State::Unknown => {}
+                state @ (State::Up | State::Down) => {
+                    let up = state == State::Up && !member.load.is_ejected();
+                    memory.enter(&member.id, up, now);
+                }
+            }
+        }
+    }
+
+    /// Whether the backend behind `user` was eligible when it was last counted, and is now.
+    pub(super) fn count(&mut self, user: &User, targets: &Targets) -> (bool, bool) {
+        let member = self.all.get_mut(user.at).filter(|it| it.id == user.id);
+        let Some(member) = member else {
+            return (false, false);
+        };
+        let is = member.view(targets).is_eligible();
+        (std::mem::replace(&mut member.counted, is), is)
+    }
+
+    /// Counts who is eligible now.
+    pub(in crate::control) fn count_all(&mut self, targets: &Targets) -> usize {
+        for member in &mut self.all {
+            member.counted = member.view(targets).is_eligible();
+        }
+        self.all.iter().filter(|it| it.counted).count()
+    }
+
+    /// Has `roster` decide who serves.
+    pub(in crate::control) fn decide(
+        &mut self,
+        roster: &mut Roster,
+        targets: &Targets,
+        now: Instant,
+    ) -> Decision {
+        self.count_all(targets);
+        let members: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
+        roster.decide(self.rules(), &members, now)
+    }
+}
+
+/// A backend that went down with sessions.
+#[derive(Debug)]
+pub(in crate::control) struct Lost {
+    backend: BackendId,
+    load: Arc<Load>,
+}
+
+impl Lost {
+    /// Says that its sessions are being closed.
+    pub(in crate::control) fn tell_begin(&self, rate: u32) {
+        tracing::info!(
+            service = %self.backend.service(),
+            backend = %self.backend.name(),
+            sessions = self.load.in_flight(),
+            close_rate = rate,
+            "closing sessions"
+        );
+    }
+
+    /// Says that they are not any more.
+    pub(in crate::control) fn tell_end(&self) {
+        tracing::info!(
+            service = %self.backend.service(),
+            backend = %self.backend.name(),
+            left = self.load.in_flight(),
+            "closing ends"
+        );
+    }
+}
