@@ -54,7 +54,6 @@ pub struct Client {
 /// Thousands of these sit idle, so whatever is big is kept once and by reference, and what only
 /// connecting needs lives in a box until then.
 pub async fn serve<G>(context: Rc<Context>, route: Door, client: Client, guard: G) {
-    let _guard = guard;
     let ticket = context.registry.enter();
     let mut record = Record::open(context.worker, client.address, route, client.permit);
     let mut established = Box::pin(establish(client.socket, &context, &ticket, &mut record)).await;
@@ -71,7 +70,10 @@ pub async fn serve<G>(context: Rc<Context>, route: Door, client: Client, guard: 
         }
         Err(ending) => *ending,
     };
-    record.close(ending, &context.witness);
+    let lease = record.close(ending, &context.witness);
+    // Counted out before its place goes to the next in line: the two are never counted at once.
+    drop(guard);
+    drop(lease);
 }
 
 /// Picks and connects, until a backend takes the session or none is left to try; then the client's

@@ -29,7 +29,7 @@ pub struct Record {
     blame: Blame,
     to_backend: u64,
     to_client: u64,
-    ending: Option<Ending>,
+    closed: bool,
     _permit: Permit,
 }
 
@@ -49,7 +49,7 @@ impl Record {
             blame: Blame::default(),
             to_backend: 0,
             to_client: 0,
-            ending: None,
+            closed: false,
             _permit: permit,
         }
     }
@@ -130,14 +130,17 @@ impl Record {
     }
 
     /// Closes the record; the line is written now. `witness` is told of a backend that has reset the
-    /// session before its first byte.
-    pub fn close(mut self, ending: Ending, witness: &Witness) {
-        self.ending = Some(ending);
+    /// session before its first byte. Gives back the place at the backend, which goes to the next in line
+    /// when it is dropped.
+    pub fn close(mut self, ending: Ending, witness: &Witness) -> Option<Lease> {
+        self.closed = true;
         self.judge(ending, witness);
         // Who had failed the session is to blame that nobody took it, wherever it ended.
         if ending.is_unserved() {
             self.blame.hurt(self.worker as usize);
         }
+        self.write(ending);
+        self.lease.take()
     }
 
     /// A backend that takes sessions and hangs up without a byte is as broken as one that refuses
@@ -170,14 +173,8 @@ impl Record {
             SessionLog::Off => false,
         }
     }
-}
 
-impl Drop for Record {
-    fn drop(&mut self) {
-        // Only a panic drops a record that nobody closed.
-        let ending =
-            self.ending
-                .unwrap_or(Ending::new(Who::Ballast, Phase::Relay, Cause::Panicked));
+    fn write(&self, ending: Ending) {
         if !self.is_wanted(ending) {
             return;
         }
@@ -202,6 +199,15 @@ impl Drop for Record {
             cause = %ending.cause,
             "session"
         );
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // Only a panic drops a record that nobody closed.
+        if !self.closed {
+            self.write(Ending::new(Who::Ballast, Phase::Relay, Cause::Panicked));
+        }
     }
 }
 
