@@ -10,6 +10,7 @@
 //! | [`health`] | the up/down state machine and the roster, the one place that decides who may serve; pure |
 //! | [`config`] | the TOML file as written → a checked [`Config`](config::Config), every problem at once → the plan of a reload |
 //! | [`api`] | the documents that the daemon and its operators exchange; pure |
+//! | [`forecast`] | what clients would meet: sessions played through tables without a socket; pure |
 //! | [`discovery`] | who is behind a name: what an answer changes, what holds without one; pure |
 //! | [`pool`] | a service and its atomically swapped snapshot, leases, permits, the cursor |
 //! | [`telemetry`] | logging, and the record that writes a session's one line |
@@ -22,7 +23,7 @@
 //! | [`cli`] | one file per subcommand |
 //! | [`allocator`] | the process's allocator: packs what an idle session is made of; of interest to nobody else |
 //!
-//! `model ← strategy, health ← config ← api ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← control ← cli`.
+//! `model ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
 //! come in as arguments, so that everything which decides can be tested without a network.
 #![cfg_attr(
@@ -37,6 +38,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod discovery;
+pub mod forecast;
 pub mod health;
 pub mod model;
 pub mod net;

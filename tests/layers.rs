@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "proxy_protocol",
     "config",
     "api",
+    "forecast",
     "discovery",
     "pool",
     "telemetry",
@@ -37,6 +38,7 @@ const PURE: &[&str] = &[
     "proxy_protocol",
     "config",
     "api",
+    "forecast",
     "discovery",
 ];
 

@@ -10,11 +10,13 @@
 mod change;
 mod event;
 mod session;
+mod simulation;
 mod view;
 
 pub use change::{Change, Changed, Refused, Target};
 pub use event::{Event, Events, Failover, Failovers};
 pub use session::{Session, Sessions};
+pub use simulation::{Share, Shares, Simulation, Without};
 pub use view::{
     Admin, Backend, Check, Configuration, Listener, Process, Queue, Record, Rejection, Reloads,
     Service, Standing, State, Traffic, View, Worker,

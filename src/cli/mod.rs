@@ -4,6 +4,7 @@
 mod check;
 mod demo;
 mod run;
+mod simulate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub fn main() -> ExitCode {
         Ok(Arguments { command }) => match command {
             Command::Run { file, last_good } => run::run(&file.config, last_good),
             Command::Check(file) => check::run(&file.config),
+            Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Demo { listen, pace } => demo::run(listen, pace),
             Command::Runner => match crate::runner::serve() {
                 Ok(()) => ExitCode::SUCCESS,
@@ -91,6 +93,13 @@ enum Command {
     /// beside a running daemon.
     #[command(after_long_help = check_details())]
     Check(ConfigFile),
+    /// Tell who would get how much, and who moves when backends are missing
+    ///
+    /// Plays clients through the tables that the file leads to: shares per backend beside what their
+    /// weights entitle them to, and with --without how many clients another backend would serve. Needs no
+    /// daemon, opens no socket.
+    #[command(after_long_help = simulate::DETAILS)]
+    Simulate(simulate::Simulate),
     /// See a balancer, three servers and a failover in this terminal
     ///
     /// Starts three small servers inside this process and the real balancer in front of them. Every

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::contender::Contender;
 use super::draw::{Reservoir, Shares, draw, usable};
 use super::turns::Turns;
-use super::{Candidate, Entry, Flow, Parameters, Skip, Strategy};
+use super::{Basis, Candidate, Entry, Flow, Parameters, Skip, Strategy};
 use crate::model::Backend;
 
 /// The most backends that a pick compares one by one.
@@ -27,6 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
     name: "least-connections",
     summary: "fewest sessions per weight; for long or uneven sessions (samples above 64 backends)",
     weighted: true,
+    goes_by: Basis::Load,
     build,
 };
 

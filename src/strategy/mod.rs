@@ -142,6 +142,17 @@ impl PartialEq for Skip {
 
 impl Eq for Skip {}
 
+/// What decides between backends that may all serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// Whose turn it is: the order in which clients come.
+    Turn,
+    /// The sessions that backends have just now, and chance.
+    Load,
+    /// Who the client is: the same one comes to the same backend.
+    Source,
+}
+
 /// One registered strategy.
 pub struct Entry {
     /// The name that `strategy = "…"` takes.
@@ -150,6 +161,8 @@ pub struct Entry {
     pub summary: &'static str,
     /// Whether a backend's weight changes its share.
     pub weighted: bool,
+    /// What a first choice comes from.
+    pub goes_by: Basis,
     build: fn(&[Candidate], &Parameters) -> Box<dyn Strategy>,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::contender::Contender;
 use super::draw::{Shares, draw, usable};
-use super::{Candidate, Entry, Flow, Parameters, Skip, Strategy};
+use super::{Basis, Candidate, Entry, Flow, Parameters, Skip, Strategy};
 use crate::model::Backend;
 
 /// How many draws a pick spends on finding two different usable backends.
@@ -15,6 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     name: "random",
     summary: "lighter of two drawn by weight; for many backends or many balancers in front of them",
     weighted: true,
+    goes_by: Basis::Load,
     build,
 };
 

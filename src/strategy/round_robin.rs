@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::draw::{Shares, usable};
 use super::turns::Turns;
-use super::{Candidate, Entry, Flow, Parameters, Skip, Strategy};
+use super::{Basis, Candidate, Entry, Flow, Parameters, Skip, Strategy};
 use crate::model::Backend;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "round-robin",
     summary: "equal turns; for equal servers and requests of similar cost",
     weighted: false,
+    goes_by: Basis::Turn,
     build,
 };
 

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::draw::{draw, redraw, scale, usable};
 use super::homes::Homes;
-use super::{Candidate, Entry, Flow, Parameters, Skip, Strategy};
+use super::{Basis, Candidate, Entry, Flow, Parameters, Skip, Strategy};
 use crate::model::{Backend, Portion};
 
 /// Keeps sources apart from the names that a table hashes.
@@ -33,6 +33,7 @@ pub(super) const ENTRY: Entry = Entry {
     name: "source-hash",
     summary: "one client address, one backend, by Maglev hashing; for servers that cache per client",
     weighted: true,
+    goes_by: Basis::Source,
     build,
 };
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::draw::{Shares, usable};
 use super::turns::Turns;
-use super::{Candidate, Entry, Flow, Parameters, Skip, Strategy};
+use super::{Basis, Candidate, Entry, Flow, Parameters, Skip, Strategy};
 use crate::model::Backend;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "weighted",
     summary: "turns in proportion to weight, evenly interleaved; for servers of unequal size",
     weighted: true,
+    goes_by: Basis::Turn,
     build,
 };
 
