@@ -18,7 +18,7 @@ pub enum Event {
         address: SocketAddr,
     },
     /// All is set up.
-    Ready,
+    Ready(Arc<Picture>),
     /// A probe found a backend dead; it may not be down for that yet. Told to those who asked for
     /// heartbeats only: a rack that dies would push everything else off the bus.
     Missed {
@@ -43,6 +43,8 @@ pub enum Event {
         cause: Option<Why>,
         /// How long it had been in its former state.
         after: Duration,
+        /// It is kept out besides, because its sessions failed.
+        ejected: bool,
         /// Backends that may serve now.
         eligible: usize,
         /// All backends of the service.
@@ -56,6 +58,8 @@ pub enum Event {
         address: SocketAddr,
         /// How long it is out; `None` when it returns.
         out: Option<Duration>,
+        /// What its check says of it.
+        state: State,
         /// Backends that may serve now.
         eligible: usize,
         /// All backends of the service.
@@ -138,6 +142,19 @@ pub struct Standing {
     pub eligible: usize,
     /// All backends of the service.
     pub configured: usize,
+}
+
+impl Standing {
+    /// Whether nobody may serve, for whatever reason: a service whose list of backends was emptied is
+    /// as down as one whose backends have died.
+    pub fn is_down(&self) -> bool {
+        self.eligible == 0
+    }
+
+    /// Whether fewer than so many percent of its backends may serve.
+    pub fn is_below(&self, percent: u8) -> bool {
+        self.is_down() || self.eligible * 100 < self.configured * usize::from(percent)
+    }
 }
 
 /// What control is asked to do from outside.

@@ -16,7 +16,7 @@ use super::membership::{Endpoints, concrete};
 use super::memory::Memory;
 use super::prepare::{Lists, Prepared};
 use super::probe::{Prober, TargetId};
-use super::services::{Blueprint, Built, Loads, Members, Services, Serving, User};
+use super::services::{Blueprint, Built, Loads, Members, Served, Services, Serving, User};
 use super::targets::Targets;
 use crate::config::{Config, ListenerId, listeners};
 use crate::discovery::origin;
@@ -269,15 +269,18 @@ impl Running {
             };
             let roster = self.roster_for(&name, &members);
             members.cap();
-            let (service, lost) = match self.services.0.remove(&name) {
+            let (service, served) = match self.services.0.remove(&name) {
                 Some(serving) => {
                     members.inherit(&serving.members);
                     serving.service.swap(snapshot);
-                    (serving.service, serving.lost)
+                    (serving.service, serving.served)
                 }
                 None => {
                     let queue = self.loads.queue(&name);
-                    (Service::new(Arc::clone(&name), snapshot, queue), false)
+                    (
+                        Service::new(Arc::clone(&name), snapshot, queue),
+                        Served::default(),
+                    )
                 }
             };
             let laid_out = decisions.remove(&name);
@@ -288,7 +291,7 @@ impl Running {
                 roster,
                 laid_out,
                 wake: None,
-                lost,
+                served,
                 revision: 0,
                 building: false,
             };

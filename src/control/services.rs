@@ -18,6 +18,27 @@ use crate::health::{Decision, Roster, Seat};
 use crate::model::{BackendId, Portion};
 use crate::pool::Service;
 
+/// By whom the clients of a service are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Served {
+    /// As it should be.
+    #[default]
+    ByTheEligible,
+    /// Nobody is up, and `when_all_down = "use-all"`.
+    Regardless,
+    ByNobody,
+}
+
+impl Served {
+    pub(super) fn by(decision: &Decision) -> Self {
+        match (decision.eligible, decision.serving.is_empty()) {
+            (1.., _) => Self::ByTheEligible,
+            (0, false) => Self::Regardless,
+            (0, true) => Self::ByNobody,
+        }
+    }
+}
+
 /// A service that runs.
 #[derive(Debug)]
 pub(super) struct Serving {
@@ -33,8 +54,8 @@ pub(super) struct Serving {
     pub(super) wake: Option<Instant>,
     /// How many may serve now, kept up to date between decisions.
     pub(super) eligible: usize,
-    /// That there are none was said.
-    pub(super) lost: bool,
+    /// By whom, as was said last.
+    pub(super) served: Served,
     /// Counts the changes of health; what is built for an older one is built again.
     pub(super) revision: u64,
     /// A build is under way. There is one at a time: a flap storm costs one more, not one each.

@@ -302,7 +302,7 @@ impl Supervisor {
             max_connections = self.permits.limit(),
             "ready"
         );
-        self.tell(|| Event::Ready);
+        self.tell(|| Event::Ready(self.picture()));
         self.notify.ready();
         self.admit_fallback();
         self.tell_status();

@@ -13,8 +13,8 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::support::{
-    Alert, Backend, Config, Daemon, Received, Receiver, Reply, Service, Signal, Storm, ask_name,
-    eventually, fresh_ip, words,
+    Alert, Backend, Config, Daemon, Line, Received, Receiver, Reply, Service, Signal, Storm,
+    ask_name, eventually, fresh_ip, words,
 };
 
 const EVERYTHING: [&str; 8] = [
@@ -180,6 +180,54 @@ fn a_service_that_is_degraded_or_has_nobody_left_is_told_until_it_is_not() {
         it.events() == ["degraded web/"] && status(it) == "resolved"
     });
     assert_eq!(receiver.received().len(), 4);
+}
+
+#[test]
+fn a_service_whose_backends_have_all_left_is_as_down_as_one_whose_backends_have_died() {
+    let receiver = Receiver::new();
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("backends.toml");
+    let write = |text: &str| {
+        let draft = path.with_extension("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, &path).unwrap();
+    };
+    let mut a = Backend::named("a");
+    let (empty, full) = (
+        "backend = []",
+        format!("[[backend]]\nname = \"a\"\naddress = \"{}\"\n", a.address()),
+    );
+    write(empty);
+    let service = Service::new("web")
+        .quick_health()
+        .key("backends_file", path.to_str().unwrap());
+    let config = Config::of(service)
+        .alert(Alert::webhook("ops", &["all-down"], &receiver.url()).key("group_wait", "0s"));
+    let told = |statuses: &[&str]| {
+        eventually("the alert", || {
+            let all = receiver.received();
+            let status = |it: &Received| it.json()["events"][0]["status"].clone();
+            (all.iter().map(status).collect::<Vec<_>>() == statuses).then_some(())
+        });
+    };
+    let daemon = Daemon::start(&config);
+    daemon.wait_for(0, words::NOBODY_SERVES, "service", "web");
+    told(&["firing"]);
+    write(&full);
+    told(&["firing", "resolved"]);
+    let mark = daemon.log().mark();
+    a.refuse();
+    daemon.wait_for(mark, words::NOBODY_SERVES, "service", "web");
+    told(&["firing", "resolved", "firing"]);
+    // Down for another reason, it is down still: nothing is told until somebody serves.
+    let mark = daemon.log().mark();
+    write(empty);
+    daemon.wait_for(mark, words::CHANGED, "eligible", "0/0");
+    a.answer();
+    write(&full);
+    told(&["firing", "resolved", "firing", "resolved"]);
+    let line = |line: &Line| line.says(words::NOBODY_SERVES);
+    assert_eq!(daemon.log().all(0, line).len(), 2);
 }
 
 #[test]

@@ -96,6 +96,8 @@ pub const RESET: &str = "reset";
 pub const IDLE: &str = "idle timeout";
 /// `cause` of the half-closed timeout.
 pub const HALF_CLOSED: &str = "half-closed timeout";
+/// `message` when nobody of a service may serve (`service`).
+pub const NOBODY_SERVES: &str = "no backend may serve: clients are reset";
 /// `cause` when nobody may serve.
 pub const NO_BACKEND: &str = "no eligible backend";
 /// `cause` of a drain deadline or a second signal.

@@ -48,7 +48,7 @@ impl Balancer {
         loop {
             match events.recv().await {
                 Ok(Event::Listening { address: bound, .. }) => address = bound,
-                Ok(Event::Ready) => break,
+                Ok(Event::Ready(_)) => break,
                 Ok(
                     Event::Missed { .. }
                     | Event::Transition { .. }

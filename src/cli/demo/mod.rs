@@ -176,7 +176,7 @@ The rows count sessions: the demo's own clients open about fifty a second.
         match event {
             // The demo has no file to read again.
             Event::Listening { .. }
-            | Event::Ready
+            | Event::Ready(_)
             | Event::Ejection { .. }
             | Event::Failover(_)
             | Event::Tier { .. }

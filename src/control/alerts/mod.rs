@@ -382,7 +382,8 @@ mod tests {
         let loaded = compile(text, "f").unwrap_or_else(|wrong| panic!("{wrong}"));
         let (events, late) = broadcast::channel(1);
         for _ in 0..3 {
-            events.send(Event::Ready).unwrap();
+            let service = "web".into();
+            events.send(Event::Accepted { service }).unwrap();
         }
         let mut alerts = Alerts::new(None);
         alerts.configure(&loaded.config.alerts, || late);

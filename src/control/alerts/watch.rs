@@ -82,10 +82,13 @@ impl Watch {
                 to,
                 cause,
                 after,
+                ejected,
                 eligible,
                 configured,
             } => {
                 let change = match (from, to) {
+                    // Its sessions fail none the less.
+                    (_, State::Up) if *ejected => None,
                     (_, State::Down) => {
                         let why = cause.as_ref().map(ToString::to_string);
                         Some(Change::Down(why.unwrap_or_default()))
@@ -110,12 +113,19 @@ impl Watch {
                 backend,
                 address,
                 out,
+                state,
                 eligible,
                 configured,
             } => {
-                let change = out.map_or(Change::Up, |out| {
-                    Change::Down(format!("its sessions fail; out for {}", written(out)))
-                });
+                let change = match (out, state) {
+                    (Some(out), _) => {
+                        let out = written(*out);
+                        Some(Change::Down(format!("its sessions fail; out for {out}")))
+                    }
+                    // Its check has it down besides.
+                    (None, State::Down) => None,
+                    (None, State::Up | State::Unknown) => Some(Change::Up),
+                };
                 let whom = Whom {
                     backend,
                     address: *address,
@@ -123,7 +133,7 @@ impl Watch {
                     eligible: *eligible,
                     configured: *configured,
                 };
-                self.changed(config, &whom, Some(change), true, now, &mut notices);
+                self.changed(config, &whom, change, true, now, &mut notices);
             }
             Event::Failover(failover) => {
                 if config.is_about(failover.backend.service()) {
@@ -139,7 +149,7 @@ impl Watch {
                     self.suspected(backend, *address, turn, now, &mut notices);
                 }
             }
-            Event::Reloaded(picture) => {
+            Event::Ready(picture) | Event::Reloaded(picture) => {
                 self.files(config, picture, now, &mut notices);
                 self.review(config, picture, now, &mut notices);
             }
@@ -166,7 +176,7 @@ impl Watch {
                     notices.push(reload(service, Status::Resolved, &[], now));
                 }
             }
-            Event::Listening { .. } | Event::Ready | Event::Missed { .. } | Event::Tier { .. } => {}
+            Event::Listening { .. } | Event::Missed { .. } | Event::Tier { .. } => {}
         }
         notices.retain(|notice| config.tells_of(notice.event));
         notices
@@ -268,10 +278,9 @@ impl Watch {
         now: Moment,
         notices: &mut Vec<Notice>,
     ) {
-        let (eligible, configured) = (standing.eligible, standing.configured);
         let is = Known {
-            degraded: eligible * 100 < configured * usize::from(config.degraded_below),
-            all_down: eligible == 0 && configured > 0,
+            degraded: standing.is_below(config.degraded_below),
+            all_down: standing.is_down(),
         };
         let was = match is == Known::default() {
             true => self.services.remove(&standing.service),
@@ -571,7 +580,19 @@ mod tests {
             to,
             cause: (to == State::Down).then_some(Cause::Refused.into()),
             after: Duration::from_secs(1),
+            ejected: false,
             eligible,
+            configured: 4,
+        }
+    }
+
+    fn ejection(out: Option<Duration>, state: State) -> Event {
+        Event::Ejection {
+            backend: BackendId::new("web", "a"),
+            address: "10.0.0.1:80".parse().unwrap(),
+            out,
+            state,
+            eligible: 3,
             configured: 4,
         }
     }
@@ -788,6 +809,56 @@ mod tests {
         ];
         let up = vec![(BackendUp, Resolved)];
         assert_eq!(told(&config, &events), [vec![], up, vec![]]);
+    }
+
+    #[test]
+    fn a_backend_is_up_again_only_when_neither_its_check_nor_its_sessions_keep_it_out() {
+        let config = config("on = [\"backend-down\", \"backend-up\"]");
+        let mut checked_up = transition("web", Down, Up, 3);
+        if let Event::Transition { ejected, .. } = &mut checked_up {
+            *ejected = true;
+        }
+        let out = || ejection(Some(Duration::from_secs(10)), Up);
+        let events = [
+            out(),
+            transition("web", Up, Down, 3),
+            ejection(None, Down),
+            transition("web", Down, Up, 4),
+            out(),
+            checked_up,
+            ejection(None, Up),
+        ];
+        let (down, up) = (vec![(BackendDown, Firing)], vec![(BackendUp, Resolved)]);
+        assert_eq!(
+            told(&config, &events),
+            [
+                down.clone(),
+                down.clone(),
+                vec![],
+                up.clone(),
+                down,
+                vec![],
+                up
+            ]
+        );
+    }
+
+    #[test]
+    fn a_service_without_any_backend_is_down_and_stays_it_when_the_last_one_leaves() {
+        let config = config("on = [\"degraded\", \"all-down\"]");
+        let empty = |configured| Event::Membership {
+            standing: Standing {
+                service: "web".into(),
+                eligible: 0,
+                configured,
+            },
+            removed: [].into(),
+        };
+        let events = [empty(0), empty(2), empty(0), standing("web", 4)];
+        let told = told(&config, &events);
+        assert_eq!(told[0], [(Degraded, Firing), (AllDown, Firing)]);
+        assert_eq!((told[1].len(), told[2].len()), (0, 0));
+        assert_eq!(told[3], [(Degraded, Resolved), (AllDown, Resolved)]);
     }
 
     #[test]

@@ -192,6 +192,8 @@ impl Supervisor {
             return;
         };
         let address = target.address;
+        let known = self.running.targets.get(target);
+        let state = known.map_or(State::Unknown, |target| target.state());
         serving.revision += 1;
         serving.eligible = serving.members.count_all(&self.running.targets);
         let (eligible, configured) = (serving.eligible, serving.members.configured());
@@ -210,6 +212,7 @@ impl Supervisor {
             backend: backend.clone(),
             address,
             out,
+            state,
             eligible,
             configured,
         });

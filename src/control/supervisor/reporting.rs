@@ -96,6 +96,7 @@ impl Supervisor {
         serving.revision += 1;
         serving.count(user, &self.running.targets);
         let (eligible, configured) = (serving.eligible, serving.members.configured());
+        let ejected = self.running.load(backend).is_some_and(|it| it.is_ejected());
         let (service, name, address) = (backend.service(), backend.name(), id.address);
         let after = written(Duration::from_millis(
             u64::try_from(transition.after.as_millis()).unwrap_or(u64::MAX),
@@ -117,6 +118,7 @@ impl Supervisor {
             to: transition.to,
             cause: transition.cause.clone(),
             after: transition.after,
+            ejected,
             eligible,
             configured,
         });

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use crate::config::written;
 use crate::control::Event;
-use crate::control::services::{Built, Serving};
-use crate::health::{Decision, FailBack, StandDown, TierChange, WhenAllDown};
+use crate::control::services::{Built, Served, Serving};
+use crate::health::{Decision, FailBack, StandDown, TierChange};
 
 /// When rosters want to be asked again; at most one moment for each service.
 #[derive(Debug, Default)]
@@ -151,9 +151,10 @@ impl Supervisor {
         for change in &decision.changes {
             say(service, change, &eligible);
         }
-        let lost = configured > 0 && decision.eligible == 0;
-        if lost != std::mem::replace(&mut serving.lost, lost) {
-            say_lost(service, lost, serving.members.rules().when_all_down);
+        let served = Served::by(&decision);
+        let before = std::mem::replace(&mut serving.served, served);
+        if served != before {
+            say_served(service, served, before);
         }
         for change in &decision.changes {
             self.tell(|| Event::Tier {
@@ -261,18 +262,19 @@ fn say(service: &str, change: &TierChange, eligible: &str) {
     }
 }
 
-/// Nobody is up, or somebody again, in the log.
-fn say_lost(service: &str, lost: bool, rule: WhenAllDown) {
-    match (lost, rule) {
-        (true, WhenAllDown::Refuse) => {
+/// Nobody may serve, or somebody again, in the log.
+fn say_served(service: &str, served: Served, before: Served) {
+    match served {
+        Served::ByNobody => {
             tracing::error!(service, "no backend may serve: clients are reset");
         }
-        (true, WhenAllDown::UseAll) => {
+        Served::Regardless => {
             tracing::error!(service, "no backend is up: all are used");
         }
-        (false, WhenAllDown::UseAll) => {
+        Served::ByTheEligible if before == Served::Regardless => {
             tracing::info!(service, "a backend is up: only those that are up are used");
         }
-        (false, WhenAllDown::Refuse) => {}
+        // The line of who is back has said it.
+        Served::ByTheEligible => {}
     }
 }
