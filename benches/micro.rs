@@ -171,7 +171,7 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
     tokio::task::spawn_local(async move {
         let ticket = Registry::new().enter();
         let deadline = Instant::now() + Duration::from_secs(10);
-        let backend = connect(address, &ticket, deadline, None)
+        let backend = connect(address, &ticket, deadline, None, b"")
             .await
             .expect("a backend");
         let terms = Terms {

@@ -6,6 +6,8 @@
 //! | room | what it is for |
 //! |---|---|
 //! | [`model`] | values everyone shares: addresses, a backend with its counters, how a session ended; pure |
+//! | [`proxy_protocol`] | the PROXY protocol: by which proxies say for whom they connect; pure |
+//! | [`admission`] | who may come in: which networks, and how many of each source; pure |
 //! | [`strategy`] | the [`Strategy`](strategy::Strategy) trait, one file per strategy, the registry of names; pure |
 //! | [`health`] | the up/down state machine and the roster, the one place that decides who may serve; pure |
 //! | [`config`] | the TOML file as written → a checked [`Config`](config::Config), every problem at once → the plan of a reload |
@@ -23,7 +25,7 @@
 //! | [`cli`] | one file per subcommand |
 //! | [`allocator`] | the process's allocator: packs what an idle session is made of; of interest to nobody else |
 //!
-//! `model ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← control ← cli`.
+//! `model ← proxy_protocol, admission ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
 //! come in as arguments, so that everything which decides can be tested without a network.
 #![cfg_attr(
@@ -31,6 +33,7 @@
     allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+pub mod admission;
 pub mod allocator;
 pub mod api;
 pub mod check;
@@ -43,6 +46,7 @@ pub mod health;
 pub mod model;
 pub mod net;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod runner;
 pub mod session;
 pub mod strategy;

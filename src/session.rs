@@ -1,7 +1,7 @@
 //! One connection, from accept to its log line. Read this first.
 //!
-//! The session takes its service's snapshot, lets the strategy pick a backend, is counted towards
-//! it before connecting (or waits in line while all are full), tries others while no byte has moved,
+//! The session takes its service's snapshot, hears who its client is if a proxy has to say so, lets the
+//! strategy pick a backend, is counted towards it before connecting (or waits in line while all are full), tries others while no byte has moved,
 //! relays, and closes its record. It
 //! never returns an error: it returns how it ended. Decisions are made elsewhere; this file is the
 //! order in which they are asked for.
@@ -9,6 +9,7 @@
 //! Next: [`strategy`](crate::strategy) for the pick, [`net::relay`](crate::net::relay) for the
 //! bytes, [`worker`](crate::worker) for who calls this.
 
+mod header;
 mod waiting;
 
 use std::cell::RefCell;
@@ -85,13 +86,29 @@ async fn establish(
     ticket: &Ticket,
     record: &mut Record,
 ) -> Result<Relay, Ending> {
-    let mut client = Socket::accepted(client)
-        .map_err(|error| Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error)))?;
     let route = record.route().clone();
     let service = route.service();
     let mut snapshot = service.snapshot();
+    if let Some(accept) = &snapshot.proxy.accept {
+        header::trust(accept, record.client())?;
+    }
+    let mut client = Socket::accepted(client)
+        .map_err(|error| Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error)))?;
+    let mut heard = None;
+    let mut begun = record.started();
+    if let Some(accept) = snapshot.proxy.accept.clone() {
+        // Rare, so not part of what every session weighs.
+        let header = header::receive(accept, &mut client, context, ticket, record);
+        heard = Some(Box::pin(header).await?);
+        // The world may have changed meanwhile.
+        snapshot = service.snapshot();
+        begun = Instant::now();
+    }
     let flow = service.flow(record.client(), fastrand::u64(..));
-    let mut give_up = record.started() + snapshot.timeouts.connect_total;
+    let introduction = snapshot.proxy.send.map_or_else(Vec::new, |send| {
+        header::introduction(send, &client, heard, fastrand::u128(..), record)
+    });
+    let mut give_up = begun + snapshot.timeouts.connect_total;
     let mut queued = Duration::ZERO;
     let mut skip = Skip::none();
     let mut ending = Ending::new(Who::Ballast, Phase::Accept, Cause::NoBackend);
@@ -126,7 +143,8 @@ async fn establish(
         record.attempt(lease);
         let tried = Instant::now();
         let deadline = give_up.min(tried + timeouts.connect);
-        match connect(backend.address(), ticket, deadline, Some(&mut client)).await {
+        let stays = Some(&mut client);
+        match connect(backend.address(), ticket, deadline, stays, &introduction).await {
             Ok(socket) => {
                 record.connected();
                 ticket.mark(backend.mark());

@@ -161,6 +161,11 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     let web = &mut all.services[0];
     assert_eq!(web.parameters.max_load.take(), Some(1250));
     assert_eq!(web.max_lifetime.take().unwrap().as_secs(), 12 * 3600);
+    let proxy = &mut web.proxy;
+    assert_eq!(proxy.accept.take().unwrap().timeout.as_secs(), 3);
+    assert!(!proxy.send.take().unwrap().unique_id);
+    // What is sent to backends goes in front of their checks, too.
+    assert!(Arc::make_mut(&mut web.check).proxy.take().is_none());
     let first = &mut web.backends[0];
     assert_eq!(first.max_connections.take().unwrap().get(), 200);
     assert!(all.runtime.state_file.take().is_some());

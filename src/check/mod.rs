@@ -28,9 +28,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use self::dialogue::{Answer, Dialogue, converse};
-use crate::health::{Check, Finding, Kind, ProxyHeader, Verdict, Why};
+use crate::health::{Check, Finding, Kind, Verdict, Why};
 use crate::model::Cause;
 use crate::net::may_connect_to_itself;
+use crate::proxy_protocol::Header;
 use crate::runner::Runner;
 
 /// A server that does not close after our FIN is left to itself after this long …
@@ -39,10 +40,6 @@ const LEAVING: Duration = Duration::from_millis(250);
 const MOST_LEFT: usize = 64 * 1024;
 /// A program has its time from the runner; this is what the runner may take for itself.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// The PROXY header of a connection that nobody is behind (the PROXY protocol, sections 2.1, 2.2).
-const PROXY_V1: &[u8] = b"PROXY UNKNOWN\r\n";
-const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// What a probe came to.
 #[derive(Debug)]
@@ -185,12 +182,8 @@ fn not_connected(error: &io::Error, check: &Check) -> Result<Verdict, Unsent> {
 
 /// Says what the check has to say over a connection, and hears the answer.
 async fn speak(mut stream: TcpStream, address: SocketAddr, check: &Check) -> Heard {
-    let header = match check.proxy {
-        Some(ProxyHeader::V1) => PROXY_V1,
-        Some(ProxyHeader::V2) => PROXY_V2,
-        None => b"",
-    };
-    if let Err(error) = stream.write_all(header).await {
+    let header = check.proxy.map(|version| Header::LOCAL.encode(version));
+    if let Err(error) = stream.write_all(&header.unwrap_or_default()).await {
         return Verdict::Dead(Cause::from_io(&error).into()).into();
     }
     if let Kind::Tls(tls) = &check.kind {

@@ -6,18 +6,20 @@ use rustls::pki_types::ServerName;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::SendHeader;
 use super::decode::{Table, mistype};
 use super::keys::{CHECK_KEYS, KINDS};
 use super::problem::{Problem, Problems, shown};
 use super::program::program;
 use super::value::{Fault, LONGEST};
 use crate::health::{
-    Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, ProxyHeader, Redis,
-    Role, Secret, StatusSet, Tls,
+    Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, Redis, Role, Secret,
+    StatusSet, Tls,
 };
+use crate::proxy_protocol::Version;
 
-/// The check that the section describes.
-pub(super) fn check(table: &Table<'_>, problems: &mut Problems) -> Check {
+/// The check that the section describes; `sent` is the PROXY header that sessions send.
+pub(super) fn check(table: &Table<'_>, sent: Option<SendHeader>, problems: &mut Problems) -> Check {
     let words: Vec<_> = KINDS.iter().map(|word| (*word, *word)).collect();
     let word = match table.get("kind") {
         None => Some(DEFAULT_KIND),
@@ -27,14 +29,26 @@ pub(super) fn check(table: &Table<'_>, problems: &mut Problems) -> Check {
         strangers(table, word, problems);
     }
     // Of a kind that is none, nothing more can be said.
-    let kind = kind(table, word.unwrap_or(DEFAULT_KIND), problems);
+    let word = word.unwrap_or(DEFAULT_KIND);
+    let kind = kind(table, word, problems);
+    let port = table.integer("port", &(1..=65_535), problems);
+    let proxy = match table.get("proxy_protocol") {
+        Some(_) => table.choice("proxy_protocol", HEADERS, problems).flatten(),
+        // What sessions need there probes need, unless they go to another server, or start a program.
+        None if port.is_none() && has_header(word) => sent.map(|sent| sent.version),
+        None => None,
+    };
     Check {
         kind,
-        port: table
-            .integer("port", &(1..=65_535), problems)
-            .and_then(|port| u16::try_from(port).ok()),
-        proxy: table.choice("proxy_protocol", PROXY_HEADERS, problems),
+        port: port.and_then(|port| u16::try_from(port).ok()),
+        proxy,
     }
+}
+
+/// Whether a PROXY header may go in front of a check of that kind.
+fn has_header(kind: &str) -> bool {
+    let mut keys = CHECK_KEYS.iter();
+    keys.any(|(key, kinds)| *key == "proxy_protocol" && kinds.contains(&kind))
 }
 
 /// Keys that belong to another kind: whoever writes them means something that would not happen.
@@ -290,7 +304,11 @@ const ROLES: &[(&str, Role)] = &[
     ("master", Role::Primary),
     ("standby", Role::Replica),
 ];
-const PROXY_HEADERS: &[(&str, ProxyHeader)] = &[("v1", ProxyHeader::V1), ("v2", ProxyHeader::V2)];
+const HEADERS: &[(&str, Option<Version>)] = &[
+    ("v1", Some(Version::V1)),
+    ("v2", Some(Version::V2)),
+    ("off", None),
+];
 const DEFAULT_KIND: &str = "tcp";
 /// Who logs in to MySQL when nobody else is named.
 const NOBODY: &str = "ballast";

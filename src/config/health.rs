@@ -4,15 +4,20 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::SendHeader;
 use super::check::check;
 use super::decode::Table;
 use super::problem::{Problem, Problems};
 use super::value::{LONGEST, SOME_TIME, written};
 use crate::health::{Check, Policy};
 
-/// The section as a whole.
-pub(super) fn health(table: &Table<'_>, problems: &mut Problems) -> (Check, Policy) {
-    (check(table, problems), policy(table, problems))
+/// The section as a whole; `sent` is the PROXY header that sessions send to the backends that are checked.
+pub(super) fn health(
+    table: &Table<'_>,
+    sent: Option<SendHeader>,
+    problems: &mut Problems,
+) -> (Check, Policy) {
+    (check(table, sent, problems), policy(table, problems))
 }
 
 fn policy(table: &Table<'_>, problems: &mut Problems) -> Policy {

@@ -238,6 +238,11 @@ pub static SERVICE: Section = Section {
         ),
         key("session", Preset::Section, "how long a session may live"),
         key(
+            "proxy_protocol",
+            Preset::Section,
+            "who clients are, as proxies say and backends are told",
+        ),
+        key(
             "health",
             Preset::Section,
             "when a backend counts as up or down",
@@ -301,6 +306,30 @@ pub static SESSION: Section = Section {
     )],
 };
 
+/// `[service.proxy_protocol]`
+pub static PROXY_PROTOCOL: Section = Section {
+    path: "service.proxy_protocol",
+    header: "[service.proxy_protocol]",
+    keys: &[
+        key(
+            "accept_from",
+            Off,
+            "proxies that say with a PROXY header who the client is; nobody else may connect",
+        ),
+        key(
+            "timeout",
+            Is("\"3s\""),
+            "whoever has not sent a whole header by then is reset",
+        ),
+        key("send", Off, "the PROXY header that backends are sent"),
+        key(
+            "unique_id",
+            Is("false"),
+            "whether that header names the connection, as the log does",
+        ),
+    ],
+};
+
 /// `[service.health]`
 pub static HEALTH: Section = Section {
     path: "service.health",
@@ -314,7 +343,7 @@ pub static HEALTH: Section = Section {
         ),
         key(
             "proxy_protocol",
-            Off,
+            Derived("what sessions send, unless another port is probed"),
             "the PROXY header, LOCAL, that goes first",
         ),
         key("send", Off, "what is sent"),
@@ -538,6 +567,18 @@ pub static LISTED: Section = Section {
 
 /// Every section there is, in the order of the reference file.
 pub static SECTIONS: &[&Section] = &[
-    &ROOT, &RUNTIME, &LOG, &DISCOVERY, &ADMIN, &SERVICE, &TIMEOUTS, &QUEUE, &SESSION, &HEALTH,
-    &PASSIVE, &BACKEND, &ALERT,
+    &ROOT,
+    &RUNTIME,
+    &LOG,
+    &DISCOVERY,
+    &ADMIN,
+    &SERVICE,
+    &TIMEOUTS,
+    &QUEUE,
+    &SESSION,
+    &PROXY_PROTOCOL,
+    &HEALTH,
+    &PASSIVE,
+    &BACKEND,
+    &ALERT,
 ];

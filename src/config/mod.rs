@@ -17,10 +17,12 @@ mod health;
 pub mod keys;
 mod listed;
 mod load;
+mod network;
 mod passive;
 pub mod plan;
 mod problem;
 mod program;
+mod proxy_protocol;
 mod render;
 mod service;
 mod serving;
@@ -36,7 +38,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admission::Networks;
 use crate::health::{Check, Passive, Policy, Rules};
+use crate::proxy_protocol::Version;
 use crate::strategy::{Entry, Parameters};
 
 pub use alert::{AlertConfig, AlertTarget, Effort, Flapping, Occasion, Pace, Webhook};
@@ -200,6 +204,8 @@ pub struct ServiceConfig {
     pub on_down: OnDown,
     /// The longest that a session may live, if there is such a limit.
     pub max_lifetime: Option<Duration>,
+    /// `[service.proxy_protocol]`
+    pub proxy: ProxyConfig,
     /// `[service.health]`: how its backends are checked.
     pub check: Arc<Check>,
     /// `[service.health]`: when, and what counts.
@@ -287,6 +293,33 @@ pub enum OnDown {
         /// So many a second, over all such backends of the service.
         rate: u32,
     },
+}
+
+/// `[service.proxy_protocol]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyConfig {
+    /// Clients come with a header, if anything.
+    pub accept: Option<Arc<AcceptHeader>>,
+    /// Backends are sent one, if anything.
+    pub send: Option<SendHeader>,
+}
+
+/// How a PROXY header is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptHeader {
+    /// The proxies that may connect, and are believed.
+    pub from: Networks,
+    /// How long one may take to send it.
+    pub timeout: Duration,
+}
+
+/// How a PROXY header is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendHeader {
+    /// As text or in binary.
+    pub version: Version,
+    /// Whether it names the connection.
+    pub unique_id: bool,
 }
 
 /// One `[[service.backend]]`

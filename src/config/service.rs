@@ -13,13 +13,14 @@ use super::health;
 use super::keys;
 use super::passive;
 use super::problem::{Problem, Problems};
+use super::proxy_protocol;
 use super::serving;
 use super::source::Span;
 use super::value::{self, MOST_CONNECTIONS, SOME_TIME, written};
 use super::waiting;
 use super::{
-    BackendAddress, BackendConfig, Family, ListenConfig, OnDown, QueueConfig, RelayMode,
-    ServiceConfig, Timeouts,
+    BackendAddress, BackendConfig, Family, ListenConfig, OnDown, ProxyConfig, QueueConfig,
+    RelayMode, ServiceConfig, Timeouts,
 };
 use crate::health::{Check, Passive, Policy, Rules};
 use crate::strategy::{self, Entry, Parameters, Skip};
@@ -42,6 +43,7 @@ pub(super) struct Draft {
     queue: QueueConfig,
     on_down: OnDown,
     max_lifetime: Option<Duration>,
+    proxy: ProxyConfig,
     health: Policy,
     serving: Rules,
     passive: Passive,
@@ -88,6 +90,7 @@ impl Draft {
             queue: self.queue,
             on_down: self.on_down,
             max_lifetime: self.max_lifetime,
+            proxy: self.proxy,
             health: self.health,
             serving: self.serving,
             passive: self.passive,
@@ -165,7 +168,9 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         let priorities = backends.iter().map(|backend| backend.priority);
         serving::tiers(table, &serving, priorities, problems);
     }
-    let (check, health) = health::health(&table.table("health", &keys::HEALTH, problems), problems);
+    let proxy = proxy_protocol::read(table, problems);
+    let health = table.table("health", &keys::HEALTH, problems);
+    let (check, health) = health::health(&health, proxy.send, problems);
     // A file of backends may bring caps.
     let capped = backends_file.is_some() || backends.iter().any(|it| it.max_connections.is_some());
     Draft {
@@ -196,6 +201,7 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         queue: waiting::queue(table, capped, problems),
         on_down: waiting::on_down(table, problems),
         max_lifetime: waiting::max_lifetime(table, problems),
+        proxy,
     }
 }
 

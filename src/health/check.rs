@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::proxy_protocol::Version;
+
 /// One way to check, as an operator chose it. Backends at the same address with an equal check, in
 /// whatever services, are probed once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -16,8 +18,9 @@ pub struct Check {
     pub kind: Kind,
     /// Another port than the backend's.
     pub port: Option<u16>,
-    /// What goes in front of everything else, for a server that expects the PROXY protocol.
-    pub proxy: Option<ProxyHeader>,
+    /// The header of a connection that nobody is behind goes in front of everything else, for a server
+    /// that expects the PROXY protocol.
+    pub proxy: Option<Version>,
 }
 
 impl Check {
@@ -28,15 +31,6 @@ impl Check {
         }
         address
     }
-}
-
-/// The PROXY header of a connection that nobody is behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ProxyHeader {
-    /// `PROXY UNKNOWN`, in text.
-    V1,
-    /// The command LOCAL, in binary.
-    V2,
 }
 
 /// What is said, and what must be answered.

@@ -12,8 +12,8 @@ mod trend;
 
 pub use availability::{Availability, Totals};
 pub use check::{
-    Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, ProxyHeader, Redis,
-    Role, Secret, StatusSet, Tls, contains,
+    Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, Redis, Role, Secret,
+    StatusSet, Tls, contains,
 };
 pub use failover::{Failover, Started};
 pub use finding::{Finding, Verdict, Why};

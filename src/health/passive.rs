@@ -80,6 +80,8 @@ impl Symptom {
             | Cause::Unacknowledged
             | Cause::Stopped
             | Cause::Panicked
+            | Cause::Untrusted
+            | Cause::BadHeader
             | Cause::Os(_) => None,
         }
     }

@@ -59,6 +59,8 @@ impl fmt::Display for Who {
 pub enum Phase {
     /// Accepted, no backend picked yet.
     Accept,
+    /// Waiting for the PROXY header that says who the client is.
+    ProxyHeader,
     /// Waiting for a place at a backend.
     Queue,
     /// Connecting to a backend.
@@ -73,6 +75,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Phase::Accept => "accept",
+            Phase::ProxyHeader => "proxy-header",
             Phase::Queue => "queue",
             Phase::Connect => "connect",
             Phase::Relay => "relay",
@@ -96,6 +99,10 @@ pub enum Cause {
     Unreachable,
     /// No local address, port or descriptor was left.
     Exhausted,
+    /// Only proxies in `accept_from` may connect, and it is none of them.
+    Untrusted,
+    /// What should have been a PROXY header was none, or not whole.
+    BadHeader,
     /// No backend was eligible.
     NoBackend,
     /// Every backend was full, and so was the queue.
@@ -157,6 +164,8 @@ impl fmt::Display for Cause {
             Cause::TimedOut => "timed out",
             Cause::Unreachable => "unreachable",
             Cause::Exhausted => "out of local ports or descriptors",
+            Cause::Untrusted => "not in accept_from",
+            Cause::BadHeader => "bad PROXY header",
             Cause::NoBackend => "no eligible backend",
             Cause::QueueFull => "queue full",
             Cause::QueueTimeout => "queue timeout",
@@ -191,6 +200,8 @@ mod tests {
             (Who::Ballast, Phase::Queue, Cause::Stopped),
             (Who::Ballast, Phase::Connect, Cause::Stopped),
             (Who::Client, Phase::Queue, Cause::Reset),
+            (Who::Ballast, Phase::ProxyHeader, Cause::Untrusted),
+            (Who::Ballast, Phase::ProxyHeader, Cause::TimedOut),
             (Who::Client, Phase::Connect, Cause::Reset),
             (Who::Backend, Phase::Relay, Cause::Reset),
             (Who::Ballast, Phase::Drain, Cause::Stopped),

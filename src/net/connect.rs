@@ -24,7 +24,8 @@ pub enum Connecting {
     Ended(Who, Cause),
 }
 
-/// Connects to `address`, at the latest by `deadline`, for as long as `client` stays.
+/// Connects to `address`, at the latest by `deadline`, for as long as `client` stays, and sends
+/// `introduction`, if there is one, before anything else.
 ///
 /// # Errors
 /// [`Connecting::Failed`] with [`Cause::TimedOut`] past the deadline, or with what the network
@@ -34,6 +35,7 @@ pub async fn connect(
     ticket: &Ticket,
     deadline: Instant,
     mut client: Option<&mut Socket>,
+    introduction: &[u8],
 ) -> Result<Socket, Connecting> {
     let mut socket = start(address).map_err(|error| Connecting::Failed(Cause::from_io(&error)))?;
     ticket.schedule(deadline);
@@ -58,6 +60,10 @@ pub async fn connect(
     .await?;
     if may_connect_to_itself(address) && is_connected_to_itself(&socket, address) {
         return Err(Connecting::Failed(Cause::Refused));
+    }
+    if !introduction.is_empty() {
+        // No byte of the client's has gone anywhere, so another backend may have the session instead.
+        socket.introduce(introduction).map_err(Connecting::Failed)?;
     }
     Ok(socket)
 }
@@ -133,6 +139,7 @@ mod tests {
                 &ticket,
                 Instant::now() + Duration::from_secs(10),
                 None,
+                b"",
             )
             .await
         });

@@ -3,6 +3,7 @@
 
 mod connect;
 mod deliver;
+mod header;
 mod listener;
 mod registry;
 pub mod relay;
@@ -11,6 +12,7 @@ mod sys;
 
 pub use connect::{Connecting, connect, may_connect_to_itself};
 use deliver::{STALLED, deliver};
+pub use header::{Unheard, hear};
 pub use listener::{Accepted, BindError, BoundListener, Claim, Listener, Unregistered};
 pub use registry::{Event, Registry, Ticket};
 pub use socket::{Arrival, Socket};

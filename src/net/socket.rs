@@ -1,6 +1,7 @@
 //! A connected TCP socket that resets its peer unless it is told that everything went well.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -147,6 +148,66 @@ impl Socket {
             }
         };
         Poll::Ready(Err(self.fail(Cause::from_io(&error))))
+    }
+
+    /// Looks at what has come, once that is more than `known` bytes, and leaves it where it is. No more
+    /// than `known` is the end: nothing will follow.
+    pub(super) fn poll_peek(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        known: usize,
+    ) -> Poll<Result<usize, Cause>> {
+        let error: io::Error = loop {
+            let mut guard = match ready!(self.io.poll_read_ready(cx)) {
+                Ok(guard) => guard,
+                Err(error) => break error,
+            };
+            // Known before the look, so that nothing can have come between the bytes and the FIN.
+            let closed = guard.ready().is_read_closed();
+            match rustix::net::recv(guard.get_inner(), &mut *buffer, RecvFlags::PEEK) {
+                Ok((read, _)) if read > known || read == 0 || closed => {
+                    return Poll::Ready(Ok(read));
+                }
+                Ok(_) | Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => break error.into(),
+            }
+        };
+        Poll::Ready(Err(self.fail(Cause::from_io(&error))))
+    }
+
+    /// Takes the first bytes of those that were looked at, and leaves the rest.
+    pub(super) fn take(&mut self, bytes: &mut [u8]) -> Result<(), Cause> {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match rustix::net::recv(&self.io, &mut bytes[taken..], RecvFlags::empty()) {
+                Ok((read @ 1.., _)) => taken += read,
+                Err(Errno::INTR) => {}
+                Ok((0, _)) => return Err(self.fail(Cause::Reset)),
+                Err(error) => return Err(self.fail(Cause::from_io(&error.into()))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the peer is to read before anything else. A fresh connection has room for it.
+    pub(super) fn introduce(&mut self, bytes: &[u8]) -> Result<(), Cause> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.poll_send(&mut cx, bytes) {
+            Poll::Ready(Ok(written)) if written == bytes.len() => Ok(()),
+            Poll::Ready(Err(cause)) => Err(cause),
+            Poll::Ready(Ok(_)) | Poll::Pending => Err(self.fail(Cause::Exhausted)),
+        }
+    }
+
+    /// The address that the peer has connected to.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        let address = rustix::net::getsockname(&self.io)?;
+        SocketAddr::try_from(address).map_err(io::Error::from)
     }
 
     /// Moves what is there into an empty pipe. 0 is the peer's FIN, or an urgent mark with a FIN

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 
 use super::{Lease, Queue};
-use crate::config::{QueueConfig, RelayMode, SessionLog, Timeouts};
+use crate::config::{ProxyConfig, QueueConfig, RelayMode, SessionLog, Timeouts};
 use crate::model::{Backend, ClientAddr};
 use crate::strategy::{Flow, Skip, Strategy};
 
@@ -26,6 +26,8 @@ pub struct Snapshot {
     /// Who serves once all of those are down, until control has decided: so that nobody is refused in
     /// between.
     pub reserve: Option<Box<Reserve>>,
+    /// Who says who clients are, and whether backends are told.
+    pub proxy: ProxyConfig,
     /// Limits on waiting.
     pub timeouts: Timeouts,
     /// The longest that a session may live.
@@ -259,6 +261,7 @@ mod tests {
                 size: 1,
                 timeout: Duration::ZERO,
             },
+            proxy: ProxyConfig::default(),
             timeouts: Timeouts::default(),
             max_lifetime: None,
             retries: 2,

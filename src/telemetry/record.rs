@@ -9,6 +9,7 @@ use crate::config::SessionLog;
 use crate::health::Symptom;
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
 use crate::pool::{Door, Lease, Permit, Witness};
+use crate::proxy_protocol::UniqueId;
 
 /// What is known of a session so far.
 #[derive(Debug)]
@@ -21,16 +22,27 @@ pub struct Record {
     started: Instant,
     /// … and as many attempts as a session can remember.
     attempts: u8,
-    /// In milliseconds since the start, …
+    /// In milliseconds since the start.
     connected: Option<f32>,
-    /// … and spent waiting for a place.
-    queued: f32,
+    /// In a box, because hardly any session has it.
+    unusual: Option<Box<Unusual>>,
     lease: Option<Lease>,
     blame: Blame,
     to_backend: u64,
     to_client: u64,
     closed: bool,
     _permit: Permit,
+}
+
+/// What only some sessions have to tell.
+#[derive(Debug, Default)]
+struct Unusual {
+    /// Milliseconds spent waiting for a place.
+    queued: f32,
+    /// The proxy that has connected for the client.
+    via: Option<ClientAddr>,
+    /// What the backend was told to call it.
+    id: Option<UniqueId>,
 }
 
 impl Record {
@@ -44,7 +56,7 @@ impl Record {
             started: Instant::now(),
             attempts: 0,
             connected: None,
-            queued: 0.0,
+            unusual: None,
             lease: None,
             blame: Blame::default(),
             to_backend: 0,
@@ -69,6 +81,21 @@ impl Record {
         self.started
     }
 
+    /// Who has connected so far is a proxy, and has done so for `client`.
+    pub fn is_for(&mut self, client: ClientAddr) {
+        let proxy = std::mem::replace(&mut self.client, client);
+        self.unusual().via = Some(proxy);
+    }
+
+    /// The backend is told this name of the session.
+    pub fn is_called(&mut self, id: UniqueId) {
+        self.unusual().id = Some(id);
+    }
+
+    fn unusual(&mut self) -> &mut Unusual {
+        self.unusual.get_or_insert_default()
+    }
+
     /// A backend is being tried; the one before, if any, is not counted any more.
     pub fn attempt(&mut self, lease: Lease) {
         self.attempts = self.attempts.saturating_add(1);
@@ -82,7 +109,7 @@ impl Record {
 
     /// It has waited for so long.
     pub fn waited(&mut self, time: Duration) {
-        self.queued += milliseconds(time);
+        self.unusual().queued += milliseconds(time);
     }
 
     /// The connect to the backend being tried failed; `witness` is told, and since when it was tried,
@@ -180,20 +207,24 @@ impl Record {
         }
         let backend = self.lease.as_ref().map(Lease::backend);
         let route_service = self.route.service();
+        let unusual = self.unusual.as_deref();
+        let queued = unusual.map_or(0.0, |it| it.queued);
         // The route may lead elsewhere by now.
         let service = backend.map_or(route_service.name(), |it| it.id().service());
         tracing::info!(
             client = %self.client,
+            via = unusual.and_then(|it| it.via).map(tracing::field::display),
             listener = %self.route.listener(),
             %service,
             backend = backend.map(|backend| tracing::field::display(backend.id().name())),
             address = backend.map(|backend| tracing::field::display(backend.address())),
             to_backend = self.to_backend,
             to_client = self.to_client,
-            queue_ms = Some(rounded(self.queued.into())).filter(|&queued| queued > 0.0),
+            queue_ms = Some(rounded(queued.into())).filter(|&queued| queued > 0.0),
             connect_ms = self.connected.map(|connected| rounded(connected.into())),
             duration_ms = rounded(self.started.elapsed().as_secs_f64() * 1e3),
             attempts = self.attempts,
+            unique_id = unusual.and_then(|it| it.id.as_ref()).map(tracing::field::display),
             who = %ending.who,
             phase = %ending.phase,
             cause = %ending.cause,

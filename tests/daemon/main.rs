@@ -25,6 +25,7 @@ mod memory;
 mod notify;
 mod on_down;
 mod passive;
+mod proxy_protocol;
 mod queue;
 mod records;
 mod relay;

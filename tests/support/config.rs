@@ -137,6 +137,7 @@ pub struct Service {
     timeouts: Table,
     queue: Table,
     session: Table,
+    proxy_protocol: Table,
     health: Table,
     passive: Table,
     listen: Vec<String>,
@@ -153,6 +154,7 @@ impl Service {
             timeouts: Table::new(),
             queue: Table::new(),
             session: Table::new(),
+            proxy_protocol: Table::new(),
             health: Table::new(),
             passive: Table::new(),
             listen: vec![fresh_listen()],
@@ -203,6 +205,12 @@ impl Service {
     /// Sets `max_lifetime`.
     pub fn max_lifetime(mut self, value: &str) -> Self {
         set(&mut self.session, "max_lifetime", value);
+        self
+    }
+
+    /// Sets a key of `[service.proxy_protocol]`.
+    pub fn proxy_protocol(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.proxy_protocol, key, value);
         self
     }
 
@@ -318,6 +326,7 @@ impl Service {
             ("[service.timeouts]", &self.timeouts),
             ("[service.queue]", &self.queue),
             ("[service.session]", &self.session),
+            ("[service.proxy_protocol]", &self.proxy_protocol),
             ("[service.health]", &self.health),
             ("[service.passive]", &self.passive),
         ] {

@@ -47,30 +47,52 @@ impl Server {
 
     /// nginx with one small page.
     pub fn nginx() -> Self {
+        Self::nginx_with("", |directory, address| {
+            let ready = directory.join(READY);
+            let ready = ready.display();
+            web(&format!(
+                "listen {address};
+                 location / {{ return 200 'a page\\n'; }}
+                 location = /ready {{
+                     if (!-f {ready}) {{ return 503; }}
+                     return 200 'all well\\n';
+                 }}"
+            ))
+        })
+    }
+
+    /// nginx that is told who its client is, and tells the client.
+    pub fn nginx_behind_a_proxy() -> Self {
+        Self::nginx_with("", |_, address| {
+            web(&format!(
+                "listen {address} proxy_protocol;
+                 location = /who {{ return 200 '$proxy_protocol_addr $proxy_protocol_port\\n'; }}"
+            ))
+        })
+    }
+
+    /// nginx that tells the server at `address` by version 1 of the PROXY protocol who its client is.
+    pub fn nginx_in_front_of(address: SocketAddr) -> Self {
+        let module = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;";
+        Self::nginx_with(module, |_, own| {
+            format!(
+                "stream {{ server {{ listen {own}; proxy_pass {address}; proxy_protocol on; }} }}"
+            )
+        })
+    }
+
+    fn nginx_with(module: &str, body: impl Fn(&Path, SocketAddr) -> String) -> Self {
         let ip = fresh_ip();
         let port = 8080;
         Self::start(ip, port, Signal::TERM, |directory| {
             let file = directory.join("nginx.conf");
             // Root's workers would run as a user who cannot see this directory.
             let user = if is_root() { "user root;" } else { "" };
-            let ready = directory.join(READY);
-            let ready = ready.display();
+            let body = body(directory, SocketAddr::new(ip.into(), port));
             let text = format!(
-                "daemon off; {user} worker_processes 1; pid nginx.pid; error_log stderr crit;
+                "{module} daemon off; {user} worker_processes 1; pid nginx.pid; error_log stderr crit;
                  events {{ worker_connections 4096; }}
-                 http {{
-                     access_log off; keepalive_requests 1000000;
-                     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-                     uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-                     server {{
-                         listen {ip}:{port};
-                         location / {{ return 200 'a page\\n'; }}
-                         location = /ready {{
-                             if (!-f {ready}) {{ return 503; }}
-                             return 200 'all well\\n';
-                         }}
-                     }}
-                 }}"
+                 {body}"
             );
             fs::write(&file, text).expect("the directory takes a file");
             let mut command = Command::new("nginx");
@@ -79,6 +101,47 @@ impl Server {
                 .arg(directory)
                 .arg("-c")
                 .arg(file);
+            command
+        })
+    }
+
+    /// HAProxy that is told who its client is, and tells the client, with the name of the connection.
+    pub fn haproxy_behind_a_proxy() -> Self {
+        Self::haproxy(|own| {
+            format!(
+                "frontend who
+                 mode http
+                 bind {own} accept-proxy
+                 http-request return status 200 content-type text/plain lf-string \"%[src] %[src_port] %[fc_pp_unique_id]\"\n"
+            )
+        })
+    }
+
+    /// HAProxy that tells the server at `address` who its client is, by these options of a `server`.
+    pub fn haproxy_in_front_of(address: SocketAddr, options: &str) -> Self {
+        Self::haproxy(|own| {
+            format!(
+                "listen proxy
+                 mode tcp
+                 bind {own}
+                 unique-id-format %ci-%cp
+                 server only {address} {options}\n"
+            )
+        })
+    }
+
+    fn haproxy(body: impl Fn(SocketAddr) -> String) -> Self {
+        let ip = fresh_ip();
+        let port = 8081;
+        Self::start(ip, port, Signal::KILL, |directory| {
+            let file = directory.join("haproxy.cfg");
+            let text = format!(
+                "defaults\ntimeout connect 10s\ntimeout client 60s\ntimeout server 60s\n{}",
+                body(SocketAddr::new(ip.into(), port))
+            );
+            fs::write(&file, text).expect("the directory takes a file");
+            let mut command = Command::new("haproxy");
+            command.arg("-db").arg("-f").arg(file);
             command
         })
     }
@@ -372,6 +435,18 @@ pub fn run(command: &mut Command) -> String {
         Some(status) => panic!("{command:?}: {status}\n{said}"),
         None => panic!("{command:?} did not end within {LONGEST:?}\n{said}"),
     }
+}
+
+/// The part of a configuration of nginx that serves pages.
+fn web(server: &str) -> String {
+    format!(
+        "http {{
+             access_log off; keepalive_requests 1000000;
+             client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+             uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+             server {{ {server} }}
+         }}"
+    )
 }
 
 fn is_root() -> bool {

@@ -100,6 +100,10 @@ pub const HALF_CLOSED: &str = "half-closed timeout";
 pub const NOBODY_SERVES: &str = "no backend may serve: clients are reset";
 /// `cause` when nobody may serve.
 pub const NO_BACKEND: &str = "no eligible backend";
+/// `cause` of a client that is no proxy of `accept_from`.
+pub const UNTRUSTED: &str = "not in accept_from";
+/// `cause` of one whose PROXY header is none.
+pub const BAD_HEADER: &str = "bad PROXY header";
 /// `cause` of a drain deadline or a second signal.
 pub const STOPPED_CAUSE: &str = "stopped";
 /// `message`, at debug, of a client that waits for a place (`client`).

@@ -128,6 +128,7 @@ impl Blueprint {
                 strategy,
                 reserve,
                 queue: config.queue,
+                proxy: config.proxy,
                 timeouts: config.timeouts,
                 max_lifetime: config.max_lifetime,
                 retries: config.retries,

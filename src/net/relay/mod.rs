@@ -46,6 +46,11 @@ impl Workspace {
         })
     }
 
+    /// Room for what is read and looked at at once.
+    pub(super) fn scratch(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
     /// Lets go of what was not needed since the last call; a worker calls it about once a second.
     pub fn trim(&mut self) {
         self.pipes.trim();

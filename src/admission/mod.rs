@@ -1,0 +1,5 @@
+//! Who may come in. Decides only; the session asks.
+
+mod networks;
+
+pub use networks::Networks;
