@@ -181,7 +181,7 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
         };
         let workspace: RefCell<Workspace> = Workspace::new();
         Relay::new(accepted, backend, terms)
-            .run(&ticket, &workspace)
+            .run(&ticket, &workspace, None)
             .await;
     });
     client

@@ -60,7 +60,8 @@ pub async fn serve<G>(context: Rc<Context>, route: Door, client: Client, guard: 
     let mut established = Box::pin(establish(client.socket, &context, &ticket, &mut record)).await;
     let ending = match &mut established {
         Ok(relay) => {
-            let report = relay.run(&ticket, &context.workspace).await;
+            let tally = record.tally();
+            let report = relay.run(&ticket, &context.workspace, tally).await;
             record.moved(report.to_backend, report.to_client);
             let phase = if report.cause == Cause::Stopped {
                 Phase::Drain
@@ -121,7 +122,7 @@ async fn establish(
                 let since = Instant::now();
                 let patience = snapshot.queue.timeout.saturating_sub(queued);
                 let tried = (skip, Arc::clone(&snapshot));
-                let wait = waiting::wait(&service, ticket, &mut client, flow, tried, patience);
+                let wait = waiting::wait(service, ticket, &mut client, flow, tried, patience);
                 // Rare, so not part of what every session weighs.
                 let placed = Box::pin(wait).await;
                 let waited = since.elapsed();
@@ -146,7 +147,7 @@ async fn establish(
         let stays = Some(&mut client);
         match connect(backend.address(), ticket, deadline, stays, &introduction).await {
             Ok(socket) => {
-                record.connected();
+                record.connected(tried);
                 ticket.mark(backend.mark());
                 if let Some(lifetime) = snapshot.max_lifetime {
                     ticket.expire(record.started() + shortened(lifetime, fastrand::f64()));

@@ -12,12 +12,12 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::LocalOptions;
+use tokio::runtime::{LocalOptions, RuntimeMetrics};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -118,6 +118,43 @@ pub struct Workers {
 struct Shared {
     sessions: AtomicUsize,
     beat: AtomicU64,
+    accept_errors: AtomicU64,
+    pipes: AtomicUsize,
+    pooled: AtomicUsize,
+    /// What the runtime knows of itself.
+    runtime: OnceLock<RuntimeMetrics>,
+}
+
+impl Shared {
+    fn accept_failed(&self) {
+        self.accept_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn look(&self) -> Look {
+        let busy = |runtime: &RuntimeMetrics| runtime.worker_total_busy_duration(0);
+        Look {
+            sessions: self.sessions.load(Ordering::Relaxed),
+            busy: self.runtime.get().map_or(Duration::ZERO, busy),
+            accept_errors: self.accept_errors.load(Ordering::Relaxed),
+            pipes: self.pipes.load(Ordering::Relaxed),
+            pooled: self.pooled.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// How a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Its sessions, clients on their way to it included.
+    pub sessions: usize,
+    /// How long it has not slept since it began.
+    pub busy: Duration,
+    /// Times that it could not accept because the process or the machine was out of something.
+    pub accept_errors: u64,
+    /// Pipes that it held at its last beat …
+    pub pipes: usize,
+    /// … and how many of them nobody used.
+    pub pooled: usize,
 }
 
 impl Workers {
@@ -163,6 +200,11 @@ impl Workers {
             .iter()
             .map(|worker| worker.sessions.load(Ordering::Relaxed))
             .sum()
+    }
+
+    /// How each of them is.
+    pub fn look(&self) -> impl Iterator<Item = Look> {
+        self.shared.iter().map(Shared::look)
     }
 
     /// The number that the worker furthest behind has stored last.
@@ -259,6 +301,8 @@ fn live(
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())?;
+        // Only this thread ever sets it.
+        let _ = peers.own().runtime.set(runtime.metrics());
         runtime.block_on(Worker::new(peers, permits, witness).run(inbox));
         io::Result::Ok(())
     }));
@@ -364,7 +408,12 @@ impl Worker {
                     registry.end_marked(&marks, Cause::BackendDown, || allowance.take());
                 }
                 Command::Beat(number) => {
-                    self.context.workspace.borrow_mut().trim();
+                    let mut workspace = self.context.workspace.borrow_mut();
+                    let (pipes, pooled) = workspace.pipes();
+                    workspace.trim();
+                    drop(workspace);
+                    self.peers.own().pipes.store(pipes, Ordering::Relaxed);
+                    self.peers.own().pooled.store(pooled, Ordering::Relaxed);
                     self.peers.own().beat.store(number, Ordering::Relaxed);
                 }
                 Command::Stop => return,
@@ -389,6 +438,6 @@ mod tests {
     fn a_session_is_small() {
         // Thousands of them sit idle, and this is most of what each one costs.
         let size = future_size(&session::serve::<Seat>);
-        assert!(size <= 640, "{size} bytes");
+        assert!(size <= 624, "{size} bytes");
     }
 }

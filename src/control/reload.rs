@@ -23,7 +23,7 @@ use crate::discovery::origin;
 use crate::health::{Decision, FailBack, Roster};
 use crate::model::{BackendId, Load};
 use crate::net::{BindError, BoundListener, Claim};
-use crate::pool::{Route, Service};
+use crate::pool::{Route, Service, Way};
 use crate::worker::{Command, Workers};
 
 /// A retired listener is closed this long after it refused its last handshake: what could be under
@@ -376,9 +376,11 @@ impl Running {
             };
             let service = Arc::clone(&serving.service);
             if let Some(listening) = self.listeners.get_mut(&key) {
-                listening.keep(service, config.backlog);
+                let ledger = self.loads.ledger(service.name(), listening.bound.address());
+                listening.keep(Way { service, ledger }, config.backlog);
             } else if let Some(bound) = bound.remove(&key) {
-                let route = Route::new(bound.address(), service);
+                let ledger = self.loads.ledger(service.name(), bound.address());
+                let route = Route::new(bound.address(), Way { service, ledger });
                 workers.tell(|worker| Command::Listen {
                     key,
                     route: Arc::clone(&route),
@@ -435,7 +437,7 @@ impl Running {
         let all = listeners(&self.config);
         let open = all.iter().filter_map(|(key, ..)| self.listeners.get(key));
         open.map(|listening| {
-            let service = Arc::clone(listening.route.service().name());
+            let service = Arc::clone(listening.route.way().service.name());
             (service, listening.bound.address())
         })
         .collect()
@@ -443,8 +445,13 @@ impl Running {
 }
 
 impl Listening {
-    fn keep(&mut self, service: Arc<Service>, backlog: u32) {
-        self.route.lead_to(service);
+    fn keep(&mut self, way: Way, backlog: u32) {
+        let leads = self.route.way();
+        let stays =
+            Arc::ptr_eq(&way.service, &leads.service) && Arc::ptr_eq(&way.ledger, &leads.ledger);
+        if !stays {
+            self.route.lead(way);
+        }
         if self.closes.take().is_some()
             && let Err(error) = self.bound.accept_handshakes()
         {
@@ -459,7 +466,7 @@ impl Listening {
         if self.closes.is_some() {
             return;
         }
-        tracing::info!(service = %self.route.service().name(), listener = %self.bound.address(), "listener closes");
+        tracing::info!(service = %self.route.way().service.name(), listener = %self.bound.address(), "listener closes");
         // Without the filter a handshake that completes in the last instant is lost.
         if let Err(error) = self.bound.refuse_handshakes() {
             tracing::warn!(listener = %self.bound.address(), %error, "listener closes without a filter");

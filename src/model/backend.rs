@@ -3,9 +3,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::Portion;
+use super::{Portion, Tally, TallySum};
 
 /// Who a backend is: its service's name and its own. Counters and administrative state belong to
 /// this identity and survive a reload; displayed as `service/backend`.
@@ -347,96 +347,10 @@ impl Load {
     pub fn sum(&self) -> TallySum {
         let mut sum = TallySum::default();
         for tally in &self.tallies {
-            sum.sessions += tally.sessions.load(Ordering::Relaxed);
-            sum.connect_failures += tally.connect_failures.load(Ordering::Relaxed);
-            sum.to_backend += tally.to_backend.load(Ordering::Relaxed);
-            sum.to_client += tally.to_client.load(Ordering::Relaxed);
-            sum.moved += tally.moved.load(Ordering::Relaxed);
-            sum.hurt += tally.hurt.load(Ordering::Relaxed);
-            let latest = |latest: Moment, of: &AtomicU64| latest.max(of.load(Ordering::Relaxed));
-            sum.last_success = latest(sum.last_success, &tally.last_success);
-            sum.last_harm = latest(sum.last_harm, &tally.last_harm);
+            tally.add_to(&mut sum);
         }
         sum
     }
-}
-
-/// One worker's counters for one backend, on a cache line of their own.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub struct Tally {
-    sessions: AtomicU64,
-    connect_failures: AtomicU64,
-    to_backend: AtomicU64,
-    to_client: AtomicU64,
-    moved: AtomicU64,
-    hurt: AtomicU64,
-    last_success: AtomicU64,
-    last_harm: AtomicU64,
-}
-
-/// When something was, in nanoseconds since an epoch that whoever writes and reads it agree on;
-/// 0 is never.
-pub type Moment = u64;
-
-impl Tally {
-    /// A session connected to the backend.
-    pub fn connected(&self, at: Moment) {
-        add(&self.sessions, 1);
-        self.last_success.store(at, Ordering::Relaxed);
-    }
-
-    /// A session that the backend had failed found another one.
-    pub fn moved_away(&self, at: Moment) {
-        add(&self.moved, 1);
-        self.last_harm.store(at, Ordering::Relaxed);
-    }
-
-    /// A session that the backend had failed found no other, or was broken while it ran.
-    pub fn hurt(&self, at: Moment) {
-        add(&self.hurt, 1);
-        self.last_harm.store(at, Ordering::Relaxed);
-    }
-
-    /// A connect to the backend failed.
-    pub fn connect_failed(&self) {
-        add(&self.connect_failures, 1);
-    }
-
-    /// Bytes of an ended session.
-    pub fn moved(&self, to_backend: u64, to_client: u64) {
-        add(&self.to_backend, to_backend);
-        add(&self.to_client, to_client);
-    }
-}
-
-/// A single writer needs no read-modify-write: a load and a store cost no locked instruction.
-fn add(counter: &AtomicU64, by: u64) {
-    counter.store(
-        counter.load(Ordering::Relaxed).wrapping_add(by),
-        Ordering::Relaxed,
-    );
-}
-
-/// What a backend has served since its identity appeared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TallySum {
-    /// Sessions connected.
-    pub sessions: u64,
-    /// Connects that failed.
-    pub connect_failures: u64,
-    /// Bytes from clients.
-    pub to_backend: u64,
-    /// Bytes to clients.
-    pub to_client: u64,
-    /// Sessions that it failed and that another backend took.
-    pub moved: u64,
-    /// Sessions that it failed and that were lost.
-    pub hurt: u64,
-    /// When a session last connected.
-    pub last_success: Moment,
-    /// When a session was last moved or hurt.
-    pub last_harm: Moment,
 }
 
 #[cfg(test)]
@@ -451,23 +365,6 @@ mod tests {
             Arc::new(Load::new(1)),
             Arc::new(DownFlag::default()),
         )
-    }
-
-    #[test]
-    fn a_worker_keeps_its_tally_on_one_cache_line() {
-        assert_eq!(size_of::<Tally>(), 64);
-    }
-
-    #[test]
-    fn the_sum_of_the_workers_knows_the_latest_moment() {
-        let load = Load::new(2);
-        load.tally(0).connected(7);
-        load.tally(1).connected(5);
-        load.tally(0).moved_away(8);
-        load.tally(1).hurt(9);
-        let sum = load.sum();
-        assert_eq!((sum.sessions, sum.moved, sum.hurt), (2, 1, 1));
-        assert_eq!((sum.last_success, sum.last_harm), (7, 9));
     }
 
     #[test]

@@ -44,13 +44,28 @@ pub enum Who {
     Ballast,
 }
 
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Who {
+    /// All of them, each at its place.
+    pub const ALL: [Self; 3] = [Self::Client, Self::Backend, Self::Ballast];
+
+    /// Where it stands among [`ALL`](Self::ALL).
+    pub fn place(self) -> usize {
+        self as usize
+    }
+
+    /// What it is called, in the log and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
             Who::Client => "client",
             Who::Backend => "backend",
             Who::Ballast => "ballast",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -71,16 +86,38 @@ pub enum Phase {
     Drain,
 }
 
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Phase {
+    /// All of them, each at its place.
+    pub const ALL: [Self; 6] = [
+        Self::Accept,
+        Self::ProxyHeader,
+        Self::Queue,
+        Self::Connect,
+        Self::Relay,
+        Self::Drain,
+    ];
+
+    /// Where it stands among [`ALL`](Self::ALL).
+    pub fn place(self) -> usize {
+        self as usize
+    }
+
+    /// What it is called, in the log and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
             Phase::Accept => "accept",
             Phase::ProxyHeader => "proxy-header",
             Phase::Queue => "queue",
             Phase::Connect => "connect",
             Phase::Relay => "relay",
             Phase::Drain => "drain",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -128,6 +165,79 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them, each at its place; that of the operating system without its number.
+    pub const ALL: [Self; 19] = [
+        Self::Finished,
+        Self::Reset,
+        Self::Refused,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::Exhausted,
+        Self::Untrusted,
+        Self::BadHeader,
+        Self::NoBackend,
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::Idle,
+        Self::HalfClosed,
+        Self::Unacknowledged,
+        Self::Lifetime,
+        Self::BackendDown,
+        Self::Stopped,
+        Self::Panicked,
+        Self::Os(0),
+    ];
+
+    /// Where it stands among [`ALL`](Self::ALL), whatever its number.
+    pub fn place(self) -> usize {
+        match self {
+            Cause::Finished => 0,
+            Cause::Reset => 1,
+            Cause::Refused => 2,
+            Cause::TimedOut => 3,
+            Cause::Unreachable => 4,
+            Cause::Exhausted => 5,
+            Cause::Untrusted => 6,
+            Cause::BadHeader => 7,
+            Cause::NoBackend => 8,
+            Cause::QueueFull => 9,
+            Cause::QueueTimeout => 10,
+            Cause::Idle => 11,
+            Cause::HalfClosed => 12,
+            Cause::Unacknowledged => 13,
+            Cause::Lifetime => 14,
+            Cause::BackendDown => 15,
+            Cause::Stopped => 16,
+            Cause::Panicked => 17,
+            Cause::Os(_) => 18,
+        }
+    }
+
+    /// What it is called in metrics: one word out of a set that does not grow with what happens.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Finished => "finished",
+            Cause::Reset => "reset",
+            Cause::Refused => "refused",
+            Cause::TimedOut => "timed-out",
+            Cause::Unreachable => "unreachable",
+            Cause::Exhausted => "exhausted",
+            Cause::Untrusted => "untrusted",
+            Cause::BadHeader => "bad-header",
+            Cause::NoBackend => "no-backend",
+            Cause::QueueFull => "queue-full",
+            Cause::QueueTimeout => "queue-timeout",
+            Cause::Idle => "idle",
+            Cause::HalfClosed => "half-closed",
+            Cause::Unacknowledged => "unacknowledged",
+            Cause::Lifetime => "lifetime",
+            Cause::BackendDown => "backend-down",
+            Cause::Stopped => "stopped",
+            Cause::Panicked => "panicked",
+            Cause::Os(_) => "os",
+        }
+    }
+
     /// The cause that an I/O error stands for.
     pub fn from_io(error: &io::Error) -> Self {
         use io::ErrorKind as Kind;
@@ -183,7 +293,20 @@ impl fmt::Display for Cause {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn everything_stands_at_its_place_and_has_a_name_of_its_own() {
+        let in_order = |places: Vec<usize>| places.iter().copied().eq(0..places.len());
+        assert!(in_order(Who::ALL.map(Who::place).to_vec()));
+        assert!(in_order(Phase::ALL.map(Phase::place).to_vec()));
+        assert!(in_order(Cause::ALL.map(Cause::place).to_vec()));
+        let names: BTreeSet<_> = Cause::ALL.map(Cause::name).into();
+        assert_eq!(names.len(), Cause::ALL.len());
+        assert_eq!(Cause::Os(92).place(), Cause::Os(0).place());
+    }
 
     #[test]
     fn a_client_is_unserved_unless_it_had_a_backend_or_left_or_ballast_stopped() {

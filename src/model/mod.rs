@@ -1,15 +1,22 @@
 //! Values that every room shares. Pure: knows no socket, clock, random source or logger.
 //!
-//! [`ClientAddr`] is who connects, [`Backend`] is who answers, [`Ending`] says how a session was over.
+//! [`ClientAddr`] is who connects, [`Backend`] is who answers, [`Ending`] says how a session was over,
+//! [`Ledger`] counts that.
 
 mod address;
 mod backend;
 mod ending;
+mod histogram;
+mod ledger;
 mod line;
 mod portion;
+mod tally;
 
 pub use address::ClientAddr;
-pub use backend::{Backend, BackendId, DownFlag, Freed, Load, Moment, Tally, TallySum};
+pub use backend::{Backend, BackendId, DownFlag, Freed, Load};
 pub use ending::{Cause, Ending, Phase, Who};
+pub use histogram::{Histogram, HistogramSum};
+pub use ledger::{Ledger, LedgerSum, Page};
 pub use line::one_line;
 pub use portion::Portion;
+pub use tally::{Moment, Tally, TallySum};

@@ -14,6 +14,6 @@ mod witness;
 pub use lease::Lease;
 pub use permits::{Permit, Permits};
 pub use queue::Queue;
-pub use route::{Door, Route};
+pub use route::{Door, Route, Way};
 pub use service::{Reserve, Seat, Service, Snapshot};
 pub use witness::{Testimony, Witness, testimonies};

@@ -1,28 +1,37 @@
-//! From a listener to its service.
+//! From a listener to its service, and to where its sessions are counted.
 
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::Service;
+use crate::model::{Ledger, Page};
 
 /// What a listener needs to know: its bound address, and where its clients go. A reload may give a
 /// listener to another service without touching its sockets.
 #[derive(Debug)]
 pub struct Route {
     listener: SocketAddr,
-    service: ArcSwap<Service>,
+    way: ArcSwap<Way>,
+}
+
+/// Where clients go, and who counts them there.
+#[derive(Debug)]
+pub struct Way {
+    /// Who serves them.
+    pub service: Arc<Service>,
+    /// What becomes of those who come through this listener.
+    pub ledger: Arc<Ledger>,
 }
 
 impl Route {
-    /// Clients of `listener` go to `service`.
-    pub fn new(listener: SocketAddr, service: Arc<Service>) -> Arc<Self> {
+    /// Clients of `listener` go that way.
+    pub fn new(listener: SocketAddr, way: Way) -> Arc<Self> {
         Arc::new(Self {
             listener,
-            service: ArcSwap::new(service),
+            way: ArcSwap::from_pointee(way),
         })
     }
 
@@ -32,39 +41,58 @@ impl Route {
     }
 
     /// Where clients go now. Costs no shared write.
-    pub fn service(&self) -> Guard<Arc<Service>> {
-        self.service.load()
+    pub fn way(&self) -> Guard<Arc<Way>> {
+        self.way.load()
     }
 
     /// Sends later clients elsewhere. Only control calls this.
-    pub fn lead_to(&self, service: Arc<Service>) {
-        self.service.store(service);
+    pub fn lead(&self, way: Way) {
+        self.way.store(Arc::new(way));
     }
 }
 
-/// One worker's hold on a route. Its clones, one a session, touch no count that workers share.
+/// One worker's hold on a route as it leads now. Its clones, one a session, touch no count that
+/// workers share, and keep leading where their session went: it ends where it was counted.
 #[derive(Clone, Debug)]
 pub struct Door(Rc<Hold>);
 
 #[derive(Debug)]
-struct Hold(Arc<Route>);
+struct Hold {
+    route: Arc<Route>,
+    way: Arc<Way>,
+}
 
 impl Door {
     /// For the thread that calls.
     pub fn new(route: Arc<Route>) -> Self {
-        Self(Rc::new(Hold(route)))
+        let way = route.way.load_full();
+        Self(Rc::new(Hold { route, way }))
+    }
+
+    /// Takes notice if the route leads elsewhere by now.
+    pub fn renew(&mut self) {
+        if !Arc::ptr_eq(&self.0.way, &self.0.route.way()) {
+            *self = Self::new(self.route());
+        }
     }
 
     /// The route itself, for another thread.
     pub fn route(&self) -> Arc<Route> {
-        Arc::clone(&self.0.0)
+        Arc::clone(&self.0.route)
     }
-}
 
-impl Deref for Door {
-    type Target = Route;
+    /// The listener's address as bound.
+    pub fn listener(&self) -> SocketAddr {
+        self.0.route.listener
+    }
 
-    fn deref(&self) -> &Route {
-        &self.0.0
+    /// Who serves.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.0.way.service
+    }
+
+    /// Where `worker` counts.
+    pub fn page(&self, worker: usize) -> &Page {
+        self.0.way.ledger.page(worker)
     }
 }

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::blame::Blame;
-use super::clock::moment;
+use super::clock::{millis, moment};
 use crate::config::SessionLog;
 use crate::health::Symptom;
-use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
+use crate::model::{Cause, ClientAddr, Ending, Page, Phase, Tally, Who};
 use crate::pool::{Door, Lease, Permit, Witness};
 use crate::proxy_protocol::UniqueId;
 
@@ -48,6 +48,7 @@ struct Unusual {
 impl Record {
     /// A session of `client` that starts now on `worker` and holds `permit` until its end.
     pub fn open(worker: usize, client: ClientAddr, route: Door, permit: Permit) -> Self {
+        route.page(worker).opened();
         Self {
             worker: worker as u16,
             client,
@@ -98,6 +99,9 @@ impl Record {
 
     /// A backend is being tried; the one before, if any, is not counted any more.
     pub fn attempt(&mut self, lease: Lease) {
+        if self.attempts > 0 {
+            self.page().retried();
+        }
         self.attempts = self.attempts.saturating_add(1);
         self.lease = Some(lease);
     }
@@ -110,6 +114,7 @@ impl Record {
     /// It has waited for so long.
     pub fn waited(&mut self, time: Duration) {
         self.unusual().queued += milliseconds(time);
+        self.page().waited(time);
     }
 
     /// The connect to the backend being tried failed; `witness` is told, and since when it was tried,
@@ -131,29 +136,32 @@ impl Record {
         }
     }
 
-    /// The backend being tried is connected.
-    pub fn connected(&mut self) {
+    /// The backend that has been tried `since` then is connected.
+    pub fn connected(&mut self, since: Instant) {
         let now = Instant::now();
         self.connected = Some(milliseconds(now - self.started));
-        if let Some(lease) = &self.lease {
-            let worker = self.worker as usize;
-            let load = lease.backend().load();
-            load.tally(worker).connected(moment(now));
-            self.blame.moved(worker);
+        let took = now - since;
+        self.page().connected(took);
+        if let Some(tally) = self.tally() {
+            tally.connected(moment(now), took);
+            self.blame.moved(self.worker as usize);
         }
     }
 
-    /// Bytes that were moved.
+    /// Where the bytes of the session are counted while it runs.
+    pub fn tally(&self) -> Option<&Tally> {
+        let load = self.lease.as_ref()?.backend().load();
+        Some(load.tally(self.worker as usize))
+    }
+
+    fn page(&self) -> &Page {
+        self.route.page(self.worker as usize)
+    }
+
+    /// Bytes that were moved, for the log: they are counted already.
     pub fn moved(&mut self, to_backend: u64, to_client: u64) {
         self.to_backend = to_backend;
         self.to_client = to_client;
-        if let Some(lease) = &self.lease {
-            lease
-                .backend()
-                .load()
-                .tally(self.worker as usize)
-                .moved(to_backend, to_client);
-        }
     }
 
     /// Closes the record; the line is written now. `witness` is told of a backend that has reset the
@@ -193,6 +201,16 @@ impl Record {
         }
     }
 
+    fn count(&self, ending: Ending, lasted: Duration) {
+        self.page().ended(ending, lasted);
+        // Connects that failed are counted where they do.
+        if self.connected.is_some()
+            && let Some(tally) = self.tally()
+        {
+            tally.ended(ending, lasted);
+        }
+    }
+
     fn is_wanted(&self, ending: Ending) -> bool {
         match self.log {
             SessionLog::All => true,
@@ -202,27 +220,26 @@ impl Record {
     }
 
     fn write(&self, ending: Ending) {
+        let lasted = self.started.elapsed();
+        self.count(ending, lasted);
         if !self.is_wanted(ending) {
             return;
         }
         let backend = self.lease.as_ref().map(Lease::backend);
-        let route_service = self.route.service();
         let unusual = self.unusual.as_deref();
         let queued = unusual.map_or(0.0, |it| it.queued);
-        // The route may lead elsewhere by now.
-        let service = backend.map_or(route_service.name(), |it| it.id().service());
         tracing::info!(
             client = %self.client,
             via = unusual.and_then(|it| it.via).map(tracing::field::display),
             listener = %self.route.listener(),
-            %service,
+            service = %self.route.service().name(),
             backend = backend.map(|backend| tracing::field::display(backend.id().name())),
             address = backend.map(|backend| tracing::field::display(backend.address())),
             to_backend = self.to_backend,
             to_client = self.to_client,
             queue_ms = Some(rounded(queued.into())).filter(|&queued| queued > 0.0),
             connect_ms = self.connected.map(|connected| rounded(connected.into())),
-            duration_ms = rounded(self.started.elapsed().as_secs_f64() * 1e3),
+            duration_ms = millis(lasted),
             attempts = self.attempts,
             unique_id = unusual.and_then(|it| it.id.as_ref()).map(tracing::field::display),
             who = %ending.who,

@@ -41,7 +41,7 @@ enum Batch {
 impl Acceptor {
     /// Accepts until the listener is to close, then until its queue is empty.
     pub(super) async fn run(
-        self,
+        mut self,
         listener: Listener,
         mut closing: oneshot::Receiver<TaskTrackerToken>,
     ) {
@@ -84,7 +84,8 @@ impl Acceptor {
     }
 
     /// Takes clients while there are some and there is room for them.
-    fn batch(&self, listener: &Listener, paused: bool) -> Batch {
+    fn batch(&mut self, listener: &Listener, paused: bool) -> Batch {
+        self.route.renew();
         for _ in 0..BATCH {
             // The permit comes first and goes back if nobody is there: an idle listener hoards none.
             let Some(permit) = self.permits.try_acquire() else {
@@ -106,7 +107,10 @@ impl Acceptor {
                 }
                 Accepted::Empty => return Batch::Empty,
                 Accepted::Gone => {}
-                Accepted::Exhausted(error) => return Batch::Exhausted(error),
+                Accepted::Exhausted(error) => {
+                    self.peers.own().accept_failed();
+                    return Batch::Exhausted(error);
+                }
             }
         }
         Batch::Full
@@ -124,7 +128,7 @@ impl Acceptor {
     }
 
     /// Serves those who are in the queue of a listener that lets nobody new in.
-    async fn empty(&self, listener: &Listener) {
+    async fn empty(&mut self, listener: &Listener) {
         let give_up = Instant::now() + LINGER;
         while Instant::now() < give_up {
             match self.batch(listener, true) {

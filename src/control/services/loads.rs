@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::model::{BackendId, Load};
+use crate::model::{BackendId, Ledger, Load};
 use crate::pool::Queue;
 
 /// The counters of every backend identity. They outlive the configuration: a backend that leaves the
@@ -15,6 +15,8 @@ pub(in crate::control) struct Loads {
     of: HashMap<BackendId, Counted>,
     /// The line of each service that one of them belongs to.
     queues: HashMap<Arc<str>, Arc<Queue>>,
+    /// Of each listener in each service.
+    ledgers: HashMap<(Arc<str>, SocketAddr), Arc<Ledger>>,
     /// Marks that were given out.
     marks: u32,
 }
@@ -33,6 +35,7 @@ impl Loads {
             workers,
             of: HashMap::new(),
             queues: HashMap::new(),
+            ledgers: HashMap::new(),
             marks: 0,
         }
     }
@@ -53,6 +56,17 @@ impl Loads {
         (Arc::clone(&counted.load), counted.mark)
     }
 
+    /// What became of the sessions of `listener` in `service`.
+    pub(in crate::control) fn ledger(
+        &mut self,
+        service: &Arc<str>,
+        listener: SocketAddr,
+    ) -> Arc<Ledger> {
+        let fresh = || Arc::new(Ledger::new(self.workers));
+        let ledger = self.ledgers.entry((Arc::clone(service), listener));
+        Arc::clone(ledger.or_insert_with(fresh))
+    }
+
     /// Who waits for a backend of `service`.
     pub(in crate::control) fn queue(&mut self, service: &Arc<str>) -> Arc<Queue> {
         Arc::clone(self.queues.entry(Arc::clone(service)).or_default())
@@ -68,6 +82,8 @@ impl Loads {
         self.of
             .retain(|_, counted| Arc::strong_count(&counted.load) > 1);
         self.queues.retain(|_, queue| Arc::strong_count(queue) > 1);
+        self.ledgers
+            .retain(|_, ledger| Arc::strong_count(ledger) > 1);
     }
 
     /// Like [`Loads::prune`], once there are more than `most` beyond those that are held: a name server that

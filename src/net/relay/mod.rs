@@ -19,10 +19,13 @@ pub(crate) use self::splice::MOST_PIPES;
 use self::splice::Pipes;
 use super::{Event, STALLED, Socket, Ticket, deliver};
 use crate::config::RelayMode;
-use crate::model::{Cause, Who};
+use crate::model::{Cause, Tally, Who};
 
 /// One read by copying takes at most this much.
 const BUFFER: usize = 64 * 1024;
+/// While a session runs, its bytes are counted in pieces of this size: too rarely to be felt, and often
+/// enough for whoever watches a long one.
+const PIECE: u64 = 64 * 1024;
 /// How often a session that still has something to be checked is looked at.
 const CHECK: Duration = Duration::from_secs(15);
 /// A peer that acknowledges nothing for this long, although data waits for it, is gone.
@@ -49,6 +52,11 @@ impl Workspace {
     /// Room for what is read and looked at at once.
     pub(super) fn scratch(&mut self) -> &mut [u8] {
         &mut self.buffer
+    }
+
+    /// Pipes that are held, and how many of them are not in use.
+    pub fn pipes(&self) -> (usize, usize) {
+        self.pipes.count()
     }
 
     /// Lets go of what was not needed since the last call; a worker calls it about once a second.
@@ -120,33 +128,50 @@ impl Relay {
     /// Relays until both directions have ended, one side has failed, a limit has passed or the
     /// session is told to end. When the relay is dropped then, both sockets are closed
     /// with a FIN if all went well, else with a reset.
-    pub async fn run(&mut self, ticket: &Ticket, workspace: &RefCell<Workspace>) -> Report {
-        let first = self.next_check(self.active);
-        ticket.schedule(first);
-        let (who, cause) = poll_fn(|cx| self.poll(cx, ticket, workspace)).await;
-        let report = Report {
-            to_backend: self.to_backend.moved(),
-            to_client: self.to_client.moved(),
-            who,
-            cause,
-        };
-        {
-            let pipes = &mut workspace.borrow_mut().pipes;
-            self.to_backend.release(pipes);
-            self.to_client.release(pipes);
-        }
-        if cause == Cause::Finished {
-            self.client.finish();
-            self.backend.finish();
-        } else if who != Who::Ballast && !self.gave_up {
-            let survivor = match who {
-                Who::Client => &mut self.backend,
-                Who::Backend | Who::Ballast => &mut self.client,
+    ///
+    /// Bytes are counted in `tally` while they move, a piece at a time: the rest of the last one when
+    /// all is over.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async function keeps its arguments twice, in each idle session"
+    )]
+    pub fn run<'a>(
+        &'a mut self,
+        ticket: &'a Ticket,
+        workspace: &'a RefCell<Workspace>,
+        tally: Option<&'a Tally>,
+    ) -> impl Future<Output = Report> + 'a {
+        async move {
+            let first = self.next_check(self.active);
+            ticket.schedule(first);
+            let (who, cause) = poll_fn(|cx| self.poll(cx, ticket, workspace, tally)).await;
+            let report = Report {
+                to_backend: self.to_backend.moved(),
+                to_client: self.to_client.moved(),
+                who,
+                cause,
             };
-            // Rare, so not part of what every session weighs.
-            Box::pin(deliver(survivor, ticket)).await;
+            if let Some(tally) = tally {
+                tally.moved(report.to_backend % PIECE, report.to_client % PIECE);
+            }
+            {
+                let pipes = &mut workspace.borrow_mut().pipes;
+                self.to_backend.release(pipes);
+                self.to_client.release(pipes);
+            }
+            if cause == Cause::Finished {
+                self.client.finish();
+                self.backend.finish();
+            } else if who != Who::Ballast && !self.gave_up {
+                let survivor = match who {
+                    Who::Client => &mut self.backend,
+                    Who::Backend | Who::Ballast => &mut self.client,
+                };
+                // Rare, so not part of what every session weighs.
+                Box::pin(deliver(survivor, ticket)).await;
+            }
+            report
         }
-        report
     }
 
     fn poll(
@@ -154,6 +179,7 @@ impl Relay {
         cx: &mut Context<'_>,
         ticket: &Ticket,
         workspace: &RefCell<Workspace>,
+        tally: Option<&Tally>,
     ) -> Poll<(Who, Cause)> {
         while let Poll::Ready(event) = ticket.poll(cx) {
             match event {
@@ -164,7 +190,7 @@ impl Relay {
                 },
             }
         }
-        let moved = self.to_backend.moved() + self.to_client.moved();
+        let before = (self.to_backend.moved(), self.to_client.moved());
         let entered = self.states();
         let had_failed = self.failure().is_some();
         self.step(cx, &mut workspace.borrow_mut());
@@ -177,7 +203,14 @@ impl Relay {
                 _ => Some(Who::Client),
             };
         }
-        let progress = moved != self.to_backend.moved() + self.to_client.moved();
+        let after = (self.to_backend.moved(), self.to_client.moved());
+        let progress = before != after;
+        let pieces = [(before.0, after.0), (before.1, after.1)].map(whole_pieces);
+        if pieces != [0, 0]
+            && let Some(tally) = tally
+        {
+            tally.moved(pieces[0], pieces[1]);
+        }
         if progress || entered != self.states() {
             self.active = Instant::now();
         }
@@ -297,5 +330,33 @@ impl Relay {
 
     fn is_half_closed(&self) -> bool {
         self.to_backend.is_over() != self.to_client.is_over()
+    }
+}
+
+/// How much of what has moved between the two counts is in pieces that are complete by the second one.
+fn whole_pieces((before, after): (u64, u64)) -> u64 {
+    (after / PIECE - before / PIECE) * PIECE
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn pieces_and_the_rest_of_the_last_are_all_that_moved(
+            steps in proptest::collection::vec(0_u64..300_000, 0..50)
+        ) {
+            let mut moved = 0;
+            let mut counted = 0;
+            for step in steps {
+                counted += whole_pieces((moved, moved + step));
+                moved += step;
+                prop_assert!(moved - counted < PIECE);
+            }
+            prop_assert_eq!(counted + moved % PIECE, moved);
+        }
     }
 }

@@ -128,6 +128,11 @@ impl Pipes {
         }
     }
 
+    /// All of them, and those in the pool.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.open, self.idle.len())
+    }
+
     /// Closes the pipes that were not needed since the last call.
     pub(super) fn trim(&mut self) {
         self.open -= self.spare;
