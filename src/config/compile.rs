@@ -18,7 +18,7 @@ use super::service;
 use super::source::Source;
 use super::syntax;
 use super::value::{LONGEST, MOST_CONNECTIONS, SOME_TIME};
-use super::{Config, LogConfig, LogFormat, LogLevel, RuntimeConfig, SessionLog};
+use super::{Config, LogConfig, LogFormat, LogLevel, ReloadGuard, RuntimeConfig, SessionLog};
 use super::{address, alert, keys};
 
 /// A configuration that can be used.
@@ -188,6 +188,9 @@ fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
         resolve_timeout: table
             .duration("resolve_timeout", &SOME_TIME, problems)
             .unwrap_or(preset.resolve_timeout),
+        reload_guard: table
+            .choice("reload_guard", GUARDS, problems)
+            .unwrap_or(preset.reload_guard),
         state_file: table.parsed("state_file", problems, |text| {
             alert::absolute("state_file", text)
         }),
@@ -226,6 +229,11 @@ fn admin(table: &Table<'_>, problems: &mut Problems) {
 
 const MOST_WORKERS: u32 = 1024;
 
+const GUARDS: &[(&str, ReloadGuard)] = &[
+    ("refuse", ReloadGuard::Refuse),
+    ("warn", ReloadGuard::Warn),
+    ("off", ReloadGuard::Off),
+];
 const LEVELS: &[(&str, LogLevel)] = &[
     ("error", LogLevel::Error),
     ("warn", LogLevel::Warn),

@@ -95,6 +95,11 @@ pub static RUNTIME: Section = Section {
             "the most that all name look-ups of a start or reload take together",
         ),
         key(
+            "reload_guard",
+            Is("\"refuse\""),
+            "what is done with a reload that would leave a service without a backend up",
+        ),
+        key(
             "state_file",
             Derived("state.json in systemd's StateDirectory, else off"),
             "what is known of backends, kept over restarts",

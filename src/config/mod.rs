@@ -78,6 +78,7 @@ impl Config {
                 max_connections: None,
                 drain_timeout: Duration::ZERO,
                 resolve_timeout: Duration::ZERO,
+                reload_guard: ReloadGuard::Off,
                 state_file: None,
                 state_max_age: Duration::ZERO,
             },
@@ -104,6 +105,8 @@ pub struct RuntimeConfig {
     pub drain_timeout: Duration,
     /// The most that all name look-ups of a start or a reload may take together.
     pub resolve_timeout: Duration,
+    /// What is done with a reload that would leave a service without a backend up.
+    pub reload_guard: ReloadGuard,
     /// Where to keep what is known of backends; `None` leaves it to the environment. Needs a restart.
     pub state_file: Option<PathBuf>,
     /// The oldest state file that is used at a start.
@@ -117,10 +120,22 @@ impl Default for RuntimeConfig {
             max_connections: None,
             drain_timeout: Duration::from_secs(30),
             resolve_timeout: Duration::from_secs(5),
+            reload_guard: ReloadGuard::Refuse,
             state_file: None,
             state_max_age: Duration::from_secs(24 * 60 * 60),
         }
     }
+}
+
+/// `runtime.reload_guard`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadGuard {
+    /// It is rejected: it is hardly what was meant, and a rejected reload harms nobody.
+    Refuse,
+    /// It takes effect, and the log says what is lost.
+    Warn,
+    /// It takes effect.
+    Off,
 }
 
 /// `[log]`

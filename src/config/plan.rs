@@ -216,6 +216,7 @@ fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
             "runtime.resolve_timeout",
             was.resolve_timeout != is.resolve_timeout,
         ),
+        ("runtime.reload_guard", was.reload_guard != is.reload_guard),
         ("discovery", old.discovery != new.discovery),
         (
             "runtime.state_max_age",

@@ -19,6 +19,7 @@ mod memory;
 pub mod notify;
 mod prepare;
 mod probe;
+mod rehearsal;
 mod reload;
 mod services;
 mod signals;

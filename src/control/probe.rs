@@ -120,6 +120,16 @@ impl Prober {
         answered(pin!(ask(target.probed_at, &target.check, limit, runner))).await
     }
 
+    /// What one probe of `target` finds, now, which nobody else hears of.
+    pub(super) async fn look(&self, target: &TargetId) -> Result<Finding, Unsent> {
+        // Closed only when control ends.
+        let permit = self.in_flight.acquire().await;
+        let Asked { finding, parting } = self.ask(target).await;
+        drop(permit);
+        tokio::spawn(parting.say_goodbye());
+        finding
+    }
+
     /// Probes `target` once, now, because sessions of `accused` have failed. There is always an
     /// answer.
     pub(super) fn confirm(&self, target: TargetId, accused: BackendId) {

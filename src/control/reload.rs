@@ -20,7 +20,7 @@ use super::services::{Blueprint, Built, Loads, Members, Served, Services, Servin
 use super::targets::Targets;
 use crate::config::{Config, ListenerId, listeners};
 use crate::discovery::origin;
-use crate::health::{Decision, FailBack, Roster};
+use crate::health::{Decision, FailBack, Roster, Rules};
 use crate::model::{BackendId, Load};
 use crate::net::{BindError, BoundListener, Claim};
 use crate::pool::{Route, Service, Way};
@@ -171,7 +171,7 @@ impl Running {
         let mut blueprints = Vec::with_capacity(members.len());
         for (name, its) in &mut members {
             // A rehearsal: what is known of health may change before the configuration is applied.
-            let mut roster = self.roster_for(name, its);
+            let mut roster = self.roster_for(name, its.rules());
             let decision = its.decide(&mut roster, &self.targets, Instant::now().into_std());
             blueprints.push(its.blueprint(&decision, &self.targets, self.epoch + 1, 0));
             decisions.insert(Arc::clone(name), decision);
@@ -187,13 +187,13 @@ impl Running {
         Ok((staged, blueprints))
     }
 
-    /// The roster of service `name` as it goes on with `members`.
-    fn roster_for(&self, name: &Arc<str>, members: &Members) -> Roster {
+    /// The roster of service `name` as it goes on under `rules`.
+    pub(super) fn roster_for(&self, name: &Arc<str>, rules: &Rules) -> Roster {
         let mut roster = Roster::default();
         if let Some(serving) = self.services.0.get(name) {
             roster = serving.roster.clone();
         }
-        if members.rules().fail_back == FailBack::Manual {
+        if rules.fail_back == FailBack::Manual {
             // To ask for a reload is how an operator asks for it.
             roster.fail_back();
         }
@@ -267,7 +267,7 @@ impl Running {
             let Some(snapshot) = snapshots.remove(&name) else {
                 continue;
             };
-            let roster = self.roster_for(&name, &members);
+            let roster = self.roster_for(&name, members.rules());
             members.cap();
             let (service, served) = match self.services.0.remove(&name) {
                 Some(serving) => {

@@ -30,6 +30,7 @@ mod queue;
 mod records;
 mod relay;
 mod reload;
+mod reload_guard;
 mod retry;
 mod serving;
 mod splice;

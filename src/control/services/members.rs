@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::loads::Loads;
-use crate::config::{BackendAddress, ServiceConfig, SessionLog};
+use crate::config::{BackendAddress, BackendConfig, ServiceConfig, SessionLog};
 use crate::control::failovers::Harm;
 use crate::control::memory::Memory;
 use crate::control::probe::TargetId;
@@ -56,6 +56,25 @@ impl Member {
     }
 }
 
+/// What `backend` of the service `config` is checked by, if it has an address.
+pub(in crate::control) fn target(
+    config: &ServiceConfig,
+    backend: &BackendConfig,
+) -> Option<TargetId> {
+    let address = match backend.address {
+        BackendAddress::Ip(address) => address,
+        BackendAddress::Name { .. } | BackendAddress::Srv { .. } => return None,
+    };
+    Some(TargetId {
+        address,
+        probed_at: backend
+            .check_address
+            .unwrap_or_else(|| config.check.destination(address)),
+        check: Arc::clone(&config.check),
+        policy: config.health.clone(),
+    })
+}
+
 /// A backend behind a target.
 #[derive(Clone, Debug)]
 pub(in crate::control) struct User {
@@ -82,21 +101,10 @@ impl Members {
         loads: &mut Loads,
         memory: &Memory,
     ) -> Self {
-        let member = |backend: &crate::config::BackendConfig| {
+        let member = |backend: &BackendConfig| {
             let id = BackendId::new(Arc::clone(&config.name), Arc::clone(&backend.name));
-            let address = match &backend.address {
-                BackendAddress::Ip(address) => Some(*address),
-                BackendAddress::Name { .. } | BackendAddress::Srv { .. } => None,
-            };
-            let target = address.map(|address| TargetId {
-                address,
-                probed_at: backend
-                    .check_address
-                    .unwrap_or_else(|| config.check.destination(address)),
-                check: Arc::clone(&config.check),
-                policy: config.health.clone(),
-            });
-            let (load, mark) = loads.get(&id, address);
+            let target = target(&config, backend);
+            let (load, mark) = loads.get(&id, target.as_ref().map(|it| it.address));
             let admin = memory.admin(&id);
             Member {
                 noted: [Harm::of(&load.sum()); 2],
@@ -274,6 +282,14 @@ impl Members {
         };
         let is = member.view(targets).is_eligible();
         (std::mem::replace(&mut member.counted, is), is)
+    }
+
+    /// How many may serve and have passed their check.
+    pub(in crate::control) fn up(&self, targets: &Targets) -> usize {
+        let views = self.all.iter().map(|member| member.view(targets));
+        let is_up =
+            |view: &health::Member<'_>| view.is_eligible() && view.health.state == State::Up;
+        views.filter(is_up).count()
     }
 
     /// Counts who is eligible now.

@@ -7,12 +7,13 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use super::Supervisor;
-use crate::config::Plan;
 use crate::config::plan::Changes;
+use crate::config::{Plan, ReloadGuard};
 use crate::control::discovery::Answers;
 use crate::control::event::Event;
 use crate::control::limits::limits;
 use crate::control::prepare::{Prepared, prepare};
+use crate::control::rehearsal::Rehearsal;
 use crate::control::reload::Staged;
 use crate::control::services::{Blueprint, Built};
 use crate::model::BackendId;
@@ -22,12 +23,14 @@ use crate::net::BindError;
 pub(super) enum Reload {
     None,
     Preparing(Instant, JoinHandle<Result<Box<Prepared>, Vec<String>>>),
+    Rehearsing(Instant, Box<Prepared>, JoinHandle<Rehearsal>),
     Building(Instant, Box<Staged>, JoinHandle<Vec<Built>>),
 }
 
 /// What it has done.
 pub(super) enum Step {
     Prepared(Instant, Result<Box<Prepared>, Vec<String>>),
+    Rehearsed(Instant, Box<Prepared>, Result<Rehearsal, JoinError>),
     Built(Instant, Box<Staged>, Result<Vec<Built>, JoinError>),
 }
 
@@ -42,17 +45,34 @@ impl Reload {
                 *self = Reload::None;
                 Step::Prepared(started, prepared)
             }
+            Reload::Rehearsing(_, _, task) => {
+                let rehearsed = task.await;
+                match std::mem::replace(self, Reload::None) {
+                    Reload::Rehearsing(started, prepared, _) => {
+                        Step::Rehearsed(started, prepared, rehearsed)
+                    }
+                    // It was just that, and nobody else has seen it since.
+                    Reload::None | Reload::Preparing(..) | Reload::Building(..) => {
+                        std::future::pending().await
+                    }
+                }
+            }
             Reload::Building(_, _, task) => {
                 let built = task.await;
                 match std::mem::replace(self, Reload::None) {
                     Reload::Building(started, staged, _) => Step::Built(started, staged, built),
                     // It was just that, and nobody else has seen it since.
-                    Reload::None | Reload::Preparing(..) => std::future::pending().await,
+                    Reload::None | Reload::Preparing(..) | Reload::Rehearsing(..) => {
+                        std::future::pending().await
+                    }
                 }
             }
         }
     }
 }
+
+/// What an operator who means it does.
+const OVERRIDE: &str = "if that is meant, write reload_guard = \"warn\" in [runtime]";
 
 /// Said beside the panic that the log has told of.
 const DEFECT: &str = "internal error";
@@ -76,21 +96,10 @@ impl Supervisor {
     pub(super) fn continue_reload(&mut self, step: Step) {
         match step {
             Step::Prepared(_, Err(problems)) => self.reject(&problems),
-            Step::Prepared(started, Ok(prepared)) => {
-                let warnings = prepared.loaded.warnings.lines();
-                match self.running.stage(*prepared, self.workers.count()) {
-                    Err(errors) => {
-                        let problems: Vec<_> = errors.iter().map(BindError::to_string).collect();
-                        self.reject(&problems);
-                    }
-                    Ok((staged, blueprints)) => {
-                        for warning in warnings {
-                            tracing::warn!("{warning}");
-                        }
-                        self.reload =
-                            Reload::Building(started, Box::new(staged), build(blueprints));
-                    }
-                }
+            Step::Prepared(started, Ok(prepared)) => self.guard_reload(started, prepared),
+            Step::Rehearsed(_, _, Err(_)) => self.reject(&[DEFECT.into()]),
+            Step::Rehearsed(started, prepared, Ok(rehearsal)) => {
+                self.judge_reload(started, prepared, &rehearsal);
             }
             Step::Built(_, _, Err(_)) => {
                 self.reject(&[DEFECT.into()]);
@@ -118,12 +127,55 @@ impl Supervisor {
         }
     }
 
+    /// Has those asked on whom it depends whether a service is left without anybody.
+    fn guard_reload(&mut self, started: Instant, prepared: Box<Prepared>) {
+        if prepared.loaded.config.runtime.reload_guard == ReloadGuard::Off {
+            return self.stage_reload(started, *prepared);
+        }
+        let rehearsal = self.running.rehearse(&prepared);
+        if !rehearsal.is_in_doubt() {
+            return self.judge_reload(started, prepared, &rehearsal);
+        }
+        let task = tokio::spawn(rehearsal.clear_doubts(self.prober.clone()));
+        self.reload = Reload::Rehearsing(started, prepared, task);
+    }
+
+    fn judge_reload(&mut self, started: Instant, prepared: Box<Prepared>, rehearsal: &Rehearsal) {
+        let losses = rehearsal.losses();
+        match prepared.loaded.config.runtime.reload_guard {
+            ReloadGuard::Refuse if !losses.is_empty() => {
+                let refused = |loss: &String| format!("{loss}; {OVERRIDE}");
+                return self.reject(&losses.iter().map(refused).collect::<Vec<_>>());
+            }
+            ReloadGuard::Warn => {
+                for loss in &losses {
+                    tracing::warn!("{loss}");
+                }
+            }
+            ReloadGuard::Refuse | ReloadGuard::Off => {}
+        }
+        self.stage_reload(started, *prepared);
+    }
+
+    fn stage_reload(&mut self, started: Instant, prepared: Prepared) {
+        let warnings = prepared.loaded.warnings.lines();
+        match self.running.stage(prepared, self.workers.count()) {
+            Err(errors) => {
+                let problems: Vec<_> = errors.iter().map(BindError::to_string).collect();
+                self.reject(&problems);
+            }
+            Ok((staged, blueprints)) => {
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                self.reload = Reload::Building(started, Box::new(staged), build(blueprints));
+            }
+        }
+    }
+
     fn reject(&mut self, problems: &[String]) {
         self.reloads.rejected += 1;
         self.reloads.last_rejected = true;
-        for problem in problems {
-            tracing::error!("{problem}");
-        }
         tracing::error!(
             problems = problems.join("; "),
             rejected = self.reloads.rejected,
