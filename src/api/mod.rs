@@ -18,6 +18,6 @@ pub use event::{Event, Events, Failover, Failovers};
 pub use session::{Session, Sessions};
 pub use simulation::{Share, Shares, Simulation, Without};
 pub use view::{
-    Admin, Backend, Check, Configuration, Listener, Process, Queue, Record, Rejection, Reloads,
-    Service, Standing, State, Traffic, View, Worker,
+    Admin, Backend, Check, Configuration, Count, Listener, Process, Queue, Record, Rejection,
+    Reloads, Service, Standing, State, Traffic, Unserved, View, Worker,
 };

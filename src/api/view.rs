@@ -103,6 +103,9 @@ pub struct Service {
     pub queue: Queue,
     /// Of all its sessions.
     pub traffic: Traffic,
+    /// Clients that were given no backend.
+    #[serde(default)]
+    pub unserved: Unserved,
     /// Every backend, in the order of the file.
     pub backends: Vec<Backend>,
 }
@@ -134,6 +137,26 @@ pub struct Queue {
     pub waiting: u64,
     /// The most there may be; 0 is no queue.
     pub size: u64,
+}
+
+/// Clients that were accepted, given no backend, and reset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Unserved {
+    /// So many so far.
+    pub total: u64,
+    /// When the last of them was.
+    pub last: Option<String>,
+    /// Why, the most frequent cause first.
+    pub causes: Vec<Count>,
+}
+
+/// How often something has happened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Count {
+    /// What, in the words of the session log.
+    pub cause: String,
+    /// So many times so far.
+    pub total: u64,
 }
 
 /// What sessions have come to since the identity they are counted for appeared.

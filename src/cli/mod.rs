@@ -1,10 +1,17 @@
 //! The command line: arguments → subcommand → exit code. One file per subcommand; what they do
 //! lives in the rooms they call.
 
+mod backend;
 mod check;
+mod client;
+mod condition;
 mod demo;
+mod figures;
+mod rates;
 mod run;
 mod simulate;
+mod status;
+mod table;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +28,8 @@ pub fn main() -> ExitCode {
             Command::Run { file, last_good } => run::run(&file.config, last_good),
             Command::Check(file) => check::run(&file.config),
             Command::Simulate(arguments) => simulate::run(&arguments),
+            Command::Status(options) => status::run(&options),
+            Command::Backend { action } => backend::run(&action),
             Command::Demo { listen, pace } => demo::run(listen, pace),
             Command::Runner => match crate::runner::serve() {
                 Ok(()) => ExitCode::SUCCESS,
@@ -100,6 +109,23 @@ enum Command {
     /// daemon, opens no socket.
     #[command(after_long_help = simulate::DETAILS)]
     Simulate(simulate::Simulate),
+    /// What is wrong, since when, and who is hurt; then how every backend stands
+    ///
+    /// Asks the running daemon. What is wrong comes first: services without a server, backends that
+    /// are down and why, clients that were turned away and for which reason, a configuration that was
+    /// rejected. Then every service and backend with its sessions and rates, taken over one second.
+    #[command(after_long_help = STATUS_DETAILS)]
+    Status(status::Options),
+    /// Drain, disable, enable or weigh a backend of the running daemon, or close its sessions
+    ///
+    /// Says what it will do and how many sessions it concerns, asks, does it, and tells what came of
+    /// it. A change survives a reload, and a restart where there is a 'state_file'; 'reset' goes back
+    /// to what the file says.
+    #[command(after_long_help = BACKEND_DETAILS)]
+    Backend {
+        #[command(subcommand)]
+        action: backend::Action,
+    },
     /// See a balancer, three servers and a failover in this terminal
     ///
     /// Starts three small servers inside this process and the real balancer in front of them. Every
@@ -177,6 +203,32 @@ Examples:
   ballast run --last-good          serve even if the file was broken meanwhile
   systemctl reload ballast         reload, under systemd
   kill -HUP PID                    reload, without it";
+
+const STATUS_DETAILS: &str = "\
+Exit codes:
+  0  all is well
+  1  something is wrong; it is told first
+  2  a wrong command line
+  3  the daemon cannot be asked
+
+Examples:
+  ballast status                   everything, the important first
+  ballast status web               one service, in detail
+  ballast status --json | jq '.services[].standing'
+  ballast status --admin unix:/run/ballast/admin.sock";
+
+const BACKEND_DETAILS: &str = "\
+Exit codes:
+  0  done
+  1  not done: declined here, or refused by the daemon
+  2  a wrong command line
+  3  the daemon cannot be asked, or there is no such backend
+
+Examples:
+  ballast backend drain web/app-1 --deadline 5m
+  ballast backend close web/app-1
+  ballast backend weight web/app-1 50%
+  ballast backend reset 'web/*' --yes";
 
 const DEMO_DETAILS: &str = "\
 While it runs, from another terminal:

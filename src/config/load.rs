@@ -76,6 +76,48 @@ pub fn state_file(path: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(file)).filter(|file| file.is_absolute())
 }
 
+/// Where a daemon answers, as it is written in `[admin]` of its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminDoors {
+    /// Unix sockets.
+    pub sockets: Vec<PathBuf>,
+    /// Addresses with a port.
+    pub listeners: Vec<String>,
+    /// What opens them.
+    pub token_file: Option<PathBuf>,
+}
+
+/// `[admin]` as it is written in the file at `path`, which may be broken in any other way: whoever looks
+/// for the reason asks the daemon.
+///
+/// # Errors
+///
+/// Why the file cannot be read.
+pub fn admin_doors(path: &Path) -> Result<AdminDoors, String> {
+    let bytes = read(path).map_err(|unreadable| unreadable.to_string())?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (tree, _) = DeTable::parse_recoverable(&text);
+    let mut doors = AdminDoors::default();
+    let admin = tree.get_ref().get("admin");
+    let Some(admin) = admin.and_then(|admin| admin.get_ref().as_table()) else {
+        return Ok(doors);
+    };
+    if let Some(listen) = admin.get("listen").map(toml::Spanned::get_ref) {
+        let one = listen.as_str().into_iter();
+        let many = listen.as_array().into_iter().flatten();
+        let all = one.chain(many.filter_map(|it| it.get_ref().as_str()));
+        for text in all {
+            match text.strip_prefix("unix:") {
+                Some(path) => doors.sockets.push(path.into()),
+                None => doors.listeners.push(text.to_owned()),
+            }
+        }
+    }
+    let token_file = admin.get("token_file");
+    doors.token_file = token_file.and_then(|it| it.get_ref().as_str().map(PathBuf::from));
+    Ok(doors)
+}
+
 /// Why there is no text to check.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
@@ -204,6 +246,33 @@ mod tests {
         assert_eq!(found("[runtime]\nstate_file = \"s.json\""), None);
         assert_eq!(found(""), None);
         assert_eq!(state_file(&dir.path().join("none")), None);
+    }
+
+    #[test]
+    fn where_the_daemon_answers_is_found_in_a_broken_file_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let found = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            admin_doors(&path).unwrap()
+        };
+        assert_eq!(found("[[service]]\nname = 3"), AdminDoors::default());
+        let text = "[admin]\nlisten = [\"127.0.0.1:9900\", \"unix:/run/b.sock\"]\n\
+                    token_file = \"/etc/token\"\nx = \n[[service]]\nx = [";
+        let doors = AdminDoors {
+            sockets: vec!["/run/b.sock".into()],
+            listeners: vec!["127.0.0.1:9900".into()],
+            token_file: Some("/etc/token".into()),
+        };
+        assert_eq!(found(text), doors);
+        assert_eq!(
+            found("admin.listen = \"[::1]:1\"").listeners,
+            ["[::1]:1".to_owned()]
+        );
+        assert_eq!(
+            admin_doors(&dir.path().join("none")).unwrap_err(),
+            "no such file"
+        );
     }
 
     #[test]
