@@ -21,11 +21,12 @@
 //! | [`check`] | what a probe says to a server, and what its answer means |
 //! | [`session`] | one connection from accept to its log line |
 //! | [`worker`] | one thread: its runtime, accept loops, sessions, timer wheel, command inbox |
+//! | [`admin`] | the HTTP API for operators; asks control by messages |
 //! | [`control`] | the supervisor: start, signals, reload, probes, drain |
 //! | [`cli`] | one file per subcommand |
 //! | [`allocator`] | the process's allocator: packs what an idle session is made of; of interest to nobody else |
 //!
-//! `model ← proxy_protocol, admission ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← control ← cli`.
+//! `model ← proxy_protocol, admission ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← admin ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
 //! come in as arguments, so that everything which decides can be tested without a network.
 #![cfg_attr(
@@ -33,6 +34,7 @@
     allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+pub mod admin;
 pub mod admission;
 pub mod allocator;
 pub mod api;

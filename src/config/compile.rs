@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use super::source::Source;
 use super::syntax;
 use super::value::{LONGEST, MOST_CONNECTIONS, SOME_TIME};
 use super::{Config, LogConfig, LogFormat, LogLevel, ReloadGuard, RuntimeConfig, SessionLog};
-use super::{address, alert, keys};
+use super::{admin, alert, keys};
 
 /// A configuration that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +132,7 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
         &root.table("discovery", &keys::DISCOVERY, problems),
         problems,
     );
-    admin(&root.table("admin", &keys::ADMIN, problems), problems);
+    let (admin, endpoints) = admin::read(&root.table("admin", &keys::ADMIN, problems), problems);
 
     let tables = root.tables("service", &keys::SERVICE, problems);
     let empty = root
@@ -156,7 +155,7 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
         .iter()
         .map(|table| service::draft(table, problems))
         .collect();
-    conflicts::check(&drafts, source, problems);
+    conflicts::check(&drafts, &endpoints, source, problems);
     let names: Option<HashSet<&str>> = drafts
         .iter()
         .map(|draft| draft.name.as_ref().map(|(name, _)| name.as_ref()))
@@ -168,6 +167,7 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
         runtime,
         log,
         discovery,
+        admin,
         services: services.filter(|services| !services.is_empty())?,
         alerts: alerts?,
     })
@@ -212,18 +212,6 @@ fn log(table: &Table<'_>, problems: &mut Problems) -> LogConfig {
         sessions: table
             .choice("sessions", SESSIONS, problems)
             .unwrap_or(preset.sessions),
-    }
-}
-
-/// The section is taken and checked so that a file written for a later version loads, and says so.
-fn admin(table: &Table<'_>, problems: &mut Problems) {
-    let listen: Option<SocketAddr> = table.parsed("listen", problems, address::listen);
-    if let (Some(address), Some(span)) = (listen, table.span_of("listen")) {
-        problems.add(
-            Problem::warning("the admin endpoint is not part of this version yet")
-                .at(span)
-                .label(format!("nothing will listen on {address}")),
-        );
     }
 }
 

@@ -10,9 +10,15 @@ use super::service::{BackendDraft, Draft};
 use super::source::{Source, Span};
 use super::{BackendAddress, ListenConfig};
 
-pub(super) fn check(drafts: &[Draft], source: &Source<'_>, problems: &mut Problems) {
+/// `admin` is where the admin endpoint listens.
+pub(super) fn check(
+    drafts: &[Draft],
+    admin: &[(SocketAddr, Span)],
+    source: &Source<'_>,
+    problems: &mut Problems,
+) {
     services(drafts, source, problems);
-    listeners(drafts, source, problems);
+    listeners(drafts, admin, source, problems);
     for draft in drafts {
         backends(&draft.backends, source, problems);
         let listen = draft.listen.iter().map(|(listen, _)| listen);
@@ -99,31 +105,54 @@ struct Port<'a> {
 #[derive(Clone, Copy)]
 struct Seen<'a> {
     address: SocketAddr,
-    service: Option<&'a str>,
+    owner: Owner<'a>,
     span: &'a Span,
+}
+
+/// Whose a listener is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner<'a> {
+    /// Its name, if that could be read.
+    Service(Option<&'a str>),
+    Admin,
 }
 
 /// Linux binds a wildcard beside a specific address of its family and port only while neither listens
 /// (`inet_csk_bind_conflict`); a dual-stack IPv6 wildcard takes the IPv4 port as well.
-fn listeners(drafts: &[Draft], source: &Source<'_>, problems: &mut Problems) {
+fn listeners(
+    drafts: &[Draft],
+    admin: &[(SocketAddr, Span)],
+    source: &Source<'_>,
+    problems: &mut Problems,
+) {
+    let of_services = drafts.iter().flat_map(|draft| {
+        let owner = Owner::Service(draft.name.as_ref().map(|(name, _)| name.as_ref()));
+        let listen = draft.listen.iter();
+        listen.map(move |(listen, span)| (owner, *listen, span))
+    });
+    let of_admin = admin.iter().map(|(address, span)| {
+        let listen = ListenConfig {
+            address: *address,
+            dual_stack: false,
+        };
+        (Owner::Admin, listen, span)
+    });
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
-    for draft in drafts {
-        let service = draft.name.as_ref().map(|(name, _)| name.as_ref());
-        for (listen, span) in &draft.listen {
-            if listen.address.port() == 0 {
-                continue;
-            }
-            let new = Seen {
-                address: listen.address,
-                service,
-                span,
-            };
-            let port = ports.entry(listen.address.port()).or_default();
-            if let Some((old, why)) = port.clash(listen) {
-                problems.add(clash(&new, &old, why, source));
-            }
-            port.remember(new, listen);
+    for (owner, listen, span) in of_services.chain(of_admin) {
+        let address = listen.address;
+        if address.port() == 0 {
+            continue;
         }
+        let new = Seen {
+            address,
+            owner,
+            span,
+        };
+        let port = ports.entry(address.port()).or_default();
+        if let Some((old, why)) = port.clash(&listen) {
+            problems.add(clash(&new, &old, why, source));
+        }
+        port.remember(new, &listen);
     }
 }
 
@@ -165,10 +194,11 @@ fn with<'a>(old: Option<Seen<'a>>, why: &'static str) -> Option<(Seen<'a>, &'sta
 }
 
 fn clash(new: &Seen<'_>, old: &Seen<'_>, why: &str, source: &Source<'_>) -> Problem {
-    let owner = match old.service {
-        Some(name) if Some(name) == new.service => "this service".to_owned(),
-        Some(name) => format!("service `{}`", shown(name)),
-        None => "another service".to_owned(),
+    let owner = match old.owner {
+        Owner::Service(Some(_)) if old.owner == new.owner => "this service".to_owned(),
+        Owner::Service(Some(name)) => format!("service `{}`", shown(name)),
+        Owner::Service(None) => "another service".to_owned(),
+        Owner::Admin => "the admin endpoint".to_owned(),
     };
     let message = match new.address == old.address {
         true => format!("{} is listened on twice", new.address),

@@ -164,7 +164,30 @@ pub static DISCOVERY: Section = Section {
 pub static ADMIN: Section = Section {
     path: "admin",
     header: "[admin]",
-    keys: &[key("listen", Off, "where the admin endpoint listens")],
+    keys: &[
+        key("listen", Off, "where the admin endpoint listens"),
+        key("mode", Is("\"0600\""), "permissions of its Unix socket"),
+        key(
+            "owner",
+            Derived("the user that runs ballast"),
+            "who owns its Unix socket",
+        ),
+        key(
+            "group",
+            Derived("the group of that user"),
+            "which group does",
+        ),
+        key(
+            "token_file",
+            Off,
+            "holds the bearer token that changes over TCP need",
+        ),
+        key(
+            "lame_duck",
+            Is("\"0s\""),
+            "how long /readyz fails before a stop closes listeners",
+        ),
+    ],
 };
 
 /// `[[service]]`

@@ -7,6 +7,7 @@
 //! what changes from one configuration to the next.
 
 mod address;
+mod admin;
 mod alert;
 mod check;
 mod compile;
@@ -43,6 +44,7 @@ use crate::health::{Check, Passive, Policy, Rules};
 use crate::proxy_protocol::Version;
 use crate::strategy::{Entry, Parameters};
 
+pub use admin::{AdminAddress, AdminConfig, SocketAccess};
 pub use alert::{AlertConfig, AlertTarget, Effort, Flapping, Occasion, Pace, Webhook};
 pub use compile::{Loaded, Rejected, compile};
 pub(crate) use conflicts::Doors;
@@ -63,6 +65,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[discovery]`
     pub discovery: DiscoveryConfig,
+    /// `[admin]`
+    pub admin: AdminConfig,
     /// `[[service]]`, in the order of the file.
     pub services: Vec<ServiceConfig>,
     /// `[[alert]]`, in the order of the file.
@@ -88,6 +92,7 @@ impl Config {
                 sessions: SessionLog::Failed,
             },
             discovery: DiscoveryConfig::default(),
+            admin: AdminConfig::default(),
             services: Vec::new(),
             alerts: Vec::new(),
         }

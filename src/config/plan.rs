@@ -218,6 +218,7 @@ fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
         ),
         ("runtime.reload_guard", was.reload_guard != is.reload_guard),
         ("discovery", old.discovery != new.discovery),
+        ("admin", old.admin != new.admin),
         (
             "runtime.state_max_age",
             was.state_max_age != is.state_max_age,

@@ -80,6 +80,11 @@ impl Cases {
         }
     }
 
+    /// Until when that backend is kept out, if it is.
+    pub(super) fn ejected_until(&self, backend: &BackendId) -> Option<Instant> {
+        self.of.get(backend)?.ejection.until()
+    }
+
     /// When the next ejection is over.
     pub(super) fn next_return(&self) -> Option<Instant> {
         self.next_return

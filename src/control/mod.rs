@@ -13,6 +13,7 @@ mod closing;
 mod discovery;
 mod event;
 mod failovers;
+mod inspect;
 mod limits;
 mod membership;
 mod memory;
@@ -23,7 +24,6 @@ mod rehearsal;
 mod reload;
 mod services;
 mod signals;
-mod stop;
 mod supervisor;
 mod targets;
 

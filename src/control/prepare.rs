@@ -6,7 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::discovery::{Answers, Asker, Reading, ask_all};
-use crate::config::{BackendConfig, Listed, Loaded, Rejected, load, load_listed};
+use crate::admin::{self, BindError, Bound};
+use crate::config::{
+    AdminAddress, AdminConfig, BackendConfig, Listed, Loaded, Rejected, load, load_listed,
+};
 use crate::discovery::{Question, questions};
 
 /// A configuration with everything it refers to.
@@ -19,6 +22,15 @@ pub(super) struct Prepared {
     pub(super) answers: Answers,
     /// Who asks from now on.
     pub(super) asker: Asker,
+    /// Where the admin API is to listen besides, or why it cannot.
+    endpoints: Result<Vec<Bound>, Vec<BindError>>,
+}
+
+impl Prepared {
+    /// Sockets for the admin API.
+    pub(super) fn take_endpoints(&mut self) -> Result<Vec<Bound>, Vec<BindError>> {
+        std::mem::replace(&mut self.endpoints, Ok(Vec::new()))
+    }
 }
 
 /// A file of backends, as it was last used.
@@ -41,6 +53,8 @@ pub(super) struct Known {
     pub(super) lists: Lists,
     /// Names that are followed need not be asked for.
     pub(super) questions: HashSet<Question>,
+    /// Where the admin API listens already.
+    pub(super) endpoints: HashSet<AdminAddress>,
 }
 
 /// Reads, compiles and resolves.
@@ -61,7 +75,11 @@ pub(super) async fn prepare(path: Arc<Path>, known: Known) -> Result<Box<Prepare
 /// Reads the files that a configuration refers to, and asks for its names within
 /// `runtime.resolve_timeout` for all together.
 pub(super) async fn complete(loaded: Loaded, known: Known) -> Prepared {
-    let Known { lists, questions } = known;
+    let Known {
+        lists,
+        questions,
+        endpoints,
+    } = known;
     let asker = Asker::new(loaded.config.discovery.clone());
     let read = tokio::task::spawn_blocking(move || {
         let lists = read_lists(&loaded, lists);
@@ -78,11 +96,30 @@ pub(super) async fn complete(loaded: Loaded, known: Known) -> Prepared {
     let mut new: HashSet<Question> = self::questions(backends.chain(listed)).collect();
     new.retain(|question| !questions.contains(question));
     let answers = ask_all(new, &asker, config.runtime.resolve_timeout).await;
+    let endpoints = bind(&config.admin, &endpoints).await;
     Prepared {
+        endpoints,
         loaded,
         lists,
         answers,
         asker,
+    }
+}
+
+/// Binds what the admin API does not listen on yet.
+async fn bind(
+    config: &AdminConfig,
+    open: &HashSet<AdminAddress>,
+) -> Result<Vec<Bound>, Vec<BindError>> {
+    let wanted = config.listen.iter();
+    let new: Vec<_> = wanted.filter(|it| !open.contains(it)).cloned().collect();
+    if new.is_empty() {
+        return Ok(Vec::new());
+    }
+    let access = config.access.clone();
+    match tokio::task::spawn_blocking(move || admin::bind(&new, &access)).await {
+        Ok(bound) => bound,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

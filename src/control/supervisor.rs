@@ -3,6 +3,7 @@
 //! It waits for orders, verdicts, finished builds and the tick, and acts on each at once: whatever
 //! may take time (reading, resolving, laying out tables) runs beside it and comes back as a message.
 
+mod answering;
 mod discovering;
 mod failing_over;
 mod passive;
@@ -10,12 +11,13 @@ mod reloading;
 mod remembering;
 mod reporting;
 mod seating;
+mod stopping;
 mod telling;
 mod warnings;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc};
@@ -31,13 +33,14 @@ use super::discovery::Discovery;
 use super::failovers::Failovers;
 use super::limits::limits;
 use super::notify::Notify;
-use super::prepare::{Known, complete};
+use super::prepare::complete;
 use super::probe::{Probed, Prober, TargetId};
 use super::reload::Running;
 use super::services::{Built, User};
-use super::stop::stop;
 use super::targets::Observed;
 use super::{Event, Order};
+use crate::admin::{self, Server};
+use crate::api;
 use crate::config::{Config, Loaded};
 use crate::health::{Evidence, State, Transition, Verdict};
 use crate::net::BindError;
@@ -53,6 +56,8 @@ const TICK: Duration = Duration::from_secs(1);
 const MISSED_BEATS: u64 = 10;
 /// Verdicts that wait to be looked at; probes wait beyond that.
 const VERDICTS: usize = 4096;
+/// Requests of the admin API that wait for an answer; further ones wait beyond that.
+const REQUESTS: usize = 64;
 /// Events that a watcher may lag behind.
 const EVENTS: usize = 1024;
 
@@ -91,6 +96,9 @@ pub enum StartError {
     /// Addresses that cannot be listened on.
     #[error("{}", join(.0))]
     Bind(Vec<BindError>),
+    /// The same for the admin endpoint.
+    #[error("{}", join(.0))]
+    Admin(Vec<admin::BindError>),
     /// Threads or runtimes that cannot be made.
     #[error("cannot start the workers: {0}")]
     Workers(#[from] std::io::Error),
@@ -126,6 +134,7 @@ pub async fn run(
     let runner = options.runner.take().map(runner::Process::attach);
     let runner = runner.transpose().map_err(StartError::Workers)?;
     let alerts = Alerts::new(runner.clone());
+    let (asking, mut requests) = mpsc::channel(REQUESTS);
     let mut control = Supervisor {
         running: Running::new(count),
         permits,
@@ -149,6 +158,9 @@ pub async fn run(
         closing: Closing::default(),
         unsettled: Unsettled::default(),
         workers,
+        admin: Server::new(asking),
+        started: Instant::now(),
+        stopping: false,
     };
     tokio::select! {
         started = control.start(loaded) => started?,
@@ -183,6 +195,7 @@ pub async fn run(
             // Nobody waits for it: what has changed is on disk a moment later.
             () = until(control.running.memory.due()) => drop(control.running.save()),
             Some(found) = findings.recv() => control.discovered(found),
+            Some(request) = requests.recv() => control.answer(request),
             Some(probed) = verdict_queue.recv() => control.observe(&probed),
             Some(testimony) = told.recv() => control.hear(testimony),
         }
@@ -191,13 +204,7 @@ pub async fn run(
     // A reload that is not applied yet takes its new listeners with it.
     control.reload = Reload::None;
     let last_words = control.alerts.finish();
-    let closed = stop(
-        &mut control.running,
-        &control.workers,
-        &mut orders,
-        &control.notify,
-    )
-    .await;
+    let closed = control.stop(&mut orders, &mut requests).await;
     control.save_for_good().await;
     control.workers.stop();
     last_words.await;
@@ -264,6 +271,11 @@ struct Supervisor {
     closing: Closing,
     /// Services whose rosters are to decide anew.
     unsettled: Unsettled,
+    admin: Server,
+    /// When it was ready.
+    started: Instant,
+    /// It was told to stop.
+    stopping: bool,
 }
 
 /// How many reloads took effect, and how many did not.
@@ -271,8 +283,12 @@ struct Supervisor {
 struct Reloads {
     applied: u64,
     rejected: u64,
-    /// What is in the file is not what runs.
-    last_rejected: bool,
+    /// What is in the file is not what runs, and why not.
+    rejection: Option<api::Rejection>,
+    /// When what runs took effect.
+    applied_at: Option<SystemTime>,
+    /// How long the last reload that took effect needed.
+    last_took: Option<Duration>,
 }
 
 impl Supervisor {
@@ -281,13 +297,14 @@ impl Supervisor {
             tracing::warn!("{warning}");
         }
         self.recall(&loaded.config).await;
-        let prepared = complete(loaded, Known::default()).await;
+        let mut prepared = complete(loaded, self.known()).await;
+        let endpoints = prepared.take_endpoints().map_err(StartError::Admin)?;
         let (staged, blueprints) = self
             .running
             .stage(prepared, self.workers.count())
             .map_err(StartError::Bind)?;
         match build(blueprints).await {
-            Ok(built) => self.apply(staged, built),
+            Ok(built) => self.apply(staged, built, endpoints),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
         for (service, listener) in self.running.bound() {
@@ -296,6 +313,7 @@ impl Supervisor {
                 address: listener,
             });
         }
+        self.started = Instant::now();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             workers = self.workers.count(),
@@ -472,7 +490,7 @@ impl Supervisor {
     }
 }
 
-fn join(errors: &[BindError]) -> String {
-    let errors: Vec<_> = errors.iter().map(BindError::to_string).collect();
+fn join<E: std::error::Error>(errors: &[E]) -> String {
+    let errors: Vec<_> = errors.iter().map(E::to_string).collect();
     errors.join("\n")
 }

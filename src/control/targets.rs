@@ -39,6 +39,14 @@ pub(super) struct Target {
     mute: bool,
     /// When it was last told that its certificate expires.
     warned: Option<Instant>,
+    /// What the last probe that failed has met.
+    last_failure: Option<Why>,
+    /// How long the last one took that was answered.
+    latency: Option<Duration>,
+    /// Verdicts, …
+    probes: u64,
+    /// … and those of them that were bad.
+    failures: u64,
 }
 
 /// The probe that is under way, or waits to be due.
@@ -87,6 +95,31 @@ impl Target {
         self.first_miss
     }
 
+    /// Since when it has been in its state.
+    pub(super) fn since(&self) -> Instant {
+        self.health.since()
+    }
+
+    /// What the last probe that failed has met.
+    pub(super) fn last_failure(&self) -> Option<&Why> {
+        self.last_failure.as_ref()
+    }
+
+    /// How long the last probe took that was answered.
+    pub(super) fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    /// Probes with a verdict, and those that failed.
+    pub(super) fn probes(&self) -> (u64, u64) {
+        (self.probes, self.failures)
+    }
+
+    /// Verdicts in a row that it takes to change its state.
+    pub(super) fn needed(&self, id: &TargetId) -> u32 {
+        self.health.needed(&id.policy)
+    }
+
     /// Failures in a row that have not taken it down.
     pub(super) fn against(&self) -> u32 {
         self.health.against()
@@ -124,6 +157,10 @@ impl Targets {
                 first_miss: None,
                 mute: false,
                 warned: None,
+                last_failure: None,
+                latency: None,
+                probes: 0,
+                failures: 0,
             };
             self.0.insert(id.clone(), target);
         }
@@ -156,6 +193,8 @@ impl Targets {
         target.health = former.health.clone();
         target.last_alive = former.last_alive;
         target.first_miss = former.first_miss;
+        target.last_failure = former.last_failure.clone();
+        (target.probes, target.failures) = (former.probes, former.failures);
         if discriminant(&id.check.kind) == discriminant(&from.check.kind) {
             target.agent = former.agent;
             target.warned = former.warned;
@@ -225,13 +264,17 @@ impl Targets {
         let mut observed = Observed::default();
         if let Ok(finding) = &probed.finding {
             target.mute = false;
+            target.probes += 1;
             let now = Instant::now();
-            match finding.verdict {
+            match &finding.verdict {
                 Verdict::Alive => {
                     target.last_alive = Some(now);
                     target.first_miss = None;
+                    target.latency = Some(finding.took);
                 }
-                Verdict::Dead(_) => {
+                Verdict::Dead(why) => {
+                    target.failures += 1;
+                    target.last_failure = Some(why.clone());
                     target
                         .first_miss
                         .get_or_insert((probed.started.into_std(), now));

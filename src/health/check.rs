@@ -54,6 +54,22 @@ pub enum Kind {
     Agent(Exchange),
 }
 
+impl Kind {
+    /// As it is written in a file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Http(_) => "http",
+            Self::Redis(_) => "redis",
+            Self::Postgres(_) => "postgres",
+            Self::Mysql(_) => "mysql",
+            Self::Tls(_) => "tls",
+            Self::Exec(_) => "exec",
+            Self::Agent(_) => "agent",
+        }
+    }
+}
+
 impl Default for Kind {
     fn default() -> Self {
         Self::Tcp(Exchange::default())

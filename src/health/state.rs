@@ -90,6 +90,16 @@ impl Health {
         self.against
     }
 
+    /// How many verdicts in a row it takes to leave the state.
+    pub fn needed(&self, policy: &Policy) -> u32 {
+        match self.state {
+            _ if self.presumed => 1,
+            State::Unknown => 1,
+            State::Down => policy.rise,
+            State::Up => policy.fall,
+        }
+    }
+
     /// How long after the start of the last probe the next one is due.
     pub fn pace(&self, policy: &Policy) -> Duration {
         match self.state {
@@ -117,12 +127,7 @@ impl Health {
             Verdict::Alive => (State::Up, None),
             Verdict::Dead(why) => (State::Down, Some(why)),
         };
-        let needed = match (self.state, to) {
-            _ if self.presumed => 1,
-            (State::Unknown, _) => 1,
-            (_, State::Up) => policy.rise,
-            (_, State::Down | State::Unknown) => policy.fall,
-        };
+        let needed = self.needed(policy);
         self.presumed = false;
         if self.state == to {
             self.against = 0;

@@ -14,6 +14,7 @@ pub struct Config {
     runtime: Table,
     log: Table,
     discovery: Table,
+    admin: Table,
     services: Vec<Service>,
     alerts: Vec<Alert>,
 }
@@ -27,6 +28,7 @@ impl Config {
             runtime: Table::new(),
             log: Table::new(),
             discovery: Table::new(),
+            admin: Table::new(),
             services: Vec::new(),
             alerts: Vec::new(),
         }
@@ -64,6 +66,12 @@ impl Config {
         self
     }
 
+    /// Sets a key of `[admin]`.
+    pub fn admin(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.admin, key, value);
+        self
+    }
+
     /// Has every session leave its line.
     pub fn log_every_session(self) -> Self {
         self.log("sessions", "all")
@@ -87,6 +95,7 @@ impl Config {
         table(&mut out, "[runtime]", &self.runtime);
         table(&mut out, "[log]", &self.log);
         table(&mut out, "[discovery]", &self.discovery);
+        table(&mut out, "[admin]", &self.admin);
         for service in &self.services {
             service.write(&mut out);
         }

@@ -14,6 +14,7 @@ pub use rustix::process::Signal;
 use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
+use super::api::Api;
 use super::config::Config;
 use super::log::{Line, Log};
 use super::patience::eventually;
@@ -157,6 +158,20 @@ impl Daemon {
         *addresses
             .first()
             .unwrap_or_else(|| panic!("`{service}` does not listen\n{}", self.log.tail()))
+    }
+
+    /// The admin API at its TCP address; `mark` is from when on it was told.
+    pub fn api_since(&self, mark: usize) -> Api {
+        let tcp = |line: &Line| line.text("listener").parse().ok();
+        let line = self.log.wait(mark, words::ADMIN_LISTENS, |line| {
+            line.says(words::ADMIN_LISTENS) && tcp(line).is_some()
+        });
+        Api::tcp(tcp(&line).expect("an address"))
+    }
+
+    /// The admin API at the TCP address of the start.
+    pub fn api(&self) -> Api {
+        self.api_since(0)
     }
 
     /// The listeners of `service` that were told since `mark`.

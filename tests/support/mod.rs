@@ -8,6 +8,7 @@
 //! Start with [`daemon`], then [`backend`] and [`peer`].
 
 mod address;
+mod api;
 mod backend;
 mod config;
 mod daemon;
@@ -26,6 +27,7 @@ mod storm;
 pub mod words;
 
 pub use address::{fresh_ip, fresh_listen};
+pub use api::Api;
 pub use backend::{Backend, BlackHole, Meeting};
 pub use config::{Alert, Config, RELAYS, Service};
 pub use daemon::{Daemon, Launch, Signal};

@@ -2,6 +2,8 @@
 
 /// `message` of the line that names a bound address (`service`, `listener`).
 pub const LISTENING: &str = "listening";
+/// `message` of the line that names an address of the admin API (`listener`).
+pub const ADMIN_LISTENS: &str = "admin endpoint listens";
 /// `message` of the line after the last listener.
 pub const READY: &str = "ready";
 /// `message` of an accepted reload (`plan`).

@@ -445,10 +445,6 @@ fn what_is_hardly_meant_is_a_warning_and_no_error() {
             "longer than the `interval`",
         ),
         (
-            format!("admin.listen = \"127.0.0.1:1\"\n{GOOD}"),
-            "admin endpoint is not part",
-        ),
-        (
             GOOD.replace("address", "enabled = false\naddress"),
             "no backend of service `web` is enabled",
         ),

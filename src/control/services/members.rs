@@ -19,14 +19,14 @@ use crate::model::{BackendId, Load};
 
 /// A backend of the service.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) id: BackendId,
+pub(in crate::control) struct Member {
+    pub(in crate::control) id: BackendId,
     weight: u32,
     priority: u32,
     enabled: bool,
-    pub(super) target: Option<TargetId>,
-    pub(super) max_connections: Option<NonZeroU32>,
-    pub(super) load: Arc<Load>,
+    pub(in crate::control) target: Option<TargetId>,
+    pub(in crate::control) max_connections: Option<NonZeroU32>,
+    pub(in crate::control) load: Arc<Load>,
     pub(super) mark: u32,
     /// What an operator has said of it, as memory has it.
     admin: AdminView,
@@ -38,7 +38,7 @@ pub(super) struct Member {
 
 impl Member {
     /// As the roster sees it.
-    fn view(&self, targets: &Targets) -> health::Member<'_> {
+    pub(in crate::control) fn view(&self, targets: &Targets) -> health::Member<'_> {
         let target = self.target.as_ref().and_then(|id| targets.get(id));
         let known = target.map_or(HealthView::of(State::Unknown), Target::view);
         health::Member {
@@ -142,6 +142,11 @@ impl Members {
     /// The service, with the backends that it has now.
     pub(in crate::control) fn config(&self) -> &ServiceConfig {
         &self.config
+    }
+
+    /// Every backend, in the order of the file.
+    pub(in crate::control) fn each(&self) -> impl Iterator<Item = &Member> {
+        self.all.iter()
     }
 
     /// Every check that these backends need, by backend.

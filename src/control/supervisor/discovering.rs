@@ -17,6 +17,7 @@ impl Supervisor {
         Known {
             lists: self.running.lists.clone(),
             questions: self.discovery.followed(),
+            endpoints: self.admin.open(),
         }
     }
 

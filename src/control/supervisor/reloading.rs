@@ -2,15 +2,19 @@
 //! each step does is `prepare`'s, `reload`'s and `services`' business.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use super::Supervisor;
+use crate::admin::Bound;
+use crate::api;
 use crate::config::plan::Changes;
 use crate::config::{Plan, ReloadGuard};
 use crate::control::discovery::Answers;
 use crate::control::event::Event;
+use crate::control::inspect::time;
 use crate::control::limits::limits;
 use crate::control::prepare::{Prepared, prepare};
 use crate::control::rehearsal::Rehearsal;
@@ -24,15 +28,18 @@ pub(super) enum Reload {
     None,
     Preparing(Instant, JoinHandle<Result<Box<Prepared>, Vec<String>>>),
     Rehearsing(Instant, Box<Prepared>, JoinHandle<Rehearsal>),
-    Building(Instant, Box<Staged>, JoinHandle<Vec<Built>>),
+    Building(Instant, Box<Staging>, JoinHandle<Vec<Built>>),
 }
 
 /// What it has done.
 pub(super) enum Step {
     Prepared(Instant, Result<Box<Prepared>, Vec<String>>),
     Rehearsed(Instant, Box<Prepared>, Result<Rehearsal, JoinError>),
-    Built(Instant, Box<Staged>, Result<Vec<Built>, JoinError>),
+    Built(Instant, Box<Staging>, Result<Vec<Built>, JoinError>),
 }
+
+/// What waits for its tables, with the sockets that the admin API gets by it.
+type Staging = (Staged, Vec<Bound>);
 
 impl Reload {
     /// The next step, once it is done. Cancel safe: nothing is taken out before it is.
@@ -105,11 +112,12 @@ impl Supervisor {
                 self.reject(&[DEFECT.into()]);
                 self.discover(Answers::new());
             }
-            Step::Built(started, staged, Ok(built)) => {
+            Step::Built(started, staging, Ok(built)) => {
+                let (staged, endpoints) = *staging;
                 let plan = Plan::between(&self.running.config, staged.config());
-                self.apply(*staged, built);
+                self.apply(staged, built, endpoints);
                 self.reloads.applied += 1;
-                self.reloads.last_rejected = false;
+                self.reloads.last_took = Some(started.elapsed());
                 self.options.broken.clear();
                 tracing::info!(
                     %plan,
@@ -157,8 +165,15 @@ impl Supervisor {
         self.stage_reload(started, *prepared);
     }
 
-    fn stage_reload(&mut self, started: Instant, prepared: Prepared) {
+    fn stage_reload(&mut self, started: Instant, mut prepared: Prepared) {
         let warnings = prepared.loaded.warnings.lines();
+        let endpoints = match prepared.take_endpoints() {
+            Ok(endpoints) => endpoints,
+            Err(errors) => {
+                let problems: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                return self.reject(&problems);
+            }
+        };
         match self.running.stage(prepared, self.workers.count()) {
             Err(errors) => {
                 let problems: Vec<_> = errors.iter().map(BindError::to_string).collect();
@@ -168,14 +183,15 @@ impl Supervisor {
                 for warning in warnings {
                     tracing::warn!("{warning}");
                 }
-                self.reload = Reload::Building(started, Box::new(staged), build(blueprints));
+                let staging = Box::new((staged, endpoints));
+                self.reload = Reload::Building(started, staging, build(blueprints));
             }
         }
     }
 
     fn reject(&mut self, problems: &[String]) {
         self.reloads.rejected += 1;
-        self.reloads.last_rejected = true;
+        self.reloads.rejection = Some(rejection(problems));
         tracing::error!(
             problems = problems.join("; "),
             rejected = self.reloads.rejected,
@@ -196,7 +212,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn apply(&mut self, mut staged: Staged, built: Vec<Built>) {
+    pub(super) fn apply(&mut self, mut staged: Staged, built: Vec<Built>, endpoints: Vec<Bound>) {
         let (answers, asker) = staged.take_findings();
         self.running.memory.keep(staged.text());
         for backend in staged.unresolved() {
@@ -209,6 +225,9 @@ impl Supervisor {
         self.cases.review(&staged, &self.running.loads);
         self.running
             .apply(staged, built, &self.workers, &self.prober);
+        self.admin.apply(&self.running.config.admin, endpoints);
+        self.reloads.applied_at = Some(SystemTime::now());
+        self.reloads.rejection = None;
         self.close_sessions();
         let limits = limits(&self.running.config, self.workers.count());
         limits.warn(&self.running.config);
@@ -224,6 +243,14 @@ impl Supervisor {
         self.tell_rejected_lists();
         self.discovery.ask_by(asker);
         self.discover(answers);
+    }
+}
+
+/// Why a configuration is not in force since now.
+pub(super) fn rejection(problems: &[String]) -> api::Rejection {
+    api::Rejection {
+        at: time(SystemTime::now()),
+        problems: problems.to_vec(),
     }
 }
 

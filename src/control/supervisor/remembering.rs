@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::Supervisor;
+use super::reloading::rejection;
 use crate::config::Config;
 use crate::control::Event;
 use crate::control::memory::{Memory, STATE_FILE};
@@ -47,7 +48,7 @@ impl Supervisor {
         if self.options.broken.is_empty() {
             return;
         }
-        self.reloads.last_rejected = true;
+        self.reloads.rejection = Some(rejection(&self.options.broken));
         for problem in &self.options.broken {
             tracing::error!("{problem}");
         }

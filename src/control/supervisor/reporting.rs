@@ -223,7 +223,7 @@ impl Supervisor {
         }
         if !self.options.broken.is_empty() {
             status += ", the configuration is broken: the last good one runs";
-        } else if self.reloads.last_rejected {
+        } else if self.reloads.rejection.is_some() {
             status += ", the last reload was rejected: see the log";
         }
         if status != self.status {

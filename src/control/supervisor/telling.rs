@@ -45,7 +45,7 @@ impl Supervisor {
         let lists = self.running.lists.iter();
         let lists = lists.filter(|(_, list)| !list.problems.is_empty());
         let lists = lists.map(|(service, _)| Some(Arc::clone(service)));
-        let configuration = self.reloads.last_rejected.then_some(None);
+        let configuration = self.reloads.rejection.is_some().then_some(None);
         Arc::new(Picture {
             services: services.standing(),
             backends: backends.collect(),

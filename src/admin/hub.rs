@@ -1,0 +1,112 @@
+//! What all connections share: the way to control, the last view, who may change what.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use hyper::body::Bytes;
+use tokio::sync::{Mutex, OnceCell, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::Request;
+use super::reply::Refusal;
+use crate::api::View;
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Hub {
+    control: mpsc::Sender<Request>,
+    /// Held while control is asked: a flood of questions is one.
+    shown: Mutex<Option<(Instant, Shown)>>,
+    token_file: Lock<Option<Arc<PathBuf>>>,
+}
+
+/// A view, and its text once anybody has wanted it.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    pub(super) view: Arc<View>,
+    json: Arc<OnceCell<Bytes>>,
+}
+
+impl Shown {
+    /// The document. A large one takes its time to be written, so that is done beside control.
+    pub(super) async fn json(&self) -> Bytes {
+        let write = || async {
+            let view = Arc::clone(&self.view);
+            let written = tokio::task::spawn_blocking(move || serde_json::to_vec(&*view));
+            match written.await {
+                Ok(Ok(text)) => text.into(),
+                Ok(Err(_)) | Err(_) => Bytes::from_static(b"{}"),
+            }
+        };
+        self.json.get_or_init(write).await.clone()
+    }
+}
+
+impl Hub {
+    pub(super) fn new(control: mpsc::Sender<Request>) -> Arc<Self> {
+        Arc::new(Self {
+            control,
+            shown: Mutex::new(None),
+            token_file: Lock::default(),
+        })
+    }
+
+    /// How everything stands, at most [`FRESH`] ago.
+    pub(super) async fn view(&self) -> Result<Shown, Refusal> {
+        let mut shown = self.shown.lock().await;
+        if let Some((at, shown)) = &*shown
+            && at.elapsed() < FRESH
+        {
+            return Ok(shown.clone());
+        }
+        let new = Shown {
+            view: self.ask(Request::View).await?,
+            json: Arc::default(),
+        };
+        *shown = Some((Instant::now(), new.clone()));
+        Ok(new)
+    }
+
+    /// Asks control, and waits for what it says.
+    pub(super) async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.control.send(request(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        let answered = timeout(PATIENCE, asked).await;
+        answered.ok().flatten().ok_or_else(|| {
+            Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the daemon does not answer",
+            )
+        })
+    }
+
+    /// Where the token is, from now on.
+    pub(super) fn set_token_file(&self, file: Option<PathBuf>) {
+        let mut held = self
+            .token_file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *held = file.map(Arc::new);
+    }
+
+    pub(super) fn token_file(&self) -> Option<Arc<PathBuf>> {
+        let held = self
+            .token_file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        held.clone()
+    }
+}
+
+/// How old a view may be: as many as ask within this time are shown the same one.
+const FRESH: Duration = Duration::from_millis(100);
+/// How long control may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);

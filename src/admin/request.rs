@@ -1,0 +1,14 @@
+//! What control is asked, and how it answers.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::api::View;
+
+/// A question or an order to control. Whoever has asked may be gone when it is answered.
+#[derive(Debug)]
+pub enum Request {
+    /// How everything stands.
+    View(oneshot::Sender<Arc<View>>),
+}

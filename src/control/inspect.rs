@@ -1,0 +1,307 @@
+//! How everything stands, written down for operators. Reads what control holds and changes nothing;
+//! a look at ten thousand backends takes a few milliseconds.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::cases::Cases;
+use super::reload::Running;
+use super::services::{Member, Serving};
+use super::targets::Target;
+use crate::api;
+use crate::health::{self, AdminView, Agent, Duty, State, Totals};
+use crate::model::{Portion, TallySum};
+
+/// One moment, by both clocks: what is measured by the one is told by the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    pub(super) now: Instant,
+    wall: SystemTime,
+}
+
+impl Clock {
+    /// Now.
+    pub(super) fn now() -> Self {
+        Self {
+            now: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// When `at` was, or will be.
+    pub(super) fn tell(&self, at: Instant) -> String {
+        let then = match at.checked_duration_since(self.now) {
+            Some(ahead) => self.wall.checked_add(ahead),
+            None => self.wall.checked_sub(self.now - at),
+        };
+        time(then.unwrap_or(UNIX_EPOCH))
+    }
+
+    /// When this was.
+    pub(super) fn told(&self) -> String {
+        time(self.wall)
+    }
+}
+
+/// RFC 3339 with milliseconds, in UTC.
+pub(super) fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// Every service of the configuration in force, in its order.
+pub(super) fn services(running: &Running, cases: &Cases, clock: &Clock) -> Vec<api::Service> {
+    let bound = running.bound();
+    let services = running.config.services.iter();
+    services
+        .filter_map(|config| {
+            let serving = running.services.0.get(&config.name)?;
+            let its = bound.iter().filter(|(service, _)| *service == config.name);
+            let listeners = its.map(|(_, address)| api::Listener {
+                address: address.to_string(),
+            });
+            Some(service(serving, listeners.collect(), running, cases, clock))
+        })
+        .collect()
+}
+
+fn service(
+    serving: &Serving,
+    listeners: Vec<api::Listener>,
+    running: &Running,
+    cases: &Cases,
+    clock: &Clock,
+) -> api::Service {
+    let members = &serving.members;
+    let config = members.config();
+    // A decision keeps the order of the members, so one pass pairs the two.
+    let decision = serving.laid_out.as_ref();
+    let mut chosen = decision
+        .map(|it| it.serving.as_slice())
+        .unwrap_or_default()
+        .iter()
+        .peekable();
+    let regardless = decision.is_some_and(|it| it.regardless);
+    let mut backends = Vec::with_capacity(members.configured());
+    let mut traffic = api::Traffic::default();
+    // Who is meant to serve and may not.
+    let mut missing = 0_u32;
+    let mut first = (u32::MAX, 0_usize, 0_usize);
+    for member in members.each() {
+        let seat = chosen.next_if(|it| it.id == member.id);
+        let view = member.view(&running.targets);
+        let eligible = view.is_eligible();
+        let portion = seat.filter(|_| eligible || regardless).map(|it| it.portion);
+        missing += u32::from(is_meant(&view) && !eligible);
+        if view.priority < first.0 {
+            first = (view.priority, 0, 0);
+        }
+        if view.priority == first.0 {
+            first.1 += 1;
+            first.2 += usize::from(eligible);
+        }
+        let backend = backend(member, &view, portion, running, cases, clock);
+        add(&mut traffic, &backend.traffic);
+        backends.push(backend);
+    }
+    let (_, in_first, eligible_in_first) = first;
+    let standing = match (serving.eligible, missing) {
+        (0, _) => api::Standing::Down,
+        (_, 0) if eligible_in_first > 0 => api::Standing::Ok,
+        _ => api::Standing::Degraded,
+    };
+    let queue = serving.service.queue().sum();
+    let size = if config
+        .backends
+        .iter()
+        .any(|it| it.max_connections.is_some())
+    {
+        u64::from(config.queue.size)
+    } else {
+        0
+    };
+    api::Service {
+        name: config.name.to_string(),
+        standing,
+        why: why_of_service(standing, missing, serving, eligible_in_first),
+        strategy: config.strategy.name.to_owned(),
+        listeners,
+        eligible: count(serving.eligible),
+        configured: count(members.configured()),
+        min_up: count(members.rules().min_up.of(in_first)),
+        queue: api::Queue {
+            waiting: queue.waiting as u64,
+            size,
+        },
+        unserved: api::Unserved::default(),
+        traffic,
+        backends,
+    }
+}
+
+fn why_of_service(
+    standing: api::Standing,
+    missing: u32,
+    serving: &Serving,
+    eligible_in_first: usize,
+) -> Option<String> {
+    match standing {
+        api::Standing::Ok => None,
+        api::Standing::Down => Some(match serving.members.rules().when_all_down {
+            health::WhenAllDown::Refuse => "no backend may serve: clients are reset".to_owned(),
+            health::WhenAllDown::UseAll => "no backend is up: all are used".to_owned(),
+        }),
+        api::Standing::Degraded if eligible_in_first == 0 => {
+            Some("nobody of the first tier may serve".to_owned())
+        }
+        api::Standing::Degraded => {
+            let configured = serving.members.configured();
+            Some(format!("{missing} of {configured} backends may not serve"))
+        }
+    }
+}
+
+/// Whether file and operator want it to serve.
+fn is_meant(view: &health::Member<'_>) -> bool {
+    view.enabled && view.admin.duty == Duty::Serve && view.admin.weight.get() > 0
+}
+
+fn backend(
+    member: &Member,
+    view: &health::Member<'_>,
+    portion: Option<Portion>,
+    running: &Running,
+    cases: &Cases,
+    clock: &Clock,
+) -> api::Backend {
+    let target = member.target.as_ref();
+    let known = target.and_then(|id| running.targets.get(id));
+    let against = known.map_or(0, Target::against);
+    let ejected_until = match view.health.ejected {
+        true => cases.ejected_until(&member.id),
+        false => None,
+    };
+    let agent = view.health.agent;
+    api::Backend {
+        name: member.id.name().to_string(),
+        address: target.map(|it| it.address.to_string()),
+        state: match (view.health.state, against) {
+            (State::Unknown, _) => api::State::Unknown,
+            (State::Up, 0) => api::State::Up,
+            (State::Up, _) => api::State::Failing,
+            (State::Down, 0) => api::State::Down,
+            (State::Down, _) => api::State::Recovering,
+        },
+        since: known.map(|it| clock.tell(it.since())),
+        serving: portion.is_some(),
+        why: why(member, view, known, portion.is_some()),
+        weight: view.weight,
+        effective_weight_thousandths: portion.map_or(0, |it| it.of_weight(view.weight)),
+        priority: view.priority,
+        enabled: view.enabled,
+        max_connections: member.max_connections.map(|it| it.get()),
+        ejected_until: ejected_until.map(|at| clock.tell(at)),
+        suspect: known.is_some_and(|it| it.turn().suspect),
+        agent: (agent != Agent::default()).then(|| agent.to_string()),
+        admin: (view.admin != AdminView::default()).then(|| api::Admin {
+            duty: view.admin.duty.to_string(),
+            weight_percent: view.admin.weight.get(),
+        }),
+        check: target.map(|id| {
+            let turn = known.map(Target::turn);
+            let (probes, failures) = known.map_or((0, 0), Target::probes);
+            api::Check {
+                kind: id.check.kind.name().to_owned(),
+                address: id.probed_at.to_string(),
+                latency_seconds: known.and_then(|it| Some(it.latency()?.as_secs_f64())),
+                usual_latency_seconds: turn
+                    .map(|it| it.usual.as_secs_f64())
+                    .filter(|usual| *usual > 0.0),
+                against,
+                needed: known.map_or(0, |it| it.needed(id)),
+                last_failure: known.and_then(|it| Some(it.last_failure()?.to_string())),
+                probes_total: probes,
+                failures_total: failures,
+            }
+        }),
+        traffic: traffic(&member.load.sum(), member.load.in_flight()),
+        record: record(&running.memory.totals(&member.id, clock.now)),
+    }
+}
+
+/// What keeps a backend from serving, the gravest first, or what speaks against it.
+fn why(
+    member: &Member,
+    view: &health::Member<'_>,
+    known: Option<&Target>,
+    serving: bool,
+) -> Option<String> {
+    let failed = || known.and_then(|it| Some(it.last_failure()?.to_string()));
+    let because = |what: &str, why: Option<String>| match why {
+        Some(why) => format!("{what}: {why}"),
+        None => what.to_owned(),
+    };
+    let agent = view.health.agent;
+    Some(match () {
+        () if !view.resolved => "its name has no address".to_owned(),
+        () if !view.enabled => "disabled in the file".to_owned(),
+        () if view.admin.duty == Duty::Maintenance => "disabled by an operator".to_owned(),
+        () if view.admin.duty == Duty::Drain => "drained by an operator".to_owned(),
+        () if view.health.state == State::Down => because("its checks fail", failed()),
+        () if view.health.ejected => "kept out: its sessions failed".to_owned(),
+        () if view.admin.weight.get() == 0 => "given no weight by an operator".to_owned(),
+        () if agent.duty != Duty::Serve || agent.weight.get() == 0 => {
+            format!("its agent says {agent}")
+        }
+        () if !serving => "stands by: those before it serve".to_owned(),
+        () if member
+            .load
+            .cap()
+            .is_some_and(|cap| member.load.in_flight() >= cap) =>
+        {
+            "full: as many sessions as it may have".to_owned()
+        }
+        () if known.is_some_and(|it| it.against() > 0) => because("a check failed", failed()),
+        () if known.is_some_and(|it| it.turn().suspect) => {
+            "it answers slower than it used to".to_owned()
+        }
+        () => return None,
+    })
+}
+
+fn traffic(sum: &TallySum, sessions: u32) -> api::Traffic {
+    api::Traffic {
+        sessions: sessions.into(),
+        sessions_total: sum.sessions,
+        to_backend_bytes_total: sum.to_backend,
+        to_client_bytes_total: sum.to_client,
+        connect_failures_total: sum.connect_failures,
+        sessions_moved_total: sum.moved,
+        sessions_hurt_total: sum.hurt,
+    }
+}
+
+fn add(sum: &mut api::Traffic, one: &api::Traffic) {
+    sum.sessions += one.sessions;
+    sum.sessions_total += one.sessions_total;
+    sum.to_backend_bytes_total += one.to_backend_bytes_total;
+    sum.to_client_bytes_total += one.to_client_bytes_total;
+    sum.connect_failures_total += one.connect_failures_total;
+    sum.sessions_moved_total += one.sessions_moved_total;
+    sum.sessions_hurt_total += one.sessions_hurt_total;
+}
+
+fn record(totals: &Totals) -> api::Record {
+    api::Record {
+        up_seconds: totals.up.as_secs_f64(),
+        down_seconds: totals.down.as_secs_f64(),
+        failures: totals.failures,
+        recoveries: totals.recoveries,
+        flaps: totals.flaps,
+        mtbf_seconds: totals.mtbf().map(|it| it.as_secs_f64()),
+        mttr_seconds: totals.mttr().map(|it| it.as_secs_f64()),
+        availability: totals.availability(),
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

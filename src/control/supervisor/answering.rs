@@ -1,0 +1,64 @@
+//! What the admin API asks, answered.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Supervisor;
+use crate::admin::Request;
+use crate::api;
+use crate::control::inspect::{self, Clock, time};
+
+impl Supervisor {
+    /// Answers one request. Whoever has asked may be gone.
+    pub(super) fn answer(&mut self, request: Request) {
+        match request {
+            Request::View(reply) => {
+                let _ = reply.send(Arc::new(self.view()));
+            }
+        }
+    }
+
+    /// How everything stands.
+    fn view(&self) -> api::View {
+        let clock = Clock::now();
+        api::View {
+            at: clock.told(),
+            process: self.process(&clock),
+            services: inspect::services(&self.running, &self.cases, &clock),
+        }
+    }
+
+    fn process(&self, clock: &Clock) -> api::Process {
+        let workers = self.workers.look().enumerate();
+        let workers = workers.map(|(index, look)| api::Worker {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            sessions: look.sessions as u64,
+        });
+        let reloads = &self.reloads;
+        api::Process {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: clock.tell(self.started),
+            uptime_seconds: clock.now.duration_since(self.started).as_secs_f64(),
+            stopping: self.stopping,
+            sessions: self.workers.sessions() as u64,
+            max_connections: self.permits.limit() as u64,
+            workers: workers.collect(),
+            configuration: api::Configuration {
+                path: self
+                    .options
+                    .path
+                    .as_ref()
+                    .map(|it| it.display().to_string()),
+                applied: time(reloads.applied_at.unwrap_or(SystemTime::UNIX_EPOCH)),
+                generation: self.running.epoch,
+                rejected: reloads.rejection.clone(),
+            },
+            reloads: api::Reloads {
+                applied: reloads.applied,
+                rejected: reloads.rejected,
+                last_duration_seconds: reloads.last_took.map(|it| it.as_secs_f64()),
+            },
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The graceful stop: nobody new, everybody served until the deadline, the rest reset and counted.
+//! Operators are answered until the end.
+
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant, sleep};
+use tokio_util::task::TaskTracker;
+
+use super::Supervisor;
+use crate::admin::Request;
+use crate::config::written;
+use crate::control::Order;
+use crate::control::reload::QUIET;
+use crate::model::Cause;
+use crate::worker::Command;
+
+/// How often the sessions left are counted.
+const LOOK: Duration = Duration::from_millis(10);
+/// Sessions that were told to end have this long to write their line.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+impl Supervisor {
+    /// Stops accepting, waits up to `drain_timeout` for sessions to end, resets the rest. A second
+    /// order to stop ends the wait. Tells how many sessions were reset.
+    pub(super) async fn stop(
+        &mut self,
+        orders: &mut mpsc::Receiver<Order>,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> usize {
+        let started = Instant::now();
+        let limit = self.running.config.runtime.drain_timeout;
+        self.stopping = true;
+        self.notify.stopping();
+        self.running.retire_all();
+        tracing::info!(
+            sessions = self.workers.sessions(),
+            drain_timeout = %written(limit),
+            "stopping"
+        );
+        let closed = TaskTracker::new();
+        let mut closing = false;
+        let mut at_once = false;
+        while !at_once && started.elapsed() < limit {
+            if !closing && started.elapsed() >= QUIET {
+                closing = true;
+                self.running.close_retired(&self.workers, true, &closed);
+                closed.close();
+            }
+            // A client in the accept queue counts as a session only once it is accepted, so the
+            // listeners must be closed before zero means zero.
+            if closing && closed.is_empty() && self.workers.sessions() == 0 {
+                break;
+            }
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                Some(request) = requests.recv() => self.answer(request),
+                order = orders.recv() => match order {
+                    Some(Order::Stop) => at_once = true,
+                    Some(Order::Reload | Order::Report) => tracing::warn!("ignored: stopping"),
+                    // Nobody can give a second order any more.
+                    None => sleep(LOOK).await,
+                },
+            }
+        }
+        self.running.close_retired(&self.workers, true, &closed);
+        let left = self.workers.sessions();
+        if left > 0 {
+            self.workers.tell(|_| Command::EndAll(Cause::Stopped));
+            let told = Instant::now();
+            while self.workers.sessions() > 0 && told.elapsed() < LAST_WORDS {
+                sleep(LOOK).await;
+            }
+        }
+        left
+    }
+}
