@@ -4,9 +4,12 @@
 mod backend;
 mod check;
 mod client;
+mod completions;
 mod condition;
 mod demo;
+mod doctor;
 mod figures;
+mod man;
 mod rates;
 mod run;
 mod simulate;
@@ -30,6 +33,9 @@ pub fn main() -> ExitCode {
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Status(options) => status::run(&options),
             Command::Backend { action } => backend::run(&action),
+            Command::Doctor { file, json } => doctor::run(&file.config, json),
+            Command::Completions { shell } => completions::run(shell),
+            Command::Man { out } => man::run(out.as_deref()),
             Command::Demo { listen, pace } => demo::run(listen, pace),
             Command::Runner => match crate::runner::serve() {
                 Ok(()) => ExitCode::SUCCESS,
@@ -126,6 +132,19 @@ enum Command {
         #[command(subcommand)]
         action: backend::Action,
     },
+    /// Tell what of this machine stands in the way of a configuration, and how to change it
+    ///
+    /// Looks at kernel settings, limits, memory, files and their permissions, the clock, and at the
+    /// daemon that runs with the file, if one does. Each finding says how it is, how it should be and
+    /// why, and what to paste. Changes nothing. As root it judges for the user that the daemon runs as.
+    #[command(after_long_help = doctor::DETAILS)]
+    Doctor {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// For programs: one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// See a balancer, three servers and a failover in this terminal
     ///
     /// Starts three small servers inside this process and the real balancer in front of them. Every
@@ -141,10 +160,26 @@ enum Command {
         #[arg(long, hide = true, default_value = "10s", value_parser = humantime::parse_duration)]
         pace: Duration,
     },
+    /// Print the completions of a shell
+    #[command(after_long_help = completions::DETAILS)]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    #[command(after_long_help = man::DETAILS)]
+    Man {
+        /// Where to write ballast.1, ballast-run.1 and so on
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// The process that starts programs for a daemon, which is the only one to call this
     #[command(hide = true, name = crate::runner::SUBCOMMAND)]
     Runner,
 }
+
+/// Where the configuration is, unless something else is said.
+const CONFIGURATION: &str = "/etc/ballast/ballast.toml";
 
 #[derive(Args, Debug)]
 struct ConfigFile {
@@ -153,7 +188,7 @@ struct ConfigFile {
         short,
         long,
         value_name = "PATH",
-        default_value = "/etc/ballast/ballast.toml"
+        default_value = CONFIGURATION
     )]
     config: PathBuf,
 }
@@ -165,7 +200,7 @@ fn hinted(mut error: clap::Error) -> clap::Error {
         _ => return error,
     };
     let usage = error.get(ContextKind::Usage).map(ToString::to_string);
-    let takes_file = ["ballast run", "ballast check"]
+    let takes_file = ["ballast run", "ballast check", "ballast doctor"]
         .into_iter()
         .find(|command| usage.as_ref().is_some_and(|usage| usage.contains(command)));
     if let (ErrorKind::UnknownArgument, Some(command)) = (error.kind(), takes_file) {
@@ -287,9 +322,11 @@ mod tests {
 
     #[test]
     fn the_default_configuration_is_in_etc() {
-        for command in ["run", "check"] {
+        for command in ["run", "check", "doctor"] {
             let arguments = Arguments::try_parse_from(["ballast", command]).unwrap();
-            let (Command::Run { file, .. } | Command::Check(file)) = arguments.command else {
+            let (Command::Run { file, .. } | Command::Check(file) | Command::Doctor { file, .. }) =
+                arguments.command
+            else {
                 panic!("not {command}");
             };
             assert_eq!(file.config, PathBuf::from("/etc/ballast/ballast.toml"));

@@ -65,7 +65,8 @@ impl Limits {
     }
 }
 
-fn within(descriptors: usize, config: &Config, workers: usize) -> Limits {
+/// The most sessions for which `descriptors` are enough, whatever `max_connections` says.
+pub fn capacity(descriptors: usize, config: &Config, workers: usize) -> usize {
     let listeners: usize = config.services.iter().map(|it| it.listen.len()).sum();
     // Probes of dead backends hold a descriptor until they time out, but they leave most of a
     // small limit to sessions.
@@ -77,14 +78,18 @@ fn within(descriptors: usize, config: &Config, workers: usize) -> Limits {
     // A reload holds the old and the new listeners at once.
     let per_worker = PER_WORKER + 2 * listeners + PER_PIPE * pipes;
     let reserve = OWN + workers * per_worker + probes + look_ups + alerts;
-    let possible = (descriptors.saturating_sub(reserve) / PER_SESSION).max(1);
+    (descriptors.saturating_sub(reserve) / PER_SESSION).max(1)
+}
+
+fn within(descriptors: usize, config: &Config, workers: usize) -> Limits {
+    let possible = capacity(descriptors, config, workers);
     let wanted = config
         .runtime
         .max_connections
         .map_or(possible, |wanted| wanted.get() as usize);
     Limits {
         max_connections: wanted.min(possible),
-        probes,
+        probes: probes(descriptors),
     }
 }
 

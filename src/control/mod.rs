@@ -28,6 +28,7 @@ mod supervisor;
 mod targets;
 
 pub use event::{Event, Order, Picture, Presence, Standing};
+pub use limits::capacity;
 pub use memory::{STATE_FILE, last_good};
 pub use signals::orders;
 pub use supervisor::{Options, StartError, Stopped, run};

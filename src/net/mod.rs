@@ -16,4 +16,4 @@ pub use header::{Unheard, hear};
 pub use listener::{Accepted, BindError, BoundListener, Claim, Listener, Unregistered};
 pub use registry::{Event, Registry, Ticket};
 pub use socket::{Arrival, Socket};
-pub use sys::{raise_descriptor_limit, reset_everything};
+pub use sys::{clock_is_synchronised, raise_descriptor_limit, reset_everything};

@@ -179,6 +179,16 @@ pub fn raise_descriptor_limit() -> u64 {
     hard
 }
 
+/// Whether somebody, such as an NTP client, has told the kernel lately that its clock is right
+/// (adjtimex(2)); `None` if the kernel does not say.
+#[expect(unsafe_code, reason = "no safe crate calls adjtimex")]
+pub fn clock_is_synchronised() -> Option<bool> {
+    let mut asked = MaybeUninit::<libc::timex>::zeroed();
+    // SAFETY: all zeroes is a timex that changes nothing, and the call fills it in.
+    let state = unsafe { libc::adjtimex(asked.as_mut_ptr()) };
+    (state >= 0).then_some(state != libc::TIME_ERROR)
+}
+
 /// Whether the peer of an accepted socket has reset it already. A FIN alone is no farewell: the
 /// client may only have said that it is done asking.
 pub(super) fn is_gone(fd: BorrowedFd<'_>) -> bool {

@@ -14,6 +14,7 @@ mod alert_programs;
 mod alerts;
 mod checks;
 mod discovery;
+mod doctor;
 mod endings;
 mod failover;
 mod health;

@@ -1,0 +1,141 @@
+//! `ballast doctor`: the real binary on this machine, with and without a daemon.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::{Backend, Config, Daemon, Service};
+
+/// Its exit code and what it found.
+fn doctor(file: &Path) -> (Option<i32>, Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(["doctor", "--json", "-c"])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let found = serde_json::from_slice(&output.stdout).unwrap();
+    (output.status.code(), found)
+}
+
+/// What is said about `topic` with this severity, in one text.
+fn said(found: &Value, topic: &str, severity: &str) -> String {
+    let findings = found["findings"].as_array().unwrap().iter();
+    let about = findings.filter(|it| it["topic"] == topic && it["severity"] == severity);
+    about.map(Value::to_string).collect()
+}
+
+fn small(more: &str) -> String {
+    format!(
+        "[runtime]\nmax_connections = 100\n{more}\n[[service]]\nname = \"s\"\n\
+         listen = \"127.0.0.1:0\"\nbacklog = 16\n[[service.backend]]\naddress = \"127.0.0.1:9\"\n"
+    )
+}
+
+#[test]
+fn a_modest_file_is_fine_without_a_daemon_and_the_exit_code_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("b.toml");
+    fs::write(&file, small("")).unwrap();
+    let (code, found) = doctor(&file);
+    assert_eq!(
+        (code, &found["problems"]),
+        (Some(0), &Value::from(0)),
+        "{found:#}"
+    );
+    assert!(said(&found, "daemon", "fine").contains("none runs with this file"));
+    for topic in [
+        "descriptors",
+        "backlog",
+        "memory",
+        "pipes",
+        "congestion",
+        "files",
+        "privileges",
+    ] {
+        let all = ["fine", "advice"]
+            .map(|severity| said(&found, topic, severity))
+            .concat();
+        assert!(!all.is_empty(), "{topic} was not looked at: {found:#}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_found_and_exits_with_1() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let file = here.join("b.toml");
+    let token = here.join("token");
+    fs::write(&token, "hush").unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(here, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = here.join("check");
+    fs::write(&program, "#!/bin/sh\n").unwrap();
+    let text = small(&format!(
+        "state_file = \"{}/none/state.json\"",
+        here.display()
+    ))
+    .replace("backlog = 16", "backlog = 65535")
+    .replace(
+        "[[service.backend]]",
+        &format!(
+            "[service.health]\nkind = \"exec\"\ncommand = \"{}\"\n[[service.backend]]",
+            program.display()
+        ),
+    );
+    let alert = format!(
+        "[[alert]]\nname = \"a\"\non = [\"all-down\"]\nwebhook = \"http://127.0.0.1/\"\ntoken_file = \"{}\"\n",
+        token.display()
+    );
+    fs::write(&file, text + &alert).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let (code, found) = doctor(&file);
+    assert_eq!(code, Some(1), "{found:#}");
+    let files = said(&found, "files", "problem");
+    for part in [
+        "everybody may write",
+        "the token of alert a: everybody may read",
+        "the check of service s",
+        "may not run",
+        "the state directory",
+        "No such file",
+    ] {
+        assert!(files.contains(part), "{part}: {files}");
+    }
+    assert!(said(&found, "backlog", "problem").contains("sysctl -w net.core.somaxconn"));
+}
+
+#[test]
+fn a_file_with_a_mistake_is_a_problem_and_the_machine_is_looked_at_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("b.toml");
+    fs::write(&file, "walk = 1\n").unwrap();
+    let (code, found) = doctor(&file);
+    assert_eq!(code, Some(1));
+    assert!(said(&found, "file", "problem").contains("ballast check -c"));
+    assert!(
+        !said(&found, "congestion", "fine").is_empty()
+            || !said(&found, "congestion", "advice").is_empty()
+    );
+}
+
+#[test]
+fn a_running_daemon_is_found_with_its_own_limits() {
+    let backend = Backend::named("a");
+    let service = Service::new("s").backend("a", backend.address());
+    let daemon = Daemon::start(&Config::of(service));
+    let (_, found) = doctor(&daemon.beside("ballast.toml"));
+    let pid = daemon.pid();
+    assert!(
+        said(&found, "daemon", "fine").contains(&format!("pid {pid}")),
+        "{found:#}"
+    );
+    let about = ["fine", "advice"].map(|severity| said(&found, "descriptors", severity));
+    assert!(
+        about.concat().contains(&format!("of pid {pid}")),
+        "{found:#}"
+    );
+}
