@@ -51,7 +51,12 @@ fn lists(loaded: &Loaded, color: bool) -> impl Iterator<Item = String> {
         let path = service.backends_file.as_ref()?;
         let report = match config::load_listed(path, service) {
             Ok(listed) => listed.warnings.render(color),
-            Err(rejected) => rejected.render(color),
+            Err(rejected) => format!(
+                "{}\n{} is not used as it is: a running daemon keeps its last list, and a new one \
+                 starts without these backends\n",
+                rejected.render(color).trim_end(),
+                path.display()
+            ),
         };
         (!report.is_empty()).then_some(report)
     })

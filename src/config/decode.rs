@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::foreign;
 use super::keys::{Preset, SECTIONS, Section};
 use super::problem::{Problem, Problems, shown};
 use super::source::Span;
@@ -33,7 +34,15 @@ impl<'t> Table<'t> {
     ) -> Self {
         let mut mistyped = Vec::new();
         for key in entries.keys().filter(|key| !section.has(key.get_ref())) {
-            let near = nearest(key.get_ref(), section.keys.iter().map(|key| key.name));
+            let foreign = foreign::key(key.get_ref());
+            let near = match foreign {
+                Some(foreign) => section
+                    .keys
+                    .iter()
+                    .map(|it| it.name)
+                    .find(|it| *it == foreign.key),
+                None => nearest(key.get_ref(), section.keys.iter().map(|key| key.name)),
+            };
             mistyped.extend(near);
             problems.add(unknown_key(section, key, near));
         }
@@ -290,9 +299,10 @@ pub(super) fn unknown_word(
     let list: Vec<String> = allowed.map(|word| format!("\"{word}\"")).collect();
     let fault = Fault::new(format!("unknown {key} \"{}\"", shown(word)))
         .allowed(format!("allowed: {}", list.join(", ")));
-    match near {
-        Some(near) => fault.help(format!("did you mean \"{near}\"?")),
-        None => fault,
+    match (near, foreign::strategy(word).filter(|_| key == "strategy")) {
+        (_, Some(help)) => fault.help(help),
+        (Some(near), None) => fault.help(format!("did you mean \"{near}\"?")),
+        (None, None) => fault,
     }
 }
 
@@ -318,6 +328,9 @@ fn unknown_key(
                 .iter()
                 .any(|known| known.name == key.get_ref() && known.preset != Preset::Section)
         });
+    if let Some(foreign) = foreign::key(key.get_ref()) {
+        return problem.help(foreign.help);
+    }
     match (near, elsewhere) {
         (Some(near), _) => problem.help(format!("did you mean `{near}`?")),
         (None, Some(other)) => {

@@ -14,6 +14,7 @@ mod compile;
 mod conflicts;
 mod decode;
 mod discovery;
+mod foreign;
 mod health;
 pub mod keys;
 mod listed;
