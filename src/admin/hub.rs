@@ -74,12 +74,21 @@ impl Hub {
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Refusal> {
+        self.ask_within(PATIENCE, request).await
+    }
+
+    /// The same of what may take as long as `patience`.
+    pub(super) async fn ask_within<T>(
+        &self,
+        patience: Duration,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.control.send(request(reply)).await.ok()?;
             answer.await.ok()
         };
-        let answered = timeout(PATIENCE, asked).await;
+        let answered = timeout(patience, asked).await;
         answered.ok().flatten().ok_or_else(|| {
             Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,

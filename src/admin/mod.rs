@@ -8,6 +8,7 @@
 mod bind;
 mod guard;
 mod hub;
+mod plan;
 mod read;
 mod reply;
 mod request;

@@ -9,8 +9,8 @@ use http::{Method, StatusCode};
 use hyper::body::Bytes;
 
 use super::hub::{Hub, Shown};
-use super::read;
 use super::reply::{Answer, Refusal};
+use super::{plan, read};
 
 /// What can be asked for.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) needs: Needs,
     pub(super) handler: Handler,
+    /// Bytes of a body.
+    pub(super) most: usize,
 }
 
 /// Who may ask.
@@ -30,7 +32,6 @@ pub(super) enum Needs {
     /// Whoever may read.
     Reading,
     /// Whoever may make changes.
-    #[expect(dead_code, reason = "nothing can be changed yet")]
     Changing,
 }
 
@@ -64,16 +65,34 @@ const fn get(path: &'static str, needs: Needs, handler: Handler) -> Route {
         path,
         needs,
         handler,
+        most: 0,
     }
 }
 
-use Needs::{Nothing, Reading};
+/// A POST with a body of at most so many bytes.
+const fn up_to(most: usize, path: &'static str, needs: Needs, handler: Handler) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        needs,
+        handler,
+        most,
+    }
+}
+
+use Needs::{Changing, Nothing, Reading};
 
 /// All of it.
 pub(super) static ROUTES: &[Route] = &[
     get("/healthz", Nothing, Handler::Call(read::healthz)),
     get("/readyz", Nothing, Handler::View(read::readyz)),
     get("/v1/view", Reading, Handler::View(read::view)),
+    up_to(
+        plan::MOST_OF_A_PROPOSAL,
+        "/v1/plan",
+        Changing,
+        Handler::Call(plan::plan),
+    ),
 ];
 
 /// The route of a request, and what its path says.

@@ -210,7 +210,7 @@ async fn answer(
     let (route, parameters) = find(&head.method, head.uri.path())?;
     admit(&hub, entrance, route.needs, &head.headers).await?;
     let body = match route.method == Method::POST {
-        true => whole(body, &head.headers).await?,
+        true => whole(body, &head.headers, route.most).await?,
         false => Bytes::new(),
     };
     let call = Call {
@@ -227,8 +227,8 @@ async fn answer(
 }
 
 /// All of a body, which is JSON if it is anything.
-async fn whole(body: Incoming, headers: &http::HeaderMap) -> Result<Bytes, Refusal> {
-    let body = Limited::new(body, MOST_OF_A_BODY).collect().await;
+async fn whole(body: Incoming, headers: &http::HeaderMap, most: usize) -> Result<Bytes, Refusal> {
+    let body = Limited::new(body, most).collect().await;
     let body = body.map_err(|error| {
         match error
             .downcast_ref::<http_body_util::LengthLimitError>()
@@ -236,7 +236,7 @@ async fn whole(body: Incoming, headers: &http::HeaderMap) -> Result<Bytes, Refus
         {
             true => Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is larger than {} KiB", MOST_OF_A_BODY >> 10),
+                format!("the body is larger than {} KiB", most >> 10),
             ),
             false => Refusal::new(StatusCode::BAD_REQUEST, "the body cannot be read"),
         }
@@ -388,8 +388,6 @@ const IDLE: Duration = Duration::from_secs(30);
 const MOST_OF_A_HEAD: usize = 16 * 1024;
 /// … its headers, …
 const MOST_HEADERS: usize = 64;
-/// … and bytes of a body.
-const MOST_OF_A_BODY: usize = 64 * 1024;
 /// Between two requests, or two connections, over all that come: half a thousand a second …
 const STEP: Duration = Duration::from_millis(2);
 /// … after the first fifty.

@@ -9,12 +9,14 @@
 
 mod change;
 mod event;
+mod plan;
 mod session;
 mod simulation;
 mod view;
 
 pub use change::{Change, Changed, Refused, Target};
 pub use event::{Event, Events, Failover, Failovers};
+pub use plan::{Difference, Effect, Plan, Probe, Proposal, Prospect};
 pub use session::{Session, Sessions};
 pub use simulation::{Share, Shares, Simulation, Without};
 pub use view::{

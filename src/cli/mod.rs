@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod figures;
 mod man;
+mod plan;
 mod rates;
 mod run;
 mod simulate;
@@ -30,6 +31,7 @@ pub fn main() -> ExitCode {
         Ok(Arguments { command }) => match command {
             Command::Run { file, last_good } => run::run(&file.config, last_good),
             Command::Check(file) => check::run(&file.config),
+            Command::Plan(options) => plan::run(&options),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Status(options) => status::run(&options),
             Command::Backend { action } => backend::run(&action),
@@ -108,6 +110,13 @@ enum Command {
     /// beside a running daemon.
     #[command(after_long_help = check_details())]
     Check(ConfigFile),
+    /// Tell what a reload would do: changes, sessions concerned, clients that move, problems
+    ///
+    /// Asks the running daemon to compare a file with what it runs: what is added, changed, kept and
+    /// removed, what needs a restart, which sessions are at backends that leave, how many clients of a
+    /// source-hash would get another server, and which new backends do not answer.
+    #[command(after_long_help = plan::DETAILS)]
+    Plan(plan::Options),
     /// Tell who would get how much, and who moves when backends are missing
     ///
     /// Plays clients through the tables that the file leads to: shares per backend beside what their

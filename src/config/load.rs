@@ -26,14 +26,33 @@ pub fn load(path: &Path) -> Result<Loaded, Rejected> {
 ///
 /// That the file cannot be read, or every problem of its text.
 pub fn load_in_place_of(path: &Path, copy: &Path) -> Result<Loaded, Rejected> {
-    let mut loaded = text(copy, Some("name another file with -c PATH"), compile)?;
+    let loaded = text(copy, Some("name another file with -c PATH"), compile)?;
+    Ok(beside(path, loaded))
+}
+
+/// Checks a text that may take the place of the file at `path`; `origin` is what its problems name as the
+/// file.
+///
+/// # Errors
+///
+/// Every problem of the text, or that it is too long for a file.
+pub fn compile_in_place_of(path: &Path, text: &str, origin: &str) -> Result<Loaded, Rejected> {
+    if text.len() as u64 > LARGEST {
+        let problem = Problem::error(Unreadable::TooLarge.to_string());
+        return Err(Rejected::because(origin, problem));
+    }
+    Ok(beside(path, compile(text, origin)?))
+}
+
+/// What is `loaded`, with relative paths in it made to begin beside `path`.
+fn beside(path: &Path, mut loaded: Loaded) -> Loaded {
     let beside = path.parent().unwrap_or(Path::new(""));
     for service in &mut loaded.config.services {
         if let Some(file) = &mut service.backends_file {
             *file = beside.join(&*file).into();
         }
     }
-    Ok(loaded)
+    loaded
 }
 
 /// What `compile` makes of the text of a file; `missing` is the help for one that is not there.

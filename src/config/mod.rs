@@ -51,7 +51,7 @@ pub use compile::{Loaded, Rejected, compile};
 pub(crate) use conflicts::Doors;
 pub use discovery::DiscoveryConfig;
 pub use listed::{Listed, load_listed};
-pub use load::{AdminDoors, admin_doors, load, load_in_place_of, state_file};
+pub use load::{AdminDoors, admin_doors, compile_in_place_of, load, load_in_place_of, state_file};
 pub use plan::{ListenerId, Plan, listeners};
 pub use problem::{Problem, Report, Severity};
 pub use source::{Place, Span};

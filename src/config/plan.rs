@@ -73,6 +73,16 @@ impl Plan {
         }
     }
 
+    /// What is added, removed and changed, by name: `+service web`, `~backend web/app-1`.
+    pub fn names(&self) -> Vec<String> {
+        let services = self.services.names("service");
+        let listeners = self.listeners.names("listener");
+        let all = services.chain(listeners);
+        all.chain(self.backends.names("backend"))
+            .chain(self.alerts.names("alert"))
+            .collect()
+    }
+
     /// Whether nothing changes at all.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
@@ -138,6 +148,19 @@ impl<T> Changes<T> {
     /// Whether everything is kept.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+impl<T: fmt::Display> Changes<T> {
+    /// What is added, removed and changed, each called a `kind` of thing.
+    pub fn names(&self, kind: &'static str) -> impl Iterator<Item = String> {
+        let all = [
+            ('+', &self.added),
+            ('-', &self.removed),
+            ('~', &self.changed),
+        ];
+        all.into_iter()
+            .flat_map(move |(sign, ids)| ids.iter().map(move |id| format!("{sign}{kind} {id}")))
     }
 }
 

@@ -18,6 +18,7 @@ mod limits;
 mod membership;
 mod memory;
 pub mod notify;
+mod planning;
 mod prepare;
 mod probe;
 mod rehearsal;

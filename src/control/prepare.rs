@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use super::discovery::{Answers, Asker, Reading, ask_all};
 use crate::admin::{self, BindError, Bound};
+use crate::api::Proposal;
 use crate::config::{
-    AdminAddress, AdminConfig, BackendConfig, Listed, Loaded, Rejected, load, load_listed,
+    AdminAddress, AdminConfig, BackendConfig, Listed, Loaded, Rejected, compile_in_place_of, load,
+    load_listed,
 };
 use crate::discovery::{Question, questions};
+use crate::model::one_line;
 
 /// A configuration with everything it refers to.
 #[derive(Debug)]
@@ -72,17 +75,72 @@ pub(super) async fn prepare(path: Arc<Path>, known: Known) -> Result<Box<Prepare
     }
 }
 
+/// Like [`prepare`], of what is to take the place of the file at `path`, or of that file itself. Nothing of it
+/// is told in the log, and no socket is left behind.
+///
+/// # Errors
+/// Every problem of the text, and the TCP addresses that the admin API could not have.
+pub(super) async fn prepare_proposal(
+    path: Arc<Path>,
+    proposal: Proposal,
+    known: Known,
+) -> Result<Box<Prepared>, Vec<String>> {
+    let Known {
+        lists,
+        questions,
+        endpoints,
+    } = known;
+    let compiled = tokio::task::spawn_blocking(move || match &proposal.text {
+        None => load(&path),
+        Some(text) => {
+            let name = proposal.name.as_deref().unwrap_or("the file");
+            compile_in_place_of(&path, text, &one_line(name, MOST_OF_A_NAME))
+        }
+    });
+    let Ok(loaded) = compiled.await else {
+        // The panic itself is logged.
+        return Err(vec!["internal error while reading the file".into()]);
+    };
+    let loaded = loaded.map_err(|rejected| rejected.lines())?;
+    let mut admin = loaded.config.admin.clone();
+    // A Unix socket would take the path over.
+    admin.listen.retain(|it| matches!(it, AdminAddress::Tcp(_)));
+    let prepared = gather(loaded, lists, questions, Voice::Silent).await;
+    match bind(&admin, &endpoints).await {
+        Ok(_) => Ok(Box::new(prepared)),
+        Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
+    }
+}
+
 /// Reads the files that a configuration refers to, and asks for its names within
-/// `runtime.resolve_timeout` for all together.
+/// `runtime.resolve_timeout` for all together; then binds what the admin API is to listen on.
 pub(super) async fn complete(loaded: Loaded, known: Known) -> Prepared {
     let Known {
         lists,
         questions,
         endpoints,
     } = known;
+    let mut prepared = gather(loaded, lists, questions, Voice::Log).await;
+    prepared.endpoints = bind(&prepared.loaded.config.admin, &endpoints).await;
+    prepared
+}
+
+/// Whether files of backends that are odd are told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Log,
+    Silent,
+}
+
+async fn gather(
+    loaded: Loaded,
+    lists: Lists,
+    questions: HashSet<Question>,
+    voice: Voice,
+) -> Prepared {
     let asker = Asker::new(loaded.config.discovery.clone());
     let read = tokio::task::spawn_blocking(move || {
-        let lists = read_lists(&loaded, lists);
+        let lists = read_lists(&loaded, lists, voice);
         (loaded, lists)
     });
     let (loaded, lists) = match read.await {
@@ -96,9 +154,8 @@ pub(super) async fn complete(loaded: Loaded, known: Known) -> Prepared {
     let mut new: HashSet<Question> = self::questions(backends.chain(listed)).collect();
     new.retain(|question| !questions.contains(question));
     let answers = ask_all(new, &asker, config.runtime.resolve_timeout).await;
-    let endpoints = bind(&config.admin, &endpoints).await;
     Prepared {
-        endpoints,
+        endpoints: Ok(Vec::new()),
         loaded,
         lists,
         answers,
@@ -123,7 +180,7 @@ async fn bind(
     }
 }
 
-fn read_lists(loaded: &Loaded, mut known: Lists) -> Lists {
+fn read_lists(loaded: &Loaded, mut known: Lists, voice: Voice) -> Lists {
     let mut lists = Lists::new();
     for service in &loaded.config.services {
         let Some(path) = &service.backends_file else {
@@ -141,11 +198,16 @@ fn read_lists(loaded: &Loaded, mut known: Lists) -> Lists {
         }
         let (backends, problems) = match load_listed(path, service) {
             Ok(listed) => {
-                tell_warnings(&service.name, &listed);
+                if voice == Voice::Log {
+                    tell_warnings(&service.name, &listed);
+                }
                 (listed.backends, Arc::default())
             }
             Err(rejected) => {
-                let problems = tell_rejected(&service.name, &rejected);
+                let problems = match voice {
+                    Voice::Log => tell_rejected(&service.name, &rejected),
+                    Voice::Silent => rejected.lines().into(),
+                };
                 (last.map(|last| last.backends).unwrap_or_default(), problems)
             }
         };
@@ -178,6 +240,9 @@ pub(super) fn tell_rejected(service: &Arc<str>, rejected: &Rejected) -> Arc<[Str
     problems.into()
 }
 
+/// Characters of what somebody calls a file.
+const MOST_OF_A_NAME: usize = 200;
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -204,21 +269,21 @@ mod tests {
 
         list(0..2);
         long_ago();
-        let mut known = read_lists(&loaded, Lists::new());
+        let mut known = read_lists(&loaded, Lists::new(), Voice::Silent);
         assert_eq!(known["web"].backends.len(), 2);
         // Nobody has touched it: it is read again, in the light of what the configuration says now.
         known.get_mut("web").unwrap().backends.clear();
-        let known = read_lists(&loaded, known);
+        let known = read_lists(&loaded, known, Voice::Silent);
         assert_eq!(known["web"].backends.len(), 2);
 
         // The first half of a longer one, and nobody can tell.
         list(0..1);
-        let read = read_lists(&loaded, known.clone());
+        let read = read_lists(&loaded, known.clone(), Voice::Silent);
         assert_eq!(read["web"].backends, known["web"].backends);
         long_ago();
-        let read = read_lists(&loaded, known);
+        let read = read_lists(&loaded, known, Voice::Silent);
         assert_eq!(read["web"].backends.len(), 2);
-        let settled = read_lists(&loaded, Lists::new());
+        let settled = read_lists(&loaded, Lists::new(), Voice::Silent);
         assert_eq!(settled["web"].backends.len(), 1);
     }
 }

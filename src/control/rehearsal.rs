@@ -2,12 +2,12 @@
 //! asked for the first time, whom nobody would serve any more.
 //!
 //! It is laid out on the control thread from what that holds, and owns all of it; probing and deciding
-//! happen beside.
+//! happen beside. A guarded reload and `ballast plan` both look at it, so that they agree.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -20,7 +20,9 @@ use super::services::{Serving, target};
 use super::targets::Target;
 use crate::check::Unsent;
 use crate::config::{ServiceConfig, listeners};
-use crate::health::{AdminView, Finding, HealthView, Member, State, Verdict};
+use crate::health::{
+    AdminView, Decision, Finding, HealthView, Kind, Member, Roster, State, Verdict,
+};
 use crate::model::BackendId;
 
 /// Servers that are asked at a time.
@@ -28,6 +30,8 @@ const ASKED_AT_ONCE: usize = 64;
 /// How long all that are asked may take together. Who has not answered by then is unknown, and an unknown
 /// backend may serve.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Said of a check by a program that is in no file yet.
+const NOT_RUN: &str = "the program of a file that is not the daemon's is not run";
 /// Backends that a message tells the state of.
 const MOST_TOLD: usize = 6;
 
@@ -42,6 +46,7 @@ pub(super) struct Rehearsal {
 pub(super) struct Scene {
     /// With every backend that it would have.
     pub(super) config: ServiceConfig,
+    roster: Roster,
     pub(super) parts: Vec<Part>,
     /// Whose clients it would take over: running services of its name or at its listeners that have
     /// somebody up, and how many of how many.
@@ -85,6 +90,11 @@ impl Part {
     /// The same if it were asked and did not answer.
     fn is_eligible_for_sure(&self) -> bool {
         self.is_eligible() && (!self.is_new || self.found.is_some())
+    }
+
+    fn runs_a_program(&self) -> bool {
+        let check = self.target.as_ref().map(|it| &it.check.kind);
+        matches!(check, Some(Kind::Exec(_)))
     }
 
     fn hear(&mut self, found: Result<Finding, Unsent>) {
@@ -164,6 +174,18 @@ impl Scene {
         }
         Some(text)
     }
+
+    /// Who would serve in the end: when those that are new have their full share.
+    pub(super) fn decide(&mut self, now: Instant) -> Decision {
+        let members: Vec<_> = self.parts.iter().map(Part::member).collect();
+        let rules = &self.config.serving;
+        let decision = self.roster.decide(rules, &members, now);
+        if rules.slow_start.is_zero() {
+            return decision;
+        }
+        self.roster
+            .decide(rules, &members, now + rules.slow_start * 2)
+    }
 }
 
 impl Rehearsal {
@@ -180,6 +202,27 @@ impl Rehearsal {
     /// Asks those on whom it depends whether anybody is left, each once, until that is known.
     pub(super) async fn clear_doubts(self, prober: Prober) -> Self {
         self.ask(prober, Scene::is_in_doubt).await
+    }
+
+    /// Asks those of the `concerned` services too of whom nobody knows how their check would go, each once;
+    /// programs are run for it only if `runs_programs`.
+    pub(super) async fn ask_of(
+        mut self,
+        concerned: HashSet<Arc<str>>,
+        prober: Prober,
+        runs_programs: bool,
+    ) -> Self {
+        if !runs_programs {
+            let parts = self.scenes.iter_mut().flat_map(|scene| &mut scene.parts);
+            for part in parts.filter(|it| it.is_new && it.runs_a_program()) {
+                part.found = Some(Err(Unsent::Program(NOT_RUN.to_owned())));
+                part.is_new = false;
+            }
+        }
+        self.ask(prober, |scene| {
+            scene.is_in_doubt() || concerned.contains(&scene.config.name)
+        })
+        .await
     }
 
     async fn ask(mut self, prober: Prober, concerns: impl Fn(&Scene) -> bool) -> Self {
@@ -261,6 +304,7 @@ impl Running {
             predecessors.sort_by_key(|(name, ..)| (*name != service.name, Arc::clone(name)));
             Scene {
                 parts: self.parts(&config, serving),
+                roster: self.roster_for(&service.name, &service.serving),
                 config,
                 predecessors,
             }

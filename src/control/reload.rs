@@ -205,6 +205,34 @@ impl Running {
         config: &Config,
         workers: usize,
     ) -> Result<HashMap<ListenerId, BoundListener>, Vec<BindError>> {
+        let (bound, mut failed) = self.bind_new(config, workers);
+        if failed.is_empty() {
+            for (listener, backlog) in bound.values() {
+                failed.extend(listener.listen(*backlog).err());
+            }
+        }
+        if failed.is_empty() {
+            Ok(bound
+                .into_iter()
+                .map(|(key, (listener, _))| (key, listener))
+                .collect())
+        } else {
+            Err(failed)
+        }
+    }
+
+    /// Every new address of `config` that cannot be listened on. Nobody can connect while that is found
+    /// out.
+    pub(super) fn try_listeners(&self, config: &Config, workers: usize) -> Vec<BindError> {
+        self.bind_new(config, workers).1
+    }
+
+    /// The new listeners of `config`, which do not listen yet, with their backlogs.
+    fn bind_new(
+        &self,
+        config: &Config,
+        workers: usize,
+    ) -> (HashMap<ListenerId, (BoundListener, u32)>, Vec<BindError>) {
         let open = self.listeners.values().map(|it| it.bound.claim());
         let ours: Vec<_> = open
             .chain(self.emptying.iter().map(|(claim, _)| *claim))
@@ -221,19 +249,7 @@ impl Running {
                 Err(error) => failed.push(error),
             }
         }
-        if failed.is_empty() {
-            for (listener, backlog) in bound.values() {
-                failed.extend(listener.listen(*backlog).err());
-            }
-        }
-        if failed.is_empty() {
-            Ok(bound
-                .into_iter()
-                .map(|(key, (listener, _))| (key, listener))
-                .collect())
-        } else {
-            Err(failed)
-        }
+        (bound, failed)
     }
 
     /// Swaps everything that was staged in. From here on nothing fails.

@@ -7,6 +7,7 @@ mod answering;
 mod discovering;
 mod failing_over;
 mod passive;
+mod planning;
 mod reloading;
 mod remembering;
 mod reporting;
@@ -24,6 +25,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
+use self::planning::Planning;
 use self::reloading::{Reload, build};
 use self::seating::{Unsettled, Wakes};
 use super::alerts::Alerts;
@@ -148,6 +150,7 @@ pub async fn run(
         notify: Notify::from_environment(),
         options,
         reload: Reload::None,
+        planning: Planning::default(),
         again: false,
         reloads: Reloads::default(),
         closed: TaskTracker::new(),
@@ -187,6 +190,7 @@ pub async fn run(
             Some(built) = build_queue.recv() => control.built(built),
             () = until(control.wakes.next()) => control.wake(),
             step = control.reload.next() => control.continue_reload(step),
+            found = control.planning.next() => control.continue_plan(found),
             Some(answer) = answer_queue.recv() => control.answered(answer),
             () = until(control.cases.next_return()) => control.end_ejections(),
             () = until(control.closing.next_step()) => control.close_sessions(),
@@ -258,6 +262,7 @@ struct Supervisor {
     notify: Notify,
     options: Options,
     reload: Reload,
+    planning: Planning,
     /// Another reload was asked for while one was under way.
     again: bool,
     reloads: Reloads,

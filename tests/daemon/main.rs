@@ -27,6 +27,7 @@ mod memory;
 mod notify;
 mod on_down;
 mod passive;
+mod planning;
 mod proxy_protocol;
 mod queue;
 mod records;

@@ -83,6 +83,12 @@ impl Config {
         self
     }
 
+    /// Without its services.
+    pub fn without_services(mut self) -> Self {
+        self.services.clear();
+        self
+    }
+
     /// Adds an alert.
     pub fn alert(mut self, alert: Alert) -> Self {
         self.alerts.push(alert);

@@ -156,6 +156,16 @@ impl Members {
             .filter_map(|member| Some((&member.id, member.target.as_ref()?)))
     }
 
+    /// Each backend with where it is, and the sessions that it has.
+    pub(in crate::control) fn places(
+        &self,
+    ) -> impl Iterator<Item = (&BackendId, Option<SocketAddr>, u32)> {
+        self.all.iter().map(|member| {
+            let address = member.target.as_ref().map(|it| it.address);
+            (&member.id, address, member.load.in_flight())
+        })
+    }
+
     /// Backends whose name has no address.
     pub(in crate::control) fn unresolved(&self) -> impl Iterator<Item = &BackendId> {
         let unresolved = self.all.iter().filter(|member| member.target.is_none());

@@ -15,6 +15,7 @@ impl Supervisor {
             Request::View(reply) => {
                 let _ = reply.send(Arc::new(self.view()));
             }
+            Request::Plan(proposal, reply) => self.begin_plan(proposal, reply),
         }
     }
 

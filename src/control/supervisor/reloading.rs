@@ -16,6 +16,7 @@ use crate::control::discovery::Answers;
 use crate::control::event::Event;
 use crate::control::inspect::time;
 use crate::control::limits::limits;
+use crate::control::planning::refused;
 use crate::control::prepare::{Prepared, prepare};
 use crate::control::rehearsal::Rehearsal;
 use crate::control::reload::Staged;
@@ -78,9 +79,6 @@ impl Reload {
     }
 }
 
-/// What an operator who means it does.
-const OVERRIDE: &str = "if that is meant, write reload_guard = \"warn\" in [runtime]";
-
 /// Said beside the panic that the log has told of.
 const DEFECT: &str = "internal error";
 
@@ -121,7 +119,7 @@ impl Supervisor {
                 self.options.broken.clear();
                 tracing::info!(
                     %plan,
-                    changes = names(&plan),
+                    changes = few(plan.names()),
                     took_ms = started.elapsed().as_millis(),
                     reloads = self.reloads.applied,
                     "reloaded"
@@ -152,8 +150,8 @@ impl Supervisor {
         let losses = rehearsal.losses();
         match prepared.loaded.config.runtime.reload_guard {
             ReloadGuard::Refuse if !losses.is_empty() => {
-                let refused = |loss: &String| format!("{loss}; {OVERRIDE}");
-                return self.reject(&losses.iter().map(refused).collect::<Vec<_>>());
+                let problems: Vec<_> = losses.iter().map(|loss| refused(loss)).collect();
+                return self.reject(&problems);
             }
             ReloadGuard::Warn => {
                 for loss in &losses {
@@ -262,53 +260,9 @@ pub(super) fn build(blueprints: Vec<Blueprint>) -> JoinHandle<Vec<Built>> {
 /// The most names that the line of a reload tells.
 const MOST_NAMES: usize = 20;
 
-/// What was added, removed and changed, by name.
-fn names(plan: &Plan) -> String {
-    let mut names: Vec<String> = Vec::new();
-    let mut add = |sign: char, kind: &str, name: &dyn std::fmt::Display| {
-        names.push(format!("{sign}{kind} {name}"));
-    };
-    plan.services
-        .added
-        .iter()
-        .for_each(|it| add('+', "service", it));
-    plan.services
-        .removed
-        .iter()
-        .for_each(|it| add('-', "service", it));
-    plan.services
-        .changed
-        .iter()
-        .for_each(|it| add('~', "service", it));
-    plan.listeners
-        .added
-        .iter()
-        .for_each(|it| add('+', "listener", &it.address));
-    plan.listeners
-        .removed
-        .iter()
-        .for_each(|it| add('-', "listener", &it.address));
-    names.extend(changed("backend", &plan.backends));
-    names.extend(changed("alert", &plan.alerts));
-    few(names)
-}
-
 /// Backends that were added, removed and changed, by name.
 pub(super) fn names_of(backends: &Changes<BackendId>) -> String {
-    few(changed("backend", backends).collect())
-}
-
-fn changed<T: std::fmt::Display>(
-    kind: &'static str,
-    changes: &Changes<T>,
-) -> impl Iterator<Item = String> {
-    let all = [
-        ('+', &changes.added),
-        ('-', &changes.removed),
-        ('~', &changes.changed),
-    ];
-    all.into_iter()
-        .flat_map(move |(sign, ids)| ids.iter().map(move |id| format!("{sign}{kind} {id}")))
+    few(backends.names("backend").collect())
 }
 
 fn few(mut names: Vec<String>) -> String {

@@ -1,0 +1,220 @@
+//! `ballast plan`: what a reload would do, asked of the daemon that would do it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::client::{Client, Failure, Reach};
+use super::figures::grouped;
+use super::status::VIEW;
+use crate::api::{Effect, Plan, Probe, Proposal, Prospect, View};
+
+/// The file without `-c`.
+const PRESET_FILE: &str = "/etc/ballast/ballast.toml";
+
+/// Where a plan is asked for.
+pub(super) const PLAN: &str = "/v1/plan";
+
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    #[command(flatten)]
+    reach: Reach,
+    /// Print the daemon's answer, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// The whole subcommand: 0 when nothing would change, 2 when something would, 1 for problems.
+pub(super) fn run(options: &Options) -> ExitCode {
+    let made = Client::find(&options.reach).and_then(|client| ask(&client, &options.reach.config));
+    match made {
+        Ok(plan) => {
+            let text = match options.json {
+                true => serde_json::to_string(&plan).unwrap_or_default() + "\n",
+                false => told(&plan),
+            };
+            // The exit code says it all the same when nobody is left to read it.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::from(match plan.outcome {
+                Prospect::Nothing => 0,
+                Prospect::Rejected => 1,
+                Prospect::Changes => 2,
+            })
+        }
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "ballast: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The plan of the file at `path`, which is the daemon's own unless it is another one.
+fn ask(client: &Client, path: &Path) -> Result<Plan, Failure> {
+    let view: View = client.get(VIEW)?;
+    let is_preset = path == Path::new(PRESET_FILE);
+    let own = view.process.configuration.path.as_deref().map(Path::new);
+    let same = own.is_some_and(|own| is_same(own, path, view.process.pid));
+    if is_preset || same {
+        return client.post(PLAN, &Proposal::default());
+    }
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::Unknown(format!("{} cannot be read: {error}", path.display())))?;
+    let proposal = Proposal {
+        text: Some(text),
+        name: Some(path.display().to_string()),
+    };
+    client.post(PLAN, &proposal)
+}
+
+/// Whether `path` is the file that the daemon calls `own`, seen from where that process is.
+fn is_same(own: &Path, path: &Path, pid: u32) -> bool {
+    // Over a network there is no such process, or it is another one, whose file is hardly the same.
+    let directory = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+    let own = fs::canonicalize(directory.join(own));
+    own.is_ok_and(|own| fs::canonicalize(path).is_ok_and(|path| path == own))
+}
+
+/// A plan, for people.
+pub(super) fn told(plan: &Plan) -> String {
+    let mut text = String::new();
+    let path = plan.path.as_deref().unwrap_or("the file");
+    let verdict = match plan.outcome {
+        Prospect::Nothing => format!("Nothing to do: what runs is what {path} says."),
+        Prospect::Changes => "A reload would do this, and break no session:".to_owned(),
+        Prospect::Rejected => "A reload would be rejected, and what runs would stay:".to_owned(),
+    };
+    put(&mut text, &verdict);
+    for problem in &plan.problems {
+        put(&mut text, &format!("  error: {problem}"));
+    }
+    if !plan.changes.is_empty() || !plan.settings.is_empty() {
+        text.push('\n');
+    }
+    for change in plan.changes.iter().take(MOST_SHOWN) {
+        let (sign, what) = change.split_at_checked(1).unwrap_or(("", change));
+        put(&mut text, &format!("  {sign} {what}"));
+    }
+    let more = plan.changes.len().saturating_sub(MOST_SHOWN);
+    if more > 0 {
+        put(
+            &mut text,
+            &format!("  … and {more} more; --json has all of them"),
+        );
+    }
+    for key in &plan.settings {
+        put(&mut text, &format!("  ~ {key}"));
+    }
+    for what in &plan.needs_restart {
+        put(
+            &mut text,
+            &format!("  ! {what}: takes effect after a restart only"),
+        );
+    }
+    if !plan.effects.is_empty() {
+        text.push('\n');
+    }
+    for effect in plan.effects.iter().take(MOST_SHOWN) {
+        text += &of_service(effect);
+    }
+    for warning in &plan.warnings {
+        put(&mut text, &format!("  warning: {warning}"));
+    }
+    if plan.outcome == Prospect::Changes {
+        text.push('\n');
+        put(&mut text, &format!("It would log: {}", plan.summary));
+    }
+    text
+}
+
+/// What it means for one service, a line for each thing that is to be known.
+fn of_service(effect: &Effect) -> String {
+    let up = match (
+        effect.eligible_now,
+        effect.configured_now,
+        effect.eligible,
+        effect.configured,
+    ) {
+        (Some(now), Some(all_now), Some(then), Some(all)) if (now, all_now) != (then, all) => {
+            format!("{now}/{all_now} backends may serve, then {then}/{all}")
+        }
+        (_, _, Some(then), Some(all)) => format!("{then}/{all} backends may serve"),
+        (Some(now), Some(all), ..) => format!("leaves, with {now}/{all} backends that may serve"),
+        _ => String::new(),
+    };
+    let mut text = String::new();
+    put(&mut text, &format!("  {}: {up}", effect.service));
+    if effect.eligible == Some(0) {
+        put(
+            &mut text,
+            "    all of them are down, and clients would find nobody",
+        );
+    }
+    if effect.sessions > 0 {
+        let sessions = grouped(effect.sessions);
+        put(
+            &mut text,
+            &match effect.sessions_leaving {
+                0 => format!("    {sessions} sessions go on as they are"),
+                leaving => format!(
+                    "    {sessions} sessions go on, {} of them at backends that leave, for as long as they last",
+                    grouped(leaving)
+                ),
+            },
+        );
+    }
+    let somebody = effect.eligible.is_some_and(|it| it > 0);
+    if let Some(percent) = effect.clients_moved_percent.filter(|_| somebody) {
+        put(
+            &mut text,
+            &format!("    {percent} % of all client addresses would get another server"),
+        );
+    }
+    for probe in effect.probes.iter().take(MOST_SHOWN) {
+        put(&mut text, &format!("    {}", of_probe(probe)));
+    }
+    text
+}
+
+fn of_probe(probe: &Probe) -> String {
+    let name = match probe.backend == probe.address {
+        true => probe.backend.clone(),
+        false => format!("{} ({})", probe.backend, probe.address),
+    };
+    let why = probe.why.as_deref().unwrap_or_default();
+    match probe.alive {
+        Some(true) => format!("{name} was asked, and answers"),
+        Some(false) => format!("{name} was asked, and does not answer: {why}"),
+        None => format!("{name} was not asked: {why}"),
+    }
+}
+
+fn put(text: &mut String, line: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{line}");
+}
+
+/// Changes, services or probes that are shown.
+const MOST_SHOWN: usize = 50;
+
+pub(super) const DETAILS: &str = "\
+The daemon compares the file with what it runs, not with its last file, by the
+code of the reload itself. New backends, and those whose check has changed,
+are probed once. Nothing changes by it; over TCP it needs the token.
+
+Without -c it is the daemon's own file. Another one is sent to it, and looked
+at as though it lay in the place of its own: relative paths begin there, and
+no program that only that file names is run.
+
+Exit codes:
+  0  nothing would change
+  1  a reload would be rejected, or there is no answer
+  2  something would change, or a wrong command line
+
+Examples:
+  ballast plan                     what would a reload do now?
+  ballast plan -c new.toml         what would this file do in its place?
+  ballast plan --json | jq .effects";

@@ -1,0 +1,302 @@
+//! `ballast plan`: the answer to what a reload would do, made from the very plan and the very rehearsal of
+//! a reload. The daemon's part is to say what it holds; asking backends, laying out tables and playing
+//! clients through them happen beside.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::prepare::Prepared;
+use super::probe::Prober;
+use super::rehearsal::{Part, Rehearsal, Scene};
+use super::reload::Running;
+use crate::api;
+use crate::config::plan::Changes;
+use crate::config::{Plan, ReloadGuard, ServiceConfig};
+use crate::forecast::{Table, Tried, clients};
+use crate::health::{Finding, Verdict};
+use crate::model::BackendId;
+use crate::strategy::{Basis, Candidate};
+
+/// Made-up clients of which some would move.
+const CLIENTS: u32 = 10_000;
+
+/// Everything that a plan is told from, taken from what runs.
+#[derive(Debug)]
+pub(super) struct Draft {
+    plan: Plan,
+    rehearsal: Rehearsal,
+    guard: ReloadGuard,
+    warnings: Vec<String>,
+    problems: Vec<String>,
+    /// Services that are not the same after it, and how they are before it.
+    before: Vec<Before>,
+    /// Whether programs may be run to check what is new.
+    runs_programs: bool,
+}
+
+/// A service that runs and would not go on as it is.
+#[derive(Debug)]
+struct Before {
+    service: Arc<str>,
+    eligible: usize,
+    configured: usize,
+    sessions: u64,
+    /// Sessions at each place.
+    places: Vec<(BackendId, Option<SocketAddr>, u32)>,
+    /// What its table was made from, where clients are bound to a backend.
+    laid_out: Option<(ServiceConfig, Vec<Candidate>)>,
+}
+
+impl Running {
+    /// Everything that the plan of `prepared` is told from, which `is_own` to the daemon when it was read from its
+    /// file; listeners are tried on `workers` sockets.
+    pub(super) fn draft(&self, prepared: &Prepared, workers: usize, is_own: bool) -> Draft {
+        let config = &prepared.loaded.config;
+        let plan = Plan::between(&self.config, config);
+        let gone = plan.services.removed.iter().chain(&plan.services.changed);
+        let before = gone.filter_map(|name| self.before(name)).collect();
+        let bind = self.try_listeners(config, workers);
+        let mut warnings = prepared.loaded.warnings.lines();
+        for (service, list) in &prepared.lists {
+            let known = self
+                .lists
+                .get(service)
+                .is_some_and(|it| it.path == list.path);
+            match list.problems.len() {
+                0 => {}
+                // What is in a file that is not the daemon's is not for everybody to read.
+                count if !is_own && !known => warnings.push(format!(
+                    "{} of service `{service}` has {count} problems: see what `ballast check` says",
+                    list.path.display()
+                )),
+                _ => warnings.extend(list.problems.iter().cloned()),
+            }
+        }
+        Draft {
+            rehearsal: self.rehearse(prepared),
+            guard: config.runtime.reload_guard,
+            warnings,
+            problems: bind.iter().map(ToString::to_string).collect(),
+            before,
+            plan,
+            runs_programs: is_own,
+        }
+    }
+
+    fn before(&self, service: &Arc<str>) -> Option<Before> {
+        let serving = self.services.0.get(service)?;
+        let config = serving.members.config();
+        let places: Vec<_> = serving
+            .members
+            .places()
+            .map(|(id, address, sessions)| (id.clone(), address, sessions))
+            .collect();
+        let candidates = || serving.laid_out.as_ref().map(|it| it.serving.clone());
+        let bound = config.strategy.goes_by == Basis::Source;
+        Some(Before {
+            service: Arc::clone(service),
+            eligible: serving.eligible,
+            configured: serving.members.configured(),
+            sessions: places.iter().map(|it| u64::from(it.2)).sum(),
+            places,
+            laid_out: bound
+                .then(candidates)
+                .flatten()
+                .map(|it| (config.clone(), it)),
+        })
+    }
+}
+
+impl Draft {
+    /// Asks who is new, and tells all of it. `path` is the file of the daemon.
+    pub(super) async fn complete(mut self, prober: Prober, path: Option<String>) -> api::Plan {
+        let services = &self.plan.services;
+        let concerned = services
+            .added
+            .iter()
+            .chain(&services.changed)
+            .cloned()
+            .collect();
+        self.rehearsal = self
+            .rehearsal
+            .ask_of(concerned, prober, self.runs_programs)
+            .await;
+        let now = Instant::now();
+        let told = tokio::task::spawn_blocking(move || self.tell(now, path)).await;
+        // A defect; the panic itself is logged.
+        told.unwrap_or_else(|_| api::Plan {
+            outcome: api::Prospect::Rejected,
+            problems: vec!["internal error".to_owned()],
+            ..api::Plan::default()
+        })
+    }
+
+    fn tell(mut self, now: Instant, path: Option<String>) -> api::Plan {
+        let losses = self.rehearsal.losses();
+        match self.guard {
+            ReloadGuard::Refuse => self.problems.extend(losses.iter().map(|it| refused(it))),
+            ReloadGuard::Warn => self.warnings.extend(losses),
+            ReloadGuard::Off => {}
+        }
+        let outcome = match () {
+            () if !self.problems.is_empty() => api::Prospect::Rejected,
+            () if self.plan.is_empty() => api::Prospect::Nothing,
+            () => api::Prospect::Changes,
+        };
+        let effects = self.effects(now);
+        let Self {
+            plan,
+            warnings,
+            problems,
+            ..
+        } = self;
+        let strings = |all: &[&'static str]| all.iter().map(ToString::to_string).collect();
+        api::Plan {
+            outcome,
+            path,
+            summary: plan.to_string(),
+            changes: plan.names(),
+            settings: strings(&plan.settings),
+            services: difference(&plan.services),
+            listeners: difference(&plan.listeners),
+            backends: difference(&plan.backends),
+            alerts: difference(&plan.alerts),
+            needs_restart: plan.needs_restart,
+            problems,
+            warnings,
+            effects,
+        }
+    }
+
+    fn effects(&mut self, now: Instant) -> Vec<api::Effect> {
+        let before: HashMap<_, _> = self.before.iter().map(|it| (&*it.service, it)).collect();
+        let all = [
+            ("added", &self.plan.services.added),
+            ("changed", &self.plan.services.changed),
+            ("removed", &self.plan.services.removed),
+        ];
+        let mut scenes: HashMap<_, _> = self
+            .rehearsal
+            .scenes
+            .iter_mut()
+            .map(|scene| (Arc::clone(&scene.config.name), scene))
+            .collect();
+        let mut effects = Vec::new();
+        for (change, names) in all {
+            for name in names {
+                let before = before.get(&**name).copied();
+                effects.push(effect(name, change, before, scenes.remove(name), now));
+            }
+        }
+        effects
+    }
+}
+
+fn effect(
+    name: &Arc<str>,
+    change: &str,
+    before: Option<&Before>,
+    scene: Option<&mut Scene>,
+    now: Instant,
+) -> api::Effect {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let stays: HashSet<_> = scene
+        .iter()
+        .flat_map(|scene| &scene.parts)
+        .map(|part| (&part.id, part.target.as_ref().map(|it| it.address)))
+        .collect();
+    let leaving = before.map_or(0, |before| {
+        let gone = before
+            .places
+            .iter()
+            .filter(|(id, at, _)| !stays.contains(&(id, *at)));
+        gone.map(|(.., sessions)| u64::from(*sessions)).sum()
+    });
+    let mut effect = api::Effect {
+        service: name.to_string(),
+        change: change.to_owned(),
+        eligible_now: before.map(|it| count(it.eligible)),
+        configured_now: before.map(|it| count(it.configured)),
+        sessions: before.map_or(0, |it| it.sessions),
+        sessions_leaving: leaving,
+        ..api::Effect::default()
+    };
+    if let Some(scene) = scene {
+        effect.eligible = Some(count(scene.eligible()));
+        effect.configured = Some(count(scene.parts.len()));
+        effect.probes = scene.parts.iter().filter_map(probe).collect();
+        effect.clients_moved_percent = before.and_then(|before| moved(before, scene, now));
+    }
+    effect
+}
+
+/// The share of clients that another server would serve.
+fn moved(before: &Before, scene: &mut Scene, now: Instant) -> Option<f64> {
+    let (config, candidates) = before.laid_out.as_ref()?;
+    if scene.config.strategy.goes_by != Basis::Source {
+        return None;
+    }
+    let places: HashMap<_, _> = before.places.iter().map(|(id, at, _)| (id, *at)).collect();
+    let old = Table::new(config, candidates, |id| {
+        Some(Tried {
+            address: (*places.get(id)?)?,
+            max_connections: None,
+        })
+    });
+    let decision = scene.decide(now);
+    let parts: HashMap<_, &Part> = scene.parts.iter().map(|part| (&part.id, part)).collect();
+    let new = Table::new(&scene.config, &decision.serving, |id| {
+        let address = parts.get(id)?.target.as_ref()?.address;
+        Some(Tried {
+            address,
+            max_connections: None,
+        })
+    });
+    let clients: Vec<IpAddr> = clients(CLIENTS).collect();
+    // Nobody's sessions count: this is where clients are at home.
+    let moved = old.moved(&old.play(&clients, 1), &new, &new.play(&clients, 1));
+    let percent = moved.moved as f64 / moved.clients as f64 * 100.0;
+    Some((percent * 100.0).round() / 100.0)
+}
+
+fn probe(part: &Part) -> Option<api::Probe> {
+    let found = part.found.as_ref()?;
+    let (alive, why) = match found {
+        Ok(Finding {
+            verdict: Verdict::Alive,
+            ..
+        }) => (Some(true), None),
+        Ok(Finding {
+            verdict: Verdict::Dead(why),
+            ..
+        }) => (Some(false), Some(why.to_string())),
+        Err(unsent) => (None, Some(unsent.to_string())),
+    };
+    Some(api::Probe {
+        backend: part.id.name().to_string(),
+        address: part
+            .target
+            .as_ref()
+            .map(|it| it.address.to_string())
+            .unwrap_or_default(),
+        alive,
+        why,
+    })
+}
+
+fn difference<T: ToString>(changes: &Changes<T>) -> api::Difference {
+    let strings = |all: &[T]| all.iter().map(T::to_string).collect();
+    api::Difference {
+        added: strings(&changes.added),
+        removed: strings(&changes.removed),
+        changed: strings(&changes.changed),
+        kept: changes.kept.len() as u64,
+    }
+}
+
+/// What is said of a loss that is not allowed.
+pub(super) fn refused(loss: &str) -> String {
+    format!("{loss}; if that is meant, write reload_guard = \"warn\" in [runtime]")
+}

@@ -1,0 +1,444 @@
+//! What a plan says is what the reload then does, whatever the file; and nothing changes by asking.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use ballast::api::{Plan, Prospect};
+use serde_json::json;
+
+use crate::support::{
+    Alert, Api, Backend, Config, Daemon, Held, Service, ask_name, fresh_ip, fresh_listen, words,
+};
+
+/// A daemon that is asked through a socket in a directory of its own.
+struct Asked {
+    daemon: Daemon,
+    api: Api,
+    directory: tempfile::TempDir,
+}
+
+impl Asked {
+    fn start(config: impl FnOnce(Config) -> Config) -> (Self, Config) {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("admin.sock");
+        let config = config(Config::new().admin("listen", format!("unix:{}", socket.display())));
+        let daemon = Daemon::start(&config);
+        let api = Api::unix(&socket);
+        let asked = Self {
+            daemon,
+            api,
+            directory,
+        };
+        (asked, config)
+    }
+
+    /// The plan of the file as it is.
+    fn plan(&self) -> Plan {
+        self.api.post("/v1/plan", &json!({})).good()
+    }
+
+    /// The plan of a text that is not there yet.
+    fn plan_of(&self, text: &str) -> Plan {
+        let name = self.daemon.beside("ballast.toml").display().to_string();
+        let proposal = json!({ "text": text, "name": name });
+        self.api.post("/v1/plan", &proposal).good()
+    }
+
+    /// Asks for the plan of `text`, first as a proposal and then as the file; reloads; and holds the one
+    /// against the other.
+    #[track_caller]
+    fn agree(&self, what: &str, text: &str, expected: Prospect) {
+        let plan = self.plan_of(text);
+        self.daemon.write(text);
+        assert_eq!(self.plan(), plan, "{what}: the text and the file");
+        assert_eq!(plan.outcome, expected, "{what}: {plan:?}");
+        let mark = self.daemon.log().mark();
+        let line = self.daemon.hang_up();
+        let is_rejected = expected == Prospect::Rejected;
+        assert_eq!(line.says(words::REJECTED), is_rejected, "{what}");
+        if is_rejected {
+            assert_eq!(line.text("problems"), plan.problems.join("; "), "{what}");
+            return;
+        }
+        assert_eq!(line.text("plan"), plan.summary, "{what}");
+        assert_eq!(line.text("changes"), plan.changes.join(", "), "{what}");
+        // The last words of a reload come a moment after its line.
+        let restart = "takes effect after a restart only";
+        let told = plan.needs_restart.iter().map(|what| {
+            self.daemon.wait_for(mark, restart, "what", what);
+        });
+        assert_eq!(told.count(), plan.needs_restart.len());
+        let after = self.plan();
+        assert_eq!(
+            after.changes,
+            Vec::<String>::new(),
+            "{what}: all of it is done"
+        );
+        assert_eq!(
+            after.settings,
+            Vec::<String>::new(),
+            "{what}: all of it is done"
+        );
+    }
+
+    fn ballast(&self, arguments: &[&str]) -> Output {
+        let socket = self.directory.path().join("admin.sock");
+        Command::new(env!("CARGO_BIN_EXE_ballast"))
+            .args(arguments)
+            .args(["--admin", &format!("unix:{}", socket.display())])
+            .output()
+            .unwrap()
+    }
+}
+
+/// Where nobody answers.
+fn nobody() -> SocketAddr {
+    SocketAddr::from((fresh_ip(), 9))
+}
+
+#[test]
+fn the_plan_is_what_the_reload_does_over_thirty_changes_of_a_file() {
+    use Prospect::{Changes, Nothing, Rejected};
+    let [a, b, c] = ["a", "b", "c"].map(Backend::named);
+    let (listener, other, third) = (fresh_listen(), fresh_listen(), fresh_listen());
+    let web = || {
+        Service::new("web")
+            .listen(&listener)
+            .backend("a", a.address())
+    };
+    let (asked, empty) = Asked::start(|config| config.service(web()));
+    asked.daemon.wait_until_up(0, "a");
+    let of = |service: Service| empty_of(&empty).service(service);
+    let both = || web().backend("b", b.address());
+    let taken = TcpListener::bind((fresh_ip(), 0)).unwrap();
+    let taken = taken.local_addr().unwrap();
+    let list = asked.daemon.beside("list.toml");
+    let line = format!("[[backend]]\nname = \"c\"\naddress = \"{}\"\n", c.address());
+    std::fs::write(&list, line).unwrap();
+    let alert = |url: &str| Alert::webhook("ops", &["backend-down"], url);
+
+    let steps: Vec<(&str, Config, Prospect)> = vec![
+        ("nothing", of(web()), Nothing),
+        ("a backend added", of(both()), Changes),
+        (
+            "a backend renamed",
+            of(web().backend("bee", b.address())),
+            Changes,
+        ),
+        (
+            "an address changed",
+            of(web().backend("bee", c.address())),
+            Changes,
+        ),
+        ("a backend removed", of(web()), Changes),
+        (
+            "a weight that counts",
+            of(both().strategy("weighted")),
+            Changes,
+        ),
+        (
+            "a weight changed",
+            of(web().strategy("weighted").weighted("b", b.address(), 5)),
+            Changes,
+        ),
+        (
+            "another strategy",
+            of(both().strategy("source-hash")),
+            Changes,
+        ),
+        (
+            "timeouts",
+            of(both().strategy("source-hash").timeout("idle", "5m")),
+            Changes,
+        ),
+        (
+            "health",
+            of(both().health("interval", "3s").health("fall", 5)),
+            Changes,
+        ),
+        (
+            "a tier",
+            of(web().prioritised("b", b.address(), 1)),
+            Changes,
+        ),
+        (
+            "a backend disabled",
+            of(both().also_placed("enabled", false)),
+            Changes,
+        ),
+        ("a limit", of(web().capped("b", b.address(), 10)), Changes),
+        ("a listener added", of(both().also_listen(&other)), Changes),
+        ("a listener moved", of(both().also_listen(&third)), Changes),
+        ("a listener removed", of(both()), Changes),
+        (
+            "an alert",
+            of(both()).alert(alert("http://127.0.0.1:9/")),
+            Changes,
+        ),
+        (
+            "another alert",
+            of(both()).alert(alert("http://127.0.0.1:9/x")),
+            Changes,
+        ),
+        ("no alert", of(both()), Changes),
+        (
+            "the log",
+            of(both()).log("level", "debug").log("sessions", "all"),
+            Changes,
+        ),
+        ("the log again", of(both()), Changes),
+        ("names", of(both()).discovery("timeout", "1s"), Changes),
+        (
+            "limits of all",
+            of(both()).runtime("max_connections", 500),
+            Changes,
+        ),
+        ("workers", of(both()).runtime("workers", 3), Changes),
+        ("workers as they are", of(both()), Nothing),
+        (
+            "the format of the log",
+            of(both()).log("format", "text"),
+            Changes,
+        ),
+        (
+            "one more door",
+            admin(&empty, &asked).service(both()),
+            Changes,
+        ),
+        ("the door again", of(both()), Changes),
+        (
+            "a list",
+            of(both().key("backends_file", "list.toml")),
+            Changes,
+        ),
+        ("no list", of(both()), Changes),
+        (
+            "a service that is down",
+            of(both()).service(Service::new("db").listen(&other).backend("one", nobody())),
+            Changes,
+        ),
+        (
+            "its only backend elsewhere",
+            of(both()).service(Service::new("db").listen(&other).backend("one", nobody())),
+            Changes,
+        ),
+        ("no such service", of(both()), Changes),
+        (
+            "another name",
+            of(Service::new("app")
+                .listen(&listener)
+                .backend("a", a.address())),
+            Changes,
+        ),
+        (
+            "all of it",
+            of(both()
+                .strategy("random")
+                .also_listen(&third)
+                .timeout("connect", "1s"))
+            .service(Service::new("db").listen(&other).backend("c", c.address()))
+            .log("sessions", "off"),
+            Changes,
+        ),
+        (
+            "a port that is taken",
+            of(both().also_listen(taken)),
+            Rejected,
+        ),
+        (
+            "nobody is left",
+            of(Service::new("web").listen(&listener).backend("z", nobody())),
+            Rejected,
+        ),
+        (
+            "a check that nobody passes",
+            of(both().health("kind", "http")),
+            Rejected,
+        ),
+        ("back", of(web()), Changes),
+        (
+            "nobody is left, and that is meant",
+            of(Service::new("web").listen(&listener).backend("z", nobody()))
+                .runtime("reload_guard", "warn"),
+            Changes,
+        ),
+        ("back again", of(web()), Changes),
+    ];
+    assert!(steps.len() > 40);
+    for (what, config, expected) in steps {
+        asked.agree(what, &config.text(), expected);
+    }
+    for (what, text) in [
+        ("no TOML", "[[service]\nname = 1"),
+        ("an empty file", ""),
+        ("an unknown key", &of(web().key("bind", "x")).text()),
+        (
+            "two problems",
+            &of(web().key("retries", 99).key("strategy", "fast")).text(),
+        ),
+    ] {
+        asked.agree(what, text, Rejected);
+    }
+    asked.agree(
+        "comments only",
+        &format!("# still\n{}", of(web()).text()),
+        Nothing,
+    );
+    assert_eq!(ask_name(asked.daemon.address("web")).unwrap(), "a");
+}
+
+/// `config` without its services.
+fn empty_of(config: &Config) -> Config {
+    config.clone().without_services()
+}
+
+/// A file with a TCP address for the API besides.
+fn admin(config: &Config, asked: &Asked) -> Config {
+    let socket = format!(
+        "unix:{}",
+        asked.directory.path().join("admin.sock").display()
+    );
+    let all = vec![socket, "127.0.0.1:0".to_owned()];
+    empty_of(config).admin("listen", toml::Value::from(all))
+}
+
+#[test]
+fn whom_it_concerns_is_counted_and_who_is_new_is_asked_once() {
+    let [a, b] = ["a", "b"].map(Backend::named);
+    let meeting = crate::support::Meeting::new();
+    let listener = fresh_listen();
+    let web = || {
+        Service::new("web")
+            .listen(&listener)
+            .strategy("source-hash")
+            .rare_health()
+    };
+    let (asked, empty) = Asked::start(|config| {
+        config.service(web().backend("a", a.address()).backend("b", b.address()))
+    });
+    for name in ["a", "b"] {
+        asked.daemon.wait_until_up(0, name);
+    }
+    let held: Vec<_> = (0..8)
+        .map(|_| Held::open(asked.daemon.address("web")))
+        .collect();
+    drop(meeting);
+    let dead = nobody();
+    let config = empty_of(&empty).service(web().backend("a", a.address()).backend("z", dead));
+    let accepted = a.accepted();
+    let plan = asked.plan_of(&config.text());
+    let effect = &plan.effects[0];
+    assert_eq!((&*effect.service, &*effect.change), ("web", "changed"));
+    assert_eq!((effect.eligible_now, effect.eligible), (Some(2), Some(1)));
+    assert_eq!(effect.sessions, 8);
+    let moved = effect.clients_moved_percent.unwrap();
+    assert!((40.0..60.0).contains(&moved), "{moved}");
+    assert_eq!(effect.probes.len(), 1, "{effect:?}");
+    assert_eq!(
+        (&*effect.probes[0].backend, effect.probes[0].alive),
+        ("z", Some(false))
+    );
+    assert_eq!(effect.probes[0].why.as_deref(), Some("refused"));
+    assert_eq!(a.accepted(), accepted, "nobody asks whom it knows");
+    for mut session in held {
+        session.still_works();
+        session.part();
+    }
+}
+
+#[test]
+fn the_command_says_it_in_words_and_by_its_exit_code() {
+    let a = Backend::named("a");
+    let listener = fresh_listen();
+    let web = || {
+        Service::new("web")
+            .listen(&listener)
+            .backend("a", a.address())
+    };
+    let (asked, empty) = Asked::start(|config| config.service(web()));
+    asked.daemon.wait_until_up(0, "a");
+    let own = asked.daemon.beside("ballast.toml");
+    let other = asked.daemon.beside("new.toml");
+    let plan = |file: &Path| {
+        let output = asked.ballast(&["plan", "-c", file.to_str().unwrap()]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said + &complaint)
+    };
+    let write = |config: &Config| std::fs::write(&other, config.text()).unwrap();
+    let (code, said) = plan(&own);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("Nothing to do"), "{said}");
+
+    write(
+        &empty_of(&empty)
+            .service(web().backend("b", nobody()))
+            .log("level", "debug"),
+    );
+    let (code, said) = plan(&other);
+    assert_eq!(code, Some(2), "{said}");
+    for part in [
+        "+ backend web/b",
+        "~ service web",
+        "~ log.level",
+        "does not answer: refused",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    write(&empty_of(&empty).service(web().key("bind", "x")));
+    let (code, said) = plan(&other);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("new.toml:"), "{said}");
+    let (code, said) = plan(Path::new("/no/such/file"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("cannot be read"), "{said}");
+}
+
+#[test]
+fn a_text_that_is_no_file_runs_no_program_and_tells_nothing_of_other_files() {
+    let a = Backend::named("a");
+    let listener = fresh_listen();
+    let (asked, empty) = Asked::start(|config| {
+        config.service(
+            Service::new("web")
+                .listen(&listener)
+                .backend("a", a.address()),
+        )
+    });
+    asked.daemon.wait_until_up(0, "a");
+    let trace = asked.directory.path().join("trace");
+    let secret = asked.directory.path().join("secret");
+    std::fs::write(&secret, "hush = \"very secret\"\n").unwrap();
+    let command: Vec<toml::Value> = ["/usr/bin/touch", trace.to_str().unwrap()]
+        .map(toml::Value::from)
+        .into();
+    let service = Service::new("web")
+        .listen(&listener)
+        .backend("a", a.address())
+        .health("kind", "exec")
+        .health("command", command)
+        .key("backends_file", secret.to_str().unwrap());
+    let text = empty_of(&empty).service(service).text();
+    let plan = asked.plan_of(&text);
+    assert!(!trace.exists());
+    assert_eq!(plan.effects[0].probes[0].alive, None, "{plan:?}");
+    assert!(
+        plan.warnings.iter().any(|it| it.contains("has ")),
+        "{plan:?}"
+    );
+    assert!(!format!("{plan:?}").contains("hush"), "{plan:?}");
+    let log = asked
+        .daemon
+        .log()
+        .all(0, |line| line.raw().contains("hush"));
+    assert!(log.is_empty());
+}
+
+#[test]
+fn who_may_not_change_anything_gets_no_plan() {
+    let a = Backend::named("a");
+    let config = Config::of(Service::new("web").backend("a", a.address()));
+    let daemon = Daemon::start(&config.admin("listen", "127.0.0.1:0"));
+    assert_eq!(daemon.api().post("/v1/plan", &json!({})).status, 403);
+}
