@@ -33,7 +33,14 @@ pub(crate) struct Bench {
 #[derive(Debug)]
 pub(crate) struct Backends {
     pub(crate) addresses: Vec<SocketAddr>,
-    _group: Group,
+    group: Group,
+}
+
+impl Backends {
+    /// Lets everybody else go first from now on.
+    pub(crate) fn give_way(&self) -> Result<()> {
+        self.group.give_way()
+    }
 }
 
 impl Bench {
@@ -45,10 +52,7 @@ impl Bench {
             .output
             .wait_for(0, PATIENCE, |line| serde_json::from_str(line).ok())
             .ok_or_else(|| anyhow!("the backends did not start: {}", group.output.tail()))?;
-        Ok(Backends {
-            addresses,
-            _group: group,
-        })
+        Ok(Backends { addresses, group })
     }
 
     /// A contender in front of one service.
@@ -109,6 +113,11 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// Lets everybody else go first from now on.
+    pub(crate) fn give_way(&self) -> Result<()> {
+        self.group.give_way()
+    }
+
     /// Waits for the window to begin.
     pub(crate) fn measuring(&mut self) -> Result<SystemTime> {
         self.wait(|message| matches!(message, Message::Measuring).then(SystemTime::now))

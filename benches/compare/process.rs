@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 pub(crate) use rustix::process::Signal;
-use rustix::process::{Pid, kill_process, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, kill_process, kill_process_group, set_parent_process_death_signal, setpriority_pgrp,
+};
 
 /// The hidden role that turns into another program after arming the death signal.
 pub(crate) const EXEC_ROLE: &str = "__exec";
@@ -86,6 +88,12 @@ impl Group {
     /// To the leader alone.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(self.leader, signal)?)
+    }
+
+    /// Lets everybody else go first from now on: it gets what the others leave.
+    pub(crate) fn give_way(&self) -> Result<()> {
+        const LAST: i32 = 19;
+        Ok(setpriority_pgrp(Some(self.leader), LAST)?)
     }
 
     /// Ends the child's standard input, which our own roles take as "finish".
