@@ -20,6 +20,8 @@ pub(super) struct Hub {
     /// Held while control is asked: a flood of questions is one.
     shown: Mutex<Option<(Instant, Shown)>>,
     token_file: Lock<Option<Arc<PathBuf>>>,
+    /// Held by what takes control some time: a flood of it is answered one after the other.
+    pub(super) slowly: Mutex<()>,
 }
 
 /// A view, and its text once anybody has wanted it.
@@ -50,6 +52,7 @@ impl Hub {
             control,
             shown: Mutex::new(None),
             token_file: Lock::default(),
+            slowly: Mutex::new(()),
         })
     }
 

@@ -6,6 +6,7 @@
 //! `reply` is how answers look.
 
 mod bind;
+mod explain;
 mod guard;
 mod hub;
 mod plan;

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 
 use super::hub::{Hub, Shown};
 use super::reply::{Answer, Refusal};
-use super::{plan, read};
+use super::{explain, plan, read};
 
 /// What can be asked for.
 #[derive(Debug)]
@@ -87,6 +87,7 @@ pub(super) static ROUTES: &[Route] = &[
     get("/healthz", Nothing, Handler::Call(read::healthz)),
     get("/readyz", Nothing, Handler::View(read::readyz)),
     get("/v1/view", Reading, Handler::View(read::view)),
+    get("/v1/explain", Reading, Handler::View(explain::explain)),
     up_to(
         plan::MOST_OF_A_PROPOSAL,
         "/v1/plan",

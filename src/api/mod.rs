@@ -9,6 +9,7 @@
 
 mod change;
 mod event;
+mod explain;
 mod plan;
 mod session;
 mod simulation;
@@ -16,6 +17,7 @@ mod view;
 
 pub use change::{Change, Changed, Refused, Target};
 pub use event::{Event, Events, Failover, Failovers};
+pub use explain::{Chance, Explained, Explanation};
 pub use plan::{Difference, Effect, Plan, Probe, Proposal, Prospect};
 pub use session::{Session, Sessions};
 pub use simulation::{Share, Shares, Simulation, Without};

@@ -8,6 +8,7 @@ mod completions;
 mod condition;
 mod demo;
 mod doctor;
+mod explain;
 mod figures;
 mod man;
 mod plan;
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
         Ok(Arguments { command }) => match command {
             Command::Run { file, last_good } => run::run(&file.config, last_good),
             Command::Check(file) => check::run(&file.config),
+            Command::Explain(options) => explain::run(&options),
             Command::Plan(options) => plan::run(&options),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Status(options) => status::run(&options),
@@ -110,6 +112,13 @@ enum Command {
     /// beside a running daemon.
     #[command(after_long_help = check_details())]
     Check(ConfigFile),
+    /// Tell which backend a client gets, and why not each other one
+    ///
+    /// Asks the running daemon, whose own table answers: the backend that the client gets or would be
+    /// given next, and of every other one why not: down and since when, drained, full, standing by, or at
+    /// home for other addresses.
+    #[command(after_long_help = explain::DETAILS)]
+    Explain(explain::Options),
     /// Tell what a reload would do: changes, sessions concerned, clients that move, problems
     ///
     /// Asks the running daemon to compare a file with what it runs: what is added, changed, kept and

@@ -12,6 +12,7 @@ mod cases;
 mod closing;
 mod discovery;
 mod event;
+mod explaining;
 mod failovers;
 mod inspect;
 mod limits;

@@ -83,6 +83,11 @@ impl Snapshot {
         all_down.then_some(reserve)
     }
 
+    /// Who would be picked for `flow`, if it were the next to come. Nothing is counted for it.
+    pub fn foretell(&self, flow: &Flow) -> Option<&Arc<Backend>> {
+        self.pick(flow, &Skip::none()).map(|(_, backend)| backend)
+    }
+
     /// Those that serve, and behind them the reserve, as a `skip` counts them.
     fn everybody(&self) -> impl Iterator<Item = &Arc<Backend>> {
         let reserve = self.reserve.iter().flat_map(|it| &it.backends);
@@ -185,7 +190,7 @@ impl Service {
     }
 
     /// The same, to hold on to.
-    pub(super) fn snapshot_in_force(&self) -> Arc<Snapshot> {
+    pub fn snapshot_in_force(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
@@ -206,6 +211,11 @@ impl Service {
     /// Who waits for a place.
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+
+    /// Whose turn it is: what the next session draws from the cursor.
+    pub fn turn(&self) -> u64 {
+        self.cursor.0.load(Ordering::Relaxed)
     }
 
     /// What a pick for a new session depends on. Draws from the cursor once; retries reuse it.

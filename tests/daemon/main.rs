@@ -16,6 +16,7 @@ mod checks;
 mod discovery;
 mod doctor;
 mod endings;
+mod explaining;
 mod failover;
 mod health;
 mod idle;

@@ -15,6 +15,15 @@ impl Supervisor {
             Request::View(reply) => {
                 let _ = reply.send(Arc::new(self.view()));
             }
+            Request::Explain(client, services, reply) => {
+                let cases = services.into_iter().filter_map(|it| self.running.case(it));
+                let cases: Vec<_> = cases.collect();
+                // Thousands of picks are made beside control.
+                tokio::task::spawn_blocking(move || {
+                    let explained = cases.into_iter().map(|case| case.explain(client));
+                    let _ = reply.send(explained.collect());
+                });
+            }
             Request::Plan(proposal, reply) => self.begin_plan(proposal, reply),
         }
     }

@@ -1,0 +1,58 @@
+//! Which backend a client gets.
+
+use std::net::IpAddr;
+
+use http::StatusCode;
+
+use super::Request;
+use super::hub::Shown;
+use super::reply::{Refusal, json};
+use super::routes::{Call, Later, unescaped};
+use crate::api::Explanation;
+
+/// `GET /v1/explain?client=IP&service=NAME`
+pub(super) fn explain(shown: Shown, call: Call) -> Later {
+    Box::pin(async move {
+        let (client, service) = asked(&call.query)?;
+        let services = shown.view.services.iter();
+        let is_wanted = |name: &str| service.as_ref().is_none_or(|wanted| wanted == name);
+        let services: Vec<_> = services.filter(|it| is_wanted(&it.name)).cloned().collect();
+        if let (Some(service), true) = (service, services.is_empty()) {
+            let error = format!("there is no service `{service}`");
+            return Err(Refusal::new(StatusCode::NOT_FOUND, error));
+        }
+        let turn = call.hub.slowly.lock().await;
+        let asked = |reply| Request::Explain(client, services, reply);
+        let explained = call.hub.ask(asked).await?;
+        drop(turn);
+        let explanation = Explanation {
+            at: shown.view.at.clone(),
+            client: client.to_canonical().to_string(),
+            services: explained,
+        };
+        Ok(json(StatusCode::OK, &explanation))
+    })
+}
+
+/// The client and the service, if it is about one.
+fn asked(query: &str) -> Result<(IpAddr, Option<String>), Refusal> {
+    let wrong = |error: String| {
+        Refusal::new(StatusCode::BAD_REQUEST, error)
+            .help("write ?client=192.0.2.7, and &service=NAME for one service only")
+    };
+    let (mut client, mut service) = (None, None);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = unescaped(value).ok_or_else(|| wrong("a parameter has no value".to_owned()))?;
+        match key {
+            "client" => {
+                let ip = value.parse::<IpAddr>();
+                client = Some(ip.map_err(|_| wrong("the client is no IP address".to_owned()))?);
+            }
+            "service" => service = Some(value),
+            _ => return Err(wrong("there is no such parameter".to_owned())),
+        }
+    }
+    let client = client.ok_or_else(|| wrong("it is not said which client".to_owned()))?;
+    Ok((client, service))
+}

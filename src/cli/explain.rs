@@ -1,0 +1,127 @@
+//! `ballast explain`: which backend a client gets, and why not each other one.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::client::{Client, Failure, Reach, segment};
+use super::status::complain;
+use super::table::{Column, Table};
+use crate::api::{Explained, Explanation};
+
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    /// The client's address
+    #[arg(value_name = "CLIENT-IP")]
+    client: IpAddr,
+    /// One service only
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
+    /// Print the daemon's answer, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// The whole subcommand: 0 when somebody gets the client, 1 when nobody does, 3 without an answer.
+pub(super) fn run(options: &Options) -> ExitCode {
+    match ask(options) {
+        Ok((text, is_served)) => {
+            // The exit code says it all the same when nobody is left to read it.
+            let _ = io::stdout().write_all(text.as_bytes());
+            match is_served {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            }
+        }
+        Err(failure) => complain(&failure),
+    }
+}
+
+fn ask(options: &Options) -> Result<(String, bool), Failure> {
+    let client = Client::find(&options.reach)?;
+    let mut path = format!(
+        "/v1/explain?client={}",
+        segment(&options.client.to_string())
+    );
+    if let Some(service) = &options.service {
+        path += &format!("&service={}", segment(service));
+    }
+    let explanation: Explanation = client.get(&path)?;
+    let is_served = explanation.services.iter().all(|it| it.backend.is_some());
+    let text = match options.json {
+        true => serde_json::to_string(&explanation).unwrap_or_default() + "\n",
+        false => explanation
+            .services
+            .iter()
+            .map(told)
+            .collect::<Vec<_>>()
+            .join("\n"),
+    };
+    Ok((text, is_served))
+}
+
+/// One service, for people.
+fn told(explained: &Explained) -> String {
+    let Explained {
+        service,
+        strategy,
+        seen_as,
+        why,
+        ..
+    } = explained;
+    let mut text = match (&explained.backend, &explained.address) {
+        (Some(backend), Some(address)) => {
+            let always = match explained.always {
+                true => "gets",
+                false => "would get",
+            };
+            format!("{service} ({strategy}): {seen_as} {always} {backend} at {address}\n  {why}\n")
+        }
+        _ => format!("{service} ({strategy}): {seen_as} gets nobody\n  {why}\n"),
+    };
+    if !explained.always && explained.backend.is_some() {
+        text += "  the next connection may go elsewhere: the shares are of the next 1,000, as the load is now\n";
+    }
+    for note in &explained.notes {
+        text += &format!("  note: {note}\n");
+    }
+    let mut table = Table::new(&[Column::Words, Column::Numbers, Column::Words]);
+    for backend in explained.backends.iter().take(MOST_SHOWN) {
+        let name = format!("  {}", backend.backend);
+        let percent = format!("{:.1} %", backend.percent);
+        table.row([name.into(), percent.into(), backend.why.clone().into()]);
+    }
+    text.push('\n');
+    text += &table.text(COLUMNS, false);
+    let more = explained.backends.len().saturating_sub(MOST_SHOWN);
+    if more > 0 {
+        text += &format!("  … and {more} more; --json has all of them\n");
+    }
+    text
+}
+
+/// Of a line.
+const COLUMNS: usize = 100;
+/// Backends of a service that are shown.
+const MOST_SHOWN: usize = 100;
+
+pub(super) const DETAILS: &str = "\
+The daemon answers by the very table that serves, with the sessions that its
+backends have. With source-hash a client always gets the same backend while
+nothing changes. The other strategies go by the order of clients or by load:
+then it is the backend that would be picked next, and each one's share of the
+next thousand connections.
+
+Exit codes:
+  0  a backend gets the client, at every service that was asked for
+  1  nobody does at one of them
+  2  a wrong command line
+  3  the daemon gives no answer
+
+Examples:
+  ballast explain 192.0.2.7
+  ballast explain 2001:db8::7 web --json";

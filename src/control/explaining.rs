@@ -1,0 +1,224 @@
+//! Which backend a client gets, and why not each other one: answered by the table that serves, with the
+//! load that there is, and without a session being counted.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::reload::Running;
+use crate::api;
+use crate::config::ServiceConfig;
+use crate::forecast::{Table, Tried, entropy};
+use crate::health::Seat;
+use crate::model::ClientAddr;
+use crate::pool::Snapshot;
+use crate::strategy::{Basis, Candidate, Flow};
+
+/// Connections that are tried in thought, where not every one goes to the same backend.
+const TRIALS: u64 = 1000;
+
+/// What is known of one service, taken from what runs.
+#[derive(Debug)]
+pub(super) struct Case {
+    config: ServiceConfig,
+    view: api::Service,
+    /// Where the last decision has put each backend.
+    seats: Vec<Seat>,
+    /// Whom it has serve.
+    candidates: Vec<Candidate>,
+    snapshot: Arc<Snapshot>,
+    /// Whose turn it is.
+    next: u64,
+}
+
+impl Running {
+    /// Everything that an explanation is made from: `view` is how a service of that name stands.
+    pub(super) fn case(&self, view: api::Service) -> Option<Case> {
+        let serving = self.services.0.get(view.name.as_str())?;
+        let decision = serving.laid_out.as_ref();
+        Some(Case {
+            config: serving.members.config().clone(),
+            seats: decision.map(|it| it.seats.clone()).unwrap_or_default(),
+            candidates: decision.map(|it| it.serving.clone()).unwrap_or_default(),
+            snapshot: serving.service.snapshot_in_force(),
+            next: serving.service.turn(),
+            view,
+        })
+    }
+}
+
+impl Case {
+    /// What becomes of `client`.
+    pub(super) fn explain(self, client: IpAddr) -> api::Explained {
+        let client = client.to_canonical();
+        let basis = self.config.strategy.goes_by;
+        let parameters = &self.config.parameters;
+        // Neither turn nor chance counts then.
+        let always = basis == Basis::Source && parameters.max_load.is_none();
+        let trials = if always { 1 } else { TRIALS };
+        let flow = |at: u64| Flow {
+            source: ClientAddr::new(SocketAddr::new(client, 0)),
+            sequence: self.next.wrapping_add(at),
+            entropy: entropy(at),
+        };
+        let mut counts: HashMap<&str, u64> = HashMap::new();
+        for picked in (0..trials).filter_map(|at| self.snapshot.foretell(&flow(at))) {
+            *counts.entry(&**picked.id().name()).or_default() += 1;
+        }
+        let chosen = self.snapshot.foretell(&flow(0));
+        let home = chosen
+            .filter(|_| basis == Basis::Source)
+            .and_then(|_| self.home(client));
+        let name = chosen.map(|it| it.id().name().to_string());
+        let backends = self.view.backends.iter().enumerate().map(|(at, backend)| {
+            let count = counts.get(&*backend.name).copied().unwrap_or(0);
+            api::Chance {
+                backend: backend.name.clone(),
+                address: backend.address.clone(),
+                percent: count as f64 / trials as f64 * 100.0,
+                why: self.why(at, backend, name.as_deref(), home.as_deref()),
+            }
+        });
+        api::Explained {
+            service: self.view.name.clone(),
+            strategy: self.view.strategy.clone(),
+            seen_as: seen_as(client, basis, parameters.ipv6_prefix),
+            address: chosen.map(|it| it.address().to_string()),
+            always: always && name.is_some(),
+            why: self.verdict(name.as_deref(), home.as_deref()),
+            notes: self.notes(client),
+            backends: backends.collect(),
+            backend: name,
+        }
+    }
+
+    /// Where the client would be if nobody else had a session.
+    fn home(&self, client: IpAddr) -> Option<String> {
+        let addresses = self.view.backends.iter().filter_map(|it| {
+            let address = it.address.as_deref()?.parse::<SocketAddr>().ok()?;
+            Some((it.name.as_str(), address))
+        });
+        let addresses: HashMap<_, _> = addresses.collect();
+        let table = Table::new(&self.config, &self.candidates, |id| {
+            let address = *addresses.get(&**id.name())?;
+            Some(Tried {
+                address,
+                max_connections: None,
+            })
+        });
+        let index = table.play(&[client], 1).first().copied().flatten()?;
+        Some(table.backends()[index].id().name().to_string())
+    }
+
+    /// Why it is `chosen`.
+    fn verdict(&self, chosen: Option<&str>, home: Option<&str>) -> String {
+        let Some(chosen) = chosen else {
+            return match &self.view.why {
+                Some(why) => format!("nobody can take it now: {why}"),
+                None => "nobody can take it now: all that may serve are full, and it would wait"
+                    .to_owned(),
+            };
+        };
+        match (self.config.strategy.goes_by, home) {
+            (Basis::Source, Some(home)) if home != chosen => {
+                format!(
+                    "its home {home} is full or above max_load, and {chosen} is its next choice"
+                )
+            }
+            (Basis::Source, _) => "the hash of its address is at home there".to_owned(),
+            (Basis::Turn, _) => "it would be its turn next".to_owned(),
+            (Basis::Load, _) => "as the load is now, it would be picked next".to_owned(),
+        }
+    }
+
+    /// Why a backend gets the client, or why not.
+    fn why(
+        &self,
+        at: usize,
+        backend: &api::Backend,
+        chosen: Option<&str>,
+        home: Option<&str>,
+    ) -> String {
+        let is_chosen = chosen == Some(&*backend.name);
+        let unless_well = backend.why.clone();
+        if !backend.serving && !is_chosen {
+            let why = match self.seats.get(at) {
+                Some(Seat::StandsBy) => {
+                    format!("tier {} stands by: those before it serve", backend.priority)
+                }
+                Some(Seat::HeldBack) => {
+                    "is held back: a later tier stands in until it may stand down".to_owned()
+                }
+                Some(Seat::Serves | Seat::Out) | None => {
+                    unless_well.unwrap_or_else(|| "does not serve".to_owned())
+                }
+            };
+            let since = backend
+                .since
+                .as_deref()
+                .filter(|_| backend.state == api::State::Down);
+            return match since {
+                Some(since) => format!("{why}, since {since}"),
+                None => why,
+            };
+        }
+        let sessions = backend.traffic.sessions;
+        let mut why = match (self.config.strategy.goes_by, is_chosen) {
+            (Basis::Source, true) => match home {
+                Some(home) if home != backend.name => "the next choice of this address".to_owned(),
+                _ => "the home of this address".to_owned(),
+            },
+            (Basis::Source, false) => match home == Some(&*backend.name) {
+                true => "the home of this address, which has no room".to_owned(),
+                false => "serves, and is the home of other addresses".to_owned(),
+            },
+            (Basis::Turn, true) => "its turn is next".to_owned(),
+            (Basis::Turn, false) => "serves, and its turn comes later".to_owned(),
+            (Basis::Load, true) => format!("has {sessions} sessions at weight {}", backend.weight),
+            (Basis::Load, false) => format!(
+                "serves, and has {sessions} sessions at weight {}",
+                backend.weight
+            ),
+        };
+        if let Some(besides) = unless_well {
+            why = format!("{why}; {besides}");
+        }
+        why
+    }
+
+    /// What else decides over the client.
+    fn notes(&self, client: IpAddr) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(accept) = &self.config.proxy.accept {
+            notes.push(match accept.from.contain(client) {
+                true => {
+                    "it is one of the proxies of accept_from: what counts is the client that its \
+                         PROXY header names"
+                        .to_owned()
+                }
+                false => {
+                    "it may not connect itself, only through a proxy of accept_from".to_owned()
+                }
+            });
+        }
+        if self.view.queue.size > 0 && self.view.queue.waiting > 0 {
+            notes.push(format!(
+                "{} clients wait for a place before it",
+                self.view.queue.waiting
+            ));
+        }
+        notes
+    }
+}
+
+/// The address as the strategy looks at it.
+fn seen_as(client: IpAddr, basis: Basis, prefix: u8) -> String {
+    match client {
+        IpAddr::V6(ip) if basis == Basis::Source => {
+            let ignored = 128 - u32::from(prefix.min(128));
+            let mask = u128::MAX.checked_shl(ignored).unwrap_or(0);
+            format!("{}/{prefix}", Ipv6Addr::from_bits(ip.to_bits() & mask))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => client.to_string(),
+    }
+}
