@@ -59,7 +59,10 @@ impl Running {
         let before = gone.filter_map(|name| self.before(name)).collect();
         let bind = self.try_listeners(config, workers);
         let mut warnings = prepared.loaded.warnings.lines();
-        for (service, list) in &prepared.lists {
+        for service in config.services.iter().map(|it| &it.name) {
+            let Some(list) = prepared.lists.get(service) else {
+                continue;
+            };
             let known = self
                 .lists
                 .get(service)

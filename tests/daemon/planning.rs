@@ -253,7 +253,7 @@ fn the_plan_is_what_the_reload_does_over_thirty_changes_of_a_file() {
         ),
         (
             "a check that nobody passes",
-            of(both().health("kind", "http")),
+            of(both().health("port", 9)),
             Rejected,
         ),
         ("back", of(web()), Changes),
