@@ -2,6 +2,7 @@
 //! itself (HAProxy configuration manual, "agent-check").
 
 use super::dialogue::{Answer, Dialogue, Received, Step};
+use super::exchange::quoted;
 use crate::health::{Agent, Duty, Percent, Verdict, Why};
 
 /// The longest line.
@@ -35,6 +36,11 @@ impl Dialogue for Asking<'_> {
         } else {
             Step::Listen
         }
+    }
+
+    fn lacks(&self, received: &Received) -> Option<String> {
+        let begun = !received.bytes.is_empty();
+        begun.then(|| format!("no whole line, got {}", quoted(&received.bytes)))
     }
 }
 

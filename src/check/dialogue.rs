@@ -17,6 +17,12 @@ pub(super) trait Dialogue: Send {
     /// What to do next. Takes out of `received` what it has understood; called again when there is
     /// more, and after it has said something.
     fn next(&mut self, received: &mut Received) -> Step;
+
+    /// What it waits for and what it has instead, in words for an operator; asked when time is over.
+    /// `None` where there is nothing to quote, or where it might be a secret.
+    fn lacks(&self, _received: &Received) -> Option<String> {
+        None
+    }
 }
 
 /// What the server has said and nobody has understood yet.
@@ -75,14 +81,15 @@ impl From<Verdict> for Answer {
     }
 }
 
-/// Holds the conversation over `stream`.
+/// Holds the conversation over `stream`; `received` is what is not understood yet, for whoever gives
+/// the conversation up.
 pub(super) async fn converse(
     dialogue: &mut dyn Dialogue,
+    received: &mut Received,
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> Answer {
-    let mut received = Received::default();
     loop {
-        match dialogue.next(&mut received) {
+        match dialogue.next(received) {
             Step::Done(answer) => return answer,
             Step::Say(words) => {
                 if let Err(error) = stream.write_all(&words).await {

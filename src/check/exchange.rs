@@ -1,7 +1,7 @@
 //! Bytes for bytes: what is sent, and what must be in the answer.
 
 use super::dialogue::{Dialogue, Received, Step};
-use crate::health::{Exchange, contains};
+use crate::health::{Exchange, Expect, contains};
 
 /// What of an unexpected answer is told.
 const MOST_QUOTED: usize = 60;
@@ -29,6 +29,18 @@ impl<'a> Speaking<'a> {
     }
 }
 
+impl Speaking<'_> {
+    fn unmet(&self, expect: &Expect, received: &Received) -> String {
+        let sent = &self.exchange.send;
+        let got = match !sent.trim_ascii().is_empty() && contains(&received.bytes, sent) {
+            // It may be a secret, which is not for the log.
+            true => "what was sent".to_owned(),
+            false => quoted(&received.bytes),
+        };
+        format!("expected {expect}, got {got}")
+    }
+}
+
 impl Dialogue for Speaking<'_> {
     fn next(&mut self, received: &mut Received) -> Step {
         if !std::mem::replace(&mut self.said, true) && !self.exchange.send.is_empty() {
@@ -40,16 +52,15 @@ impl Dialogue for Speaking<'_> {
         if (self.test)(&received.bytes) {
             Step::alive()
         } else if received.ended || received.bytes.len() >= MOST_ANSWER {
-            let sent = &self.exchange.send;
-            let got = match !sent.trim_ascii().is_empty() && contains(&received.bytes, sent) {
-                // It may be a secret, which is not for the log.
-                true => "what was sent".to_owned(),
-                false => quoted(&received.bytes),
-            };
-            Step::dead(&format!("expected {expect}, got {got}"))
+            Step::dead(&self.unmet(expect, received))
         } else {
             Step::Listen
         }
+    }
+
+    fn lacks(&self, received: &Received) -> Option<String> {
+        let expect = self.exchange.expect.as_ref()?;
+        Some(self.unmet(expect, received))
     }
 }
 
@@ -69,7 +80,7 @@ pub(super) fn quoted(bytes: &[u8]) -> String {
 mod tests {
     use super::super::dialogue::testing::{rehearse, why};
     use super::*;
-    use crate::health::{Expect, Pattern, Verdict};
+    use crate::health::{Pattern, Verdict};
 
     fn exchange(send: &str, expect: Option<Expect>) -> Exchange {
         Exchange {

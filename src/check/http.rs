@@ -42,6 +42,10 @@ impl<'a> Requesting<'a> {
         let mut response = httparse::Response::new(&mut headers);
         let head = match response.parse(&received.bytes) {
             Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) if received.ended && !received.bytes.is_empty() => {
+                let got = quoted(&received.bytes);
+                return Step::dead(&format!("closed in the middle of its answer: {got}"));
+            }
             Ok(httparse::Status::Partial) => return Step::Listen,
             Err(_) => {
                 return Step::dead(&format!("no answer of HTTP: {}", quoted(&received.bytes)));
@@ -91,6 +95,14 @@ impl Dialogue for Requesting<'_> {
             received.bytes.drain(..length);
         }
         self.judge(received)
+    }
+
+    fn lacks(&self, received: &Received) -> Option<String> {
+        let got = quoted(&received.bytes);
+        (!received.bytes.is_empty()).then(|| match &self.http.body {
+            Some(body) => format!("no {} in the body so far, got {got}", quoted(body)),
+            None => format!("no whole answer of HTTP, got {got}"),
+        })
     }
 }
 

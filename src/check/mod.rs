@@ -19,15 +19,14 @@ mod tls;
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
-use self::dialogue::{Answer, Dialogue, converse};
+use self::dialogue::{Answer, Dialogue, Received, converse};
 use crate::health::{Check, Finding, Kind, Verdict, Why};
 use crate::model::Cause;
 use crate::net::may_connect_to_itself;
@@ -133,36 +132,24 @@ impl From<Verdict> for Heard {
 }
 
 async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result<Heard, Unsent> {
-    let connected = AtomicBool::new(false);
-    let asking = async {
-        let stream = match TcpStream::connect(address).await {
-            // Nobody listened, and TCP connected the probe to itself: see net::connect.
-            Ok(stream)
-                if may_connect_to_itself(address) && stream.local_addr().ok() == Some(address) =>
-            {
-                return Ok(Verdict::Dead(Cause::Refused.into()).into());
-            }
-            Ok(stream) => stream,
-            Err(error) => return not_connected(&error, check).map(Heard::from),
-        };
-        connected.store(true, Ordering::Relaxed);
-        match (&check.kind, check.proxy) {
-            (Kind::Tcp(exchange), None) if exchange.is_empty() => Ok(Heard {
-                parting: Parting::over(stream, Cow::default()),
-                ..Verdict::Alive.into()
-            }),
-            _ => Ok(Box::pin(speak(stream, address, check)).await),
+    let deadline = tokio::time::Instant::now() + limit;
+    let stream = match timeout_at(deadline, TcpStream::connect(address)).await {
+        // Nobody listened, and TCP connected the probe to itself: see net::connect.
+        Ok(Ok(stream))
+            if may_connect_to_itself(address) && stream.local_addr().ok() == Some(address) =>
+        {
+            return Ok(Verdict::Dead(Cause::Refused.into()).into());
         }
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return not_connected(&error, check).map(Heard::from),
+        Err(_) => return Ok(Verdict::Dead(Cause::TimedOut.into()).into()),
     };
-    match timeout(limit, asking).await {
-        Ok(heard) => heard,
-        Err(_) => {
-            let why = match connected.into_inner() {
-                true => Why::answer("connected, but timed out"),
-                false => Cause::TimedOut.into(),
-            };
-            Ok(Verdict::Dead(why).into())
-        }
+    match (&check.kind, check.proxy) {
+        (Kind::Tcp(exchange), None) if exchange.is_empty() => Ok(Heard {
+            parting: Parting::over(stream, Cow::default()),
+            ..Verdict::Alive.into()
+        }),
+        _ => Ok(Box::pin(speak(stream, address, check, deadline)).await),
     }
 }
 
@@ -180,8 +167,37 @@ fn not_connected(error: &io::Error, check: &Check) -> Result<Verdict, Unsent> {
     }
 }
 
-/// Says what the check has to say over a connection, and hears the answer.
-async fn speak(mut stream: TcpStream, address: SocketAddr, check: &Check) -> Heard {
+/// Says what the check has to say over a connection, and hears the answer, until `deadline`.
+async fn speak(
+    stream: TcpStream,
+    address: SocketAddr,
+    check: &Check,
+    deadline: tokio::time::Instant,
+) -> Heard {
+    let mut dialogue = dialogue(check, address);
+    let mut received = Received::default();
+    let speaking = exchange_words(
+        stream,
+        address,
+        check,
+        dialogue.as_deref_mut(),
+        &mut received,
+    );
+    if let Ok(heard) = timeout_at(deadline, speaking).await {
+        return heard;
+    }
+    let lacks = dialogue.and_then(|it| it.lacks(&received));
+    let lacks = lacks.map(|what| format!(": {what}")).unwrap_or_default();
+    Verdict::Dead(Why::answer(&format!("connected, but timed out{lacks}"))).into()
+}
+
+async fn exchange_words(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    check: &Check,
+    dialogue: Option<&mut (dyn Dialogue + '_)>,
+    received: &mut Received,
+) -> Heard {
     let header = check.proxy.map(|version| Header::LOCAL.encode(version));
     if let Err(error) = stream.write_all(&header.unwrap_or_default()).await {
         return Verdict::Dead(Cause::from_io(&error).into()).into();
@@ -197,14 +213,14 @@ async fn speak(mut stream: TcpStream, address: SocketAddr, check: &Check) -> Hea
             ..shaken.verdict.into()
         };
     }
-    let Some(mut dialogue) = dialogue(check, address) else {
+    let Some(dialogue) = dialogue else {
         return Verdict::Alive.into();
     };
     let Answer {
         verdict,
         agent,
         farewell,
-    } = converse(dialogue.as_mut(), &mut stream).await;
+    } = converse(dialogue, received, &mut stream).await;
     Heard {
         verdict,
         agent,

@@ -89,6 +89,12 @@ impl Dialogue for Pinging<'_> {
             }
         }
     }
+
+    fn lacks(&self, received: &Received) -> Option<String> {
+        // What is said to AUTH may quote the password.
+        let quotable = self.asked != Some(Question::Auth) && !received.bytes.is_empty();
+        quotable.then(|| format!("no whole answer of redis, got {}", quoted(&received.bytes)))
+    }
 }
 
 /// Why AUTH was refused, by the first word of the answer: servers that do not know the command quote it
