@@ -13,12 +13,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use self::frame::{read, write};
 pub use self::process::serve;
@@ -28,6 +30,10 @@ pub const SUBCOMMAND: &str = "runner";
 
 /// Jobs that wait to be handed over; further ones wait for their turn.
 const QUEUE: usize = 64;
+/// Before a runner that died is started again; doubled with each one that dies soon, …
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// … up to this, and forgotten when one has lived for longer than it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const TOO_LARGE: &str = "arguments, environment and input are larger than 1 MiB";
 /// What a service manager tells its daemon, and nobody else.
 const PRIVATE: [&str; 6] = [
@@ -88,7 +94,7 @@ pub enum Ended {
     NotStarted(String),
 }
 
-/// The runner has ended, or was never started: no program can be run.
+/// The runner has ended: no program can be run until another one is there.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("the runner is gone")]
 pub struct Gone;
@@ -106,11 +112,8 @@ impl Process {
     /// # Errors
     /// When the operating system lets no process be started.
     pub fn start() -> io::Result<Self> {
-        Self::start_from(&mut Command::new("/proc/self/exe"))
-    }
-
-    fn start_from(command: &mut Command) -> io::Result<Self> {
         let (socket, theirs) = StdStream::pair()?;
+        let mut command = Command::new("/proc/self/exe");
         for name in PRIVATE {
             command.env_remove(name);
         }
@@ -123,23 +126,27 @@ impl Process {
         Ok(Self { socket, child })
     }
 
-    /// Lets jobs be run from the runtime that this is called in.
+    /// Lets jobs be run from the runtime that this is called in. A runner that dies is started again.
     ///
     /// # Errors
     /// When the runtime cannot register the socket.
     pub fn attach(self) -> io::Result<Runner> {
-        self.socket.set_nonblocking(true)?;
-        let socket = UnixStream::from_std(self.socket)?;
+        let first = self.register()?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(exchange(socket, queue, self.child));
+        tokio::spawn(keep(first, queue));
         Ok(Runner { jobs })
+    }
+
+    fn register(self) -> io::Result<(UnixStream, Child)> {
+        self.socket.set_nonblocking(true)?;
+        Ok((UnixStream::from_std(self.socket)?, self.child))
     }
 }
 
 /// The daemon's end. Clones share one process.
 #[derive(Clone, Debug)]
 pub struct Runner {
-    jobs: mpsc::Sender<(Job, oneshot::Sender<Outcome>)>,
+    jobs: mpsc::Sender<Asked>,
 }
 
 impl Runner {
@@ -155,12 +162,63 @@ impl Runner {
     }
 }
 
+/// A job, and whom to tell what it came to.
+type Asked = (Job, oneshot::Sender<Outcome>);
+
+/// Has jobs run by one runner after the other, until nobody can ask any more.
+async fn keep(first: (UnixStream, Child), mut queue: mpsc::Receiver<Asked>) {
+    let (mut socket, mut child) = first;
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        let since = Instant::now();
+        if exchange(socket, &mut queue).await == Side::Daemon {
+            return;
+        }
+        let status = child.try_wait().ok().flatten();
+        if since.elapsed() > LONGEST_PAUSE {
+            pause = SHORTEST_PAUSE;
+        }
+        tracing::error!(
+            status = status.map(tracing::field::display),
+            "the runner is gone: exec checks keep their last verdict, and alerts start no program, until another one is there"
+        );
+        (socket, child) = loop {
+            // Who asks meanwhile is told at once that there is none.
+            let over = sleep(pause);
+            tokio::pin!(over);
+            loop {
+                tokio::select! {
+                    () = &mut over => break,
+                    asked = queue.recv() => match asked {
+                        Some(asked) => drop(asked),
+                        None => return,
+                    },
+                }
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            // Killed or not, it is of no use any more, and must not stay behind as a zombie.
+            let _ = child.kill();
+            let _ = child.wait();
+            let started = spawn_blocking(Process::start).await;
+            let started = started.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+            match started.and_then(Process::register) {
+                Ok(next) => break next,
+                Err(error) => tracing::warn!(%error, "the runner cannot be started again yet"),
+            }
+        };
+        tracing::info!("the runner is back");
+    }
+}
+
+/// Who ended an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Daemon,
+    Runner,
+}
+
 /// Hands jobs over and outcomes back, until either side is gone.
-async fn exchange(
-    socket: UnixStream,
-    mut queue: mpsc::Receiver<(Job, oneshot::Sender<Outcome>)>,
-    mut child: Child,
-) {
+async fn exchange(socket: UnixStream, queue: &mut mpsc::Receiver<Asked>) -> Side {
     let (mut incoming, mut outgoing) = socket.into_split();
     let (outcomes, mut done) = mpsc::channel(QUEUE);
     // A task of its own, because reading half a frame must not be given up for something else.
@@ -182,7 +240,7 @@ async fn exchange(
                         let _ = answer.send(outcome);
                     }
                 }
-                None => break,
+                None => return Side::Runner,
             },
             job = queue.recv() => match job {
                 Some((job, answer)) => {
@@ -194,17 +252,12 @@ async fn exchange(
                     };
                     waiting.insert(next, answer);
                     if outgoing.write_all(&frame).await.is_err() {
-                        break;
+                        return Side::Runner;
                     }
                 }
                 // Nobody can ask any more: control is over.
-                None => return,
+                None => return Side::Daemon,
             },
         }
     }
-    let status = child.try_wait().ok().flatten();
-    tracing::error!(
-        status = status.map(tracing::field::display),
-        "the runner is gone: exec checks keep their last verdict, and alerts start no program"
-    );
 }

@@ -54,6 +54,8 @@ pub const EXPIRES: &str = "certificate expires";
 pub const NOT_RUN: &str = "check not run";
 /// `message` when nobody can start programs any more.
 pub const RUNNER_GONE: &str = "the runner is gone";
+/// `message` when another one was started.
+pub const RUNNER_BACK: &str = "the runner is back";
 /// `message` of a state file that is not used (`why`).
 pub const STATE_IGNORED: &str = "state ignored";
 /// `message` of one that cannot be written.
