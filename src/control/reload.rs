@@ -345,10 +345,16 @@ impl Running {
             unresolved.extend(members.unresolved().cloned());
         }
         // Who is behind a name that leads nowhere has not left: nobody can say.
+        // Nor has who may be in a list that cannot be read.
+        let is_listed = |backend: &BackendId| {
+            let list = self.lists.get(backend.service());
+            list.is_some_and(|list| !list.problems.is_empty())
+        };
         let is_awaited = |backend: &BackendId| {
-            origin(backend.name()).is_some_and(|name| {
-                unresolved.contains(&BackendId::new(Arc::clone(backend.service()), name))
-            })
+            is_listed(backend)
+                || origin(backend.name()).is_some_and(|name| {
+                    unresolved.contains(&BackendId::new(Arc::clone(backend.service()), name))
+                })
         };
         self.memory.retain(|it| known.contains(it), is_awaited);
     }

@@ -80,6 +80,8 @@ pub struct Reply {
     pub hosts: BTreeMap<Arc<str>, HostReply>,
     /// How long it may be used: the shortest TTL of everything that was said.
     pub ttl: Option<Duration>,
+    /// Targets of records that were not asked for, because there are too many.
+    pub unasked: usize,
     /// What went wrong first.
     pub error: Option<String>,
 }

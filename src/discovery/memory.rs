@@ -55,10 +55,11 @@ impl Memory {
     /// Takes in what was said at `now`.
     pub fn take(&mut self, reply: Reply, now: Instant, config: &DiscoveryConfig) -> Step {
         let within = |ttl: Duration| ttl.clamp(config.min_ttl, config.max_ttl);
-        let (ttl, error) = (reply.ttl, reply.error.clone());
+        let (ttl, error, unasked) = (reply.ttl, reply.error.clone(), reply.unasked);
         let proven = reply.has_addresses();
         let (known, failed) = self.known.after(reply);
         let (endpoints, left_out) = known.endpoints(MOST_ENDPOINTS);
+        let left_out = left_out + unasked;
         let mut news = Vec::new();
         let mut changed = false;
         let before = self.failures;
@@ -156,6 +157,7 @@ mod tests {
     fn host(v4: Outcome<IpAddr>, v6: Outcome<IpAddr>) -> Reply {
         let failed = v4 == Outcome::Failed || v6 == Outcome::Failed;
         Reply {
+            unasked: 0,
             records: None,
             hosts: BTreeMap::from([(NAME.into(), HostReply { v4, v6 })]),
             ttl: Some(Duration::from_secs(5)),
@@ -334,6 +336,7 @@ mod tests {
             (Arc::from(*name), HostReply { v4: v4.clone(), v6 })
         };
         Reply {
+            unasked: 0,
             records: Some(records),
             hosts: hosts.iter().map(host).collect(),
             ttl: Some(Duration::from_secs(5)),

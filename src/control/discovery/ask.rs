@@ -87,6 +87,7 @@ impl Asker {
             error: None,
         };
         let mut hosts = BTreeMap::new();
+        let mut unasked = 0;
         let records = match question {
             Question::Host { name, family } => {
                 hosts.insert(Arc::clone(name), asking.host(name, *family).await);
@@ -97,6 +98,7 @@ impl Asker {
                 if let Outcome::Found(records) = &records {
                     let targets = records.iter().map(|it| Arc::clone(&it.target));
                     let targets: BTreeSet<_> = targets.collect();
+                    unasked = targets.len().saturating_sub(MOST_TARGETS);
                     let targets = targets.into_iter().take(MOST_TARGETS);
                     hosts = asking.targets(targets, *family).await;
                 }
@@ -107,6 +109,7 @@ impl Asker {
             records,
             hosts,
             ttl: asking.ttl,
+            unasked,
             error: asking.error,
         }
     }

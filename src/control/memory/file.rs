@@ -27,6 +27,8 @@ pub(super) struct Entry {
 pub(super) enum Unusable {
     #[error("it is {} old, more than state_max_age", written(*.0))]
     TooOld(Duration),
+    #[error("it is dated {} ahead of the clock, more than state_max_age", written(*.0))]
+    TooNew(Duration),
     #[error("it is of version {0}, not {VERSION}")]
     Version(u32),
     #[error("it is damaged: {0}")]
@@ -60,12 +62,15 @@ pub(super) fn decode(
     }
     let written: Written = serde_json::from_slice(bytes)?;
     let saved = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(written.saved_ms));
-    // A clock that was put back since makes it young, not old.
-    let age = saved.map_or(Duration::ZERO, |saved| {
-        now.duration_since(saved).unwrap_or_default()
-    });
-    if age > max_age {
-        return Err(Unusable::TooOld(Duration::from_secs(age.as_secs())));
+    let seconds = |age: Duration| Duration::from_secs(age.as_secs());
+    match saved.map(|saved| now.duration_since(saved)) {
+        Some(Ok(age)) if age > max_age => return Err(Unusable::TooOld(seconds(age))),
+        // A clock that was put back a little makes it young, not old. From further ahead nobody can tell its age.
+        Some(Err(ahead)) if ahead.duration() > max_age => {
+            return Err(Unusable::TooNew(seconds(ahead.duration())));
+        }
+        Some(Ok(_) | Err(_)) => {}
+        None => return Err(Unusable::TooNew(Duration::MAX)),
     }
     Ok(written.backends.into_iter().map(Entry::from).collect())
 }
@@ -226,6 +231,11 @@ mod tests {
     fn what_is_too_old_of_another_version_or_damaged_is_not_used() {
         let bytes = encode(&[entry()], at(1_000)).unwrap();
         let why = |bytes: &[u8], now| decode(bytes, now, HOUR).unwrap_err().to_string();
+        let dated = encode(&[entry()], at(10_000)).unwrap();
+        assert_eq!(
+            why(&dated, at(6_399)),
+            "it is dated 1h1s ahead of the clock, more than state_max_age"
+        );
         assert_eq!(
             why(&bytes, at(4_601)),
             "it is 1h1s old, more than state_max_age"

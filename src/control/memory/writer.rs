@@ -135,6 +135,8 @@ fn tell(fails: &mut bool, path: &Path, written: &io::Result<()>) {
 /// Replaces the file in one step: whoever reads it, after a crash or a power failure too, finds all of
 /// the old one or all of the new one.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A link stays one: what it leads to is replaced.
+    let path = &behind_links(path);
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     let draft = PathBuf::from(draft);
@@ -155,6 +157,21 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Where `path` leads, be there a file or not.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => break,
+        }
+    }
+    path
+}
+
+/// Links that are followed one after the other; the kernel follows as many.
+const MOST_LINKS: usize = 40;
+
 /// Jobs that wait; the next one comes too early then.
 const MOST_JOBS: usize = 64;
 
@@ -173,6 +190,21 @@ mod tests {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_what_it_leads_to_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let [link, hop, file] = ["link", "hop", "data/state"].map(|it| directory.path().join(it));
+        fs::create_dir(directory.path().join("data")).unwrap();
+        std::os::unix::fs::symlink(&hop, &link).unwrap();
+        std::os::unix::fs::symlink("data/state", &hop).unwrap();
+        for text in ["one", "two"] {
+            write(&link, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        }
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(fs::symlink_metadata(&hop).unwrap().is_symlink());
     }
 
     #[test]
