@@ -10,6 +10,7 @@ mod delivery;
 mod exec;
 mod message;
 mod outbox;
+mod reading;
 mod watch;
 mod webhook;
 
@@ -19,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::runtime;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{sleep_until, timeout};
@@ -229,6 +230,16 @@ impl Clerk {
                 () = due => self.send_due(),
             }
         }
+        // What has happened before the end waits here still.
+        for _ in 0..=self.events.len() {
+            match self.events.try_recv() {
+                Ok(event) => self.observe(&event),
+                Err(TryRecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "alerts miss events: too many at once");
+                }
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
         self.send_all();
         let all = async {
             while let Some(ended) = self.on_their_way.join_next_with_id().await {
@@ -374,6 +385,24 @@ fn now() -> Moment {
 mod tests {
     use super::*;
     use crate::config::compile;
+
+    #[tokio::test]
+    async fn what_has_happened_before_the_end_is_told() {
+        let text = "[[service]]\nname = \"web\"\nlisten = \"[::]:80\"\n[[service.backend]]\naddress = \"b:1\"\n\
+                    [[alert]]\nname = \"ops\"\non = \"reload-failed\"\nexec = \"/a\"\nretries = 0\n";
+        let loaded = compile(text, "f").unwrap_or_else(|wrong| panic!("{wrong}"));
+        for _ in 0..20 {
+            let (events, watcher) = broadcast::channel(8);
+            let mut alerts = Alerts::new(None);
+            alerts.configure(&loaded.config.alerts, || watcher);
+            let problems = ["x".into()].into();
+            let service = None;
+            events.send(Event::Rejected { service, problems }).unwrap();
+            alerts.finish().await;
+            // Tried, that is: there is nobody who could start the program.
+            assert_eq!(alerts.counts(), (0, 1));
+        }
+    }
 
     #[tokio::test]
     async fn whoever_misses_events_asks_how_everything_stands() {

@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
+use super::reading::beside;
 use crate::config::Webhook;
 use crate::model::one_line;
 
@@ -100,7 +101,10 @@ async fn request(webhook: &Webhook, json: Bytes) -> Result<Request<Full<Bytes>>,
         .body(Full::new(json))?;
     let headers = request.headers_mut();
     if let Some(path) = webhook.token_file.clone() {
-        headers.insert(AUTHORIZATION, beside(move || bearer(&path)).await?);
+        headers.insert(
+            AUTHORIZATION,
+            beside(&path.clone(), move || bearer(&path)).await?,
+        );
     }
     for (name, value) in &webhook.headers {
         headers.insert(name, value.clone());
@@ -128,7 +132,8 @@ fn bearer(path: &Path) -> Result<HeaderValue, PostError> {
 
 /// Trusts what the machine trusts; `SSL_CERT_FILE` names another bundle.
 async fn client_config() -> Result<ClientConfig, PostError> {
-    beside(|| {
+    // Wherever they are: whoever hangs in one of the places hangs in all.
+    beside(Path::new("certificates"), || {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(found.certs);
@@ -144,16 +149,6 @@ async fn client_config() -> Result<ClientConfig, PostError> {
             .map_err(|error| PostError::Certificates(error.to_string()))
     })
     .await
-}
-
-/// Reads files on a thread that may block.
-async fn beside<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, PostError> + Send + 'static,
-) -> Result<T, PostError> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(read) => read,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 async fn exchange(
