@@ -163,18 +163,25 @@ fn a_list_of_backends_is_read_too_and_what_is_wrong_with_it_is_a_warning() {
     let answer = run();
     assert_eq!(answer.code, Some(0));
     assert!(
-        answer
-            .stdout
-            .contains("backends  0, and those of list.toml"),
+        answer.stdout.contains(
+            "backends  0, and those of list.toml once it can be used: nobody serves until then"
+        ),
         "{}",
         answer.stdout
     );
     assert!(
         answer
             .stderr
-            .contains("error: no such file\n --> list.toml"),
+            .contains("warning: no such file\n --> list.toml"),
         "{}",
         answer.stderr
+    );
+    assert!(
+        answer
+            .stdout
+            .contains("but 1 list of backends cannot be used"),
+        "{}",
+        answer.stdout
     );
     write("list.toml", "[[backend]]\naddress = \"10.0.0.1\"\n");
     let answer = run();
@@ -186,7 +193,47 @@ fn a_list_of_backends_is_read_too_and_what_is_wrong_with_it_is_a_warning() {
     );
     assert!(answer.stderr.contains("has no port"), "{}", answer.stderr);
     write("list.toml", "[[backend]]\naddress = \"10.0.0.1:80\"\n");
-    assert_eq!(run().stderr, "");
+    let answer = run();
+    assert_eq!(answer.stderr, "");
+    assert!(
+        answer.stdout.contains("0, and the 1 of list.toml"),
+        "{}",
+        answer.stdout
+    );
+}
+
+#[test]
+fn what_the_file_counts_on_and_what_is_not_there_is_a_warning_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().to_str().unwrap();
+    std::fs::write(directory.path().join("plain"), "").unwrap();
+    let alert = |exec: &str| {
+        format!("[[alert]]\nname = \"a{exec}\"\non = \"all-down\"\nexec = [\"{place}/{exec}\"]\n")
+    };
+    let text = format!(
+        "{GOOD}[service.health]\nkind = \"exec\"\ncommand = \"{place}/none\"\n{}{}\
+         [runtime]\nstate_file = \"{place}/nowhere/state\"\n\
+         [[alert]]\nname = \"w\"\non = \"all-down\"\nwebhook = \"https://x/\"\ntoken_file = \"{place}\"\n",
+        alert("plain"),
+        alert("gone"),
+    );
+    let answer = check(text);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    for (what, label) in [
+        ("/none\"", "it could not be started now"),
+        ("/plain\" is not executable", "it could not be started now"),
+        ("/gone\"", "it could not be started now"),
+        ("/nowhere\"", "nothing could be saved there now"),
+        ("is no regular file", "it could not be read now"),
+    ] {
+        assert!(answer.stderr.contains(what), "{what}: {}", answer.stderr);
+        assert!(answer.stderr.contains(label), "{label}: {}", answer.stderr);
+    }
+    assert!(
+        answer.stderr.contains("b.toml: 5 warnings"),
+        "{}",
+        answer.stderr
+    );
 }
 
 #[test]

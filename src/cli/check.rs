@@ -1,5 +1,6 @@
 //! `ballast check`: what a file would do, on one screen, or everything that is wrong with it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 use tracing::Level;
 
 use crate::config::{
-    self, AlertConfig, AlertTarget, Config, Loaded, ServiceConfig, Timeouts, written,
+    self, AlertConfig, AlertTarget, Config, Loaded, Report, ServiceConfig, Timeouts, written,
 };
 use crate::health::Passive;
 use crate::telemetry::logging;
@@ -25,12 +26,13 @@ pub(super) fn run(path: &Path) -> ExitCode {
     match config::load(path) {
         Ok(loaded) => {
             let mut shown = report(&loaded.warnings.render(color), Level::WARN);
-            // A bad list keeps no daemon from starting, and another program may be about to mend it.
-            for text in lists(&loaded, color) {
+            let lists = lists(&loaded);
+            for list in lists.values() {
+                let text = list.report.render(color) + list.consequence();
                 shown = shown.and_then(|()| report(&text, Level::WARN));
             }
             // Nobody may be left to read either of the two; the answer is the exit code.
-            match show(&mut io::stdout().lock(), &summary(path, &loaded)).and(shown) {
+            match show(&mut io::stdout().lock(), &summary(path, &loaded, &lists)).and(shown) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
                 Err(_) => ExitCode::FAILURE,
@@ -44,22 +46,49 @@ pub(super) fn run(path: &Path) -> ExitCode {
     }
 }
 
-/// What is wrong with the files of backends, one report each.
-fn lists(loaded: &Loaded, color: bool) -> impl Iterator<Item = String> {
+/// A file of backends.
+struct List {
+    /// The backends in it; `None` when it cannot be used.
+    backends: Option<usize>,
+    /// What is wrong with it: warnings, because a bad list keeps no daemon from starting, and another program
+    /// may be about to mend it.
+    report: Report,
+}
+
+impl List {
+    /// What becomes of a list that cannot be used.
+    fn consequence(&self) -> &'static str {
+        match self.backends {
+            Some(_) => "",
+            None => {
+                "It is not used as it is: a running daemon keeps its last list, and a new one starts \
+                 without these backends\n"
+            }
+        }
+    }
+}
+
+/// The files of backends, by service.
+type Lists<'a> = BTreeMap<&'a str, List>;
+
+fn lists(loaded: &Loaded) -> Lists<'_> {
     let services = loaded.config.services.iter();
-    services.filter_map(move |service| {
+    let list = |service: &ServiceConfig| {
         let path = service.backends_file.as_ref()?;
-        let report = match config::load_listed(path, service) {
-            Ok(listed) => listed.warnings.render(color),
-            Err(rejected) => format!(
-                "{}\n{} is not used as it is: a running daemon keeps its last list, and a new one \
-                 starts without these backends\n",
-                rejected.render(color).trim_end(),
-                path.display()
-            ),
-        };
-        (!report.is_empty()).then_some(report)
-    })
+        Some(match config::load_listed(path, service) {
+            Ok(listed) => List {
+                backends: Some(listed.backends.len()),
+                report: listed.warnings,
+            },
+            Err(rejected) => List {
+                backends: None,
+                report: rejected.into_warnings(),
+            },
+        })
+    };
+    services
+        .filter_map(|service| Some((&*service.name, list(service)?)))
+        .collect()
 }
 
 fn show(out: &mut dyn io::Write, text: &str) -> io::Result<()> {
@@ -67,7 +96,7 @@ fn show(out: &mut dyn io::Write, text: &str) -> io::Result<()> {
     out.flush()
 }
 
-fn summary(path: &Path, loaded: &Loaded) -> String {
+fn summary(path: &Path, loaded: &Loaded, lists: &Lists<'_>) -> String {
     let Loaded {
         config, warnings, ..
     } = loaded;
@@ -75,10 +104,19 @@ fn summary(path: &Path, loaded: &Loaded) -> String {
     if !warnings.is_empty() {
         text += &format!(", {}", warnings.summary());
     }
+    let unusable = lists.values().filter(|it| it.backends.is_none()).count();
+    match unusable {
+        0 => {}
+        1 => text += ", but 1 list of backends cannot be used",
+        _ => text += &format!(", but {unusable} lists of backends cannot be used"),
+    }
     text.push('\n');
     let whole = config.services.len() <= MOST_WHOLE;
     for service in config.services.iter().take(MOST_SERVICES) {
-        text += &if whole { block(service) } else { line(service) };
+        text += &match whole {
+            true => block(service, lists.get(&*service.name)),
+            false => line(service),
+        };
     }
     let more = config.services.len().saturating_sub(MOST_SERVICES);
     if more > 0 {
@@ -132,7 +170,7 @@ fn counts(config: &Config) -> String {
 }
 
 /// A service in a line each for what matters most.
-fn block(service: &ServiceConfig) -> String {
+fn block(service: &ServiceConfig, list: Option<&List>) -> String {
     let health = &service.health;
     let mut text = format!("\n{}\n", service.name);
     let mut put = |what: &str, how: &str| {
@@ -141,7 +179,7 @@ fn block(service: &ServiceConfig) -> String {
     };
     put("listen", &listen(service));
     put("strategy", service.strategy.name);
-    put("backends", &backends(service));
+    put("backends", &backends(service, list));
     if service.timeouts != Timeouts::default() {
         put("timeouts", &timeouts(&service.timeouts));
     }
@@ -196,7 +234,7 @@ fn listen(service: &ServiceConfig) -> String {
     few(all, service.listen.len())
 }
 
-fn backends(service: &ServiceConfig) -> String {
+fn backends(service: &ServiceConfig, list: Option<&List>) -> String {
     let number = service.backends.len();
     let disabled = service.backends.iter().filter(|it| !it.enabled).count();
     let all_disabled = disabled == number;
@@ -214,9 +252,19 @@ fn backends(service: &ServiceConfig) -> String {
         }
         text
     });
-    let list = match &service.backends_file {
-        None => String::new(),
-        Some(path) => format!(", and those of {}", path.display()),
+    let mine = service.backends.iter().any(|it| it.enabled);
+    let list = match (&service.backends_file, list.map(|it| it.backends)) {
+        (None, _) => String::new(),
+        (Some(path), Some(Some(listed))) => format!(", and the {listed} of {}", path.display()),
+        (Some(path), _) => {
+            let path = path.display();
+            let nobody = if mine {
+                ""
+            } else {
+                ": nobody serves until then"
+            };
+            format!(", and those of {path} once it can be used{nobody}")
+        }
     };
     if number == 0 {
         return format!("0{list}");

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address;
-use super::alert::absolute;
 use super::decode::Table;
 use super::problem::{Problem, Problems, shown};
+use super::program::absolute;
 use super::source::Span;
 use super::value::Fault;
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use super::conflicts;
 use super::decode::Table;
 use super::discovery;
 use super::keys::Section;
-use super::problem::{Problem, Problems, Report};
+use super::problem::{Need, Problem, Problems, Report};
+use super::program::absolute;
 use super::service;
 use super::source::Source;
 use super::syntax;
@@ -56,6 +58,11 @@ impl Rejected {
         &self.0
     }
 
+    /// The same as warnings, for who can do without the file.
+    pub fn into_warnings(self) -> Report {
+        self.0.into_warnings()
+    }
+
     pub(super) fn because(origin: &str, problem: Problem) -> Self {
         Self(Report::of(origin, problem))
     }
@@ -77,7 +84,21 @@ impl fmt::Display for Rejected {
 ///
 /// Every problem of the text, once at least one of them is an error.
 pub fn compile(source: &str, origin: &str) -> Result<Loaded, Rejected> {
-    let (config, warnings) = read(source, origin, &keys::ROOT, document)?;
+    compile_beside(source, origin, |_| None)
+}
+
+/// The same, with a warning for everything outside the text that it counts on and that `lacks`
+/// something.
+pub(super) fn compile_beside(
+    source: &str,
+    origin: &str,
+    lacks: impl Fn(&Need) -> Option<String>,
+) -> Result<Loaded, Rejected> {
+    let (config, warnings) = read(source, origin, &keys::ROOT, |root, source, problems| {
+        let config = document(root, source, problems);
+        problems.warn_of_needs(lacks);
+        config
+    })?;
     Ok(Loaded {
         config,
         warnings,
@@ -191,13 +212,19 @@ fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
         reload_guard: table
             .choice("reload_guard", GUARDS, problems)
             .unwrap_or(preset.reload_guard),
-        state_file: table.parsed("state_file", problems, |text| {
-            alert::absolute("state_file", text)
-        }),
+        state_file: state_file(table, problems),
         state_max_age: table
             .duration("state_max_age", &SOME_TIME, problems)
             .unwrap_or(preset.state_max_age),
     }
+}
+
+fn state_file(table: &Table<'_>, problems: &mut Problems) -> Option<PathBuf> {
+    let file = table.parsed("state_file", problems, |text| absolute("state_file", text))?;
+    if let (Some(directory), Some(span)) = (file.parent(), table.span_of("state_file")) {
+        problems.need(Need::Directory(directory.into()), span);
+    }
+    Some(file)
 }
 
 fn log(table: &Table<'_>, problems: &mut Problems) -> LogConfig {

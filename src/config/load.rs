@@ -1,14 +1,14 @@
 //! Reading the file: the one impure step, and every way in which a path is not a readable text.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::compile::{Loaded, Rejected, compile};
-use super::problem::{Problem, Problems};
+use super::compile::{Loaded, Rejected, compile_beside};
+use super::problem::{Need, Problem, Problems, shown};
 use super::source::Source;
 
 /// Reads and checks the file at `path`.
@@ -26,7 +26,11 @@ pub fn load(path: &Path) -> Result<Loaded, Rejected> {
 ///
 /// That the file cannot be read, or every problem of its text.
 pub fn load_in_place_of(path: &Path, copy: &Path) -> Result<Loaded, Rejected> {
-    let loaded = text(copy, Some("name another file with -c PATH"), compile)?;
+    let loaded = text(
+        copy,
+        Some("name another file with -c PATH"),
+        |text, origin| compile_beside(text, origin, lack),
+    )?;
     Ok(beside(path, loaded))
 }
 
@@ -41,7 +45,7 @@ pub fn compile_in_place_of(path: &Path, text: &str, origin: &str) -> Result<Load
         let problem = Problem::error(Unreadable::TooLarge.to_string());
         return Err(Rejected::because(origin, problem));
     }
-    Ok(beside(path, compile(text, origin)?))
+    Ok(beside(path, compile_beside(text, origin, lack)?))
 }
 
 /// What is `loaded`, with relative paths in it made to begin beside `path`.
@@ -53,6 +57,30 @@ fn beside(path: &Path, mut loaded: Loaded) -> Loaded {
         }
     }
     loaded
+}
+
+/// What is wrong with something that a file counts on. Another user may see more, or less: only what is
+/// seen for sure is told.
+fn lack(need: &Need) -> Option<String> {
+    let (what, path) = match need {
+        Need::Program(path) => ("program", path),
+        Need::Directory(path) => ("directory", path),
+        Need::File(path) => ("file", path),
+    };
+    let named = shown(&path.to_string_lossy());
+    match (fs::metadata(path), need) {
+        (Err(error), _) => (error.kind() == io::ErrorKind::NotFound)
+            .then(|| format!("there is no {what} \"{named}\"")),
+        (Ok(it), Need::Program(_)) if it.is_file() && it.permissions().mode() & 0o111 == 0 => {
+            Some(format!("\"{named}\" is not executable"))
+        }
+        (Ok(it), Need::Directory(_)) => {
+            (!it.is_dir()).then(|| format!("\"{named}\" is no directory"))
+        }
+        (Ok(it), Need::Program(_) | Need::File(_)) => {
+            (!it.is_file()).then(|| format!("\"{named}\" is no regular file"))
+        }
+    }
 }
 
 /// What `compile` makes of the text of a file; `missing` is the help for one that is not there.

@@ -1,6 +1,8 @@
 //! What is wrong with a file, and the report of all of it. How a report looks is
 //! [`render`](super::render)'s business.
 
+use std::path::PathBuf;
+
 use super::source::{Place, Source, Span};
 
 /// Whether a problem keeps the file from being used.
@@ -87,10 +89,42 @@ pub(super) struct Problems {
     kept: Vec<Problem>,
     errors: usize,
     warnings: usize,
+    needs: Vec<(Need, Span)>,
+}
+
+/// Something outside a file that it counts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// One that can be started.
+    Program(PathBuf),
+    /// One that can be written to.
+    Directory(PathBuf),
+    /// One that can be read.
+    File(PathBuf),
 }
 
 impl Problems {
     pub(super) const MOST_KEPT: usize = 1000;
+
+    /// Notes that what is written at `span` counts on something.
+    pub(super) fn need(&mut self, need: Need, span: Span) {
+        if self.needs.len() < Self::MOST_KEPT {
+            self.needs.push((need, span));
+        }
+    }
+
+    /// Adds a warning for each need that `lacks` something.
+    pub(super) fn warn_of_needs(&mut self, lacks: impl Fn(&Need) -> Option<String>) {
+        for (need, span) in std::mem::take(&mut self.needs) {
+            if let Some(lack) = lacks(&need) {
+                self.add(Problem::warning(lack).at(span).label(match need {
+                    Need::Program(_) => "it could not be started now",
+                    Need::Directory(_) => "nothing could be saved there now",
+                    Need::File(_) => "it could not be read now",
+                }));
+            }
+        }
+    }
 
     pub(super) fn add(&mut self, problem: Problem) {
         let count = match problem.severity {
@@ -133,6 +167,7 @@ impl Problems {
             kept: mut shown,
             errors,
             warnings,
+            needs: _,
         } = self;
         shown.sort_by_key(|problem| (problem.severity == Severity::Warning, position(problem)));
         shown.truncate(Report::MOST_SHOWN);
@@ -171,6 +206,14 @@ impl Report {
         let mut problems = Problems::default();
         problems.add(problem);
         problems.report(origin, &Source::new(""))
+    }
+
+    pub(super) fn into_warnings(mut self) -> Self {
+        for problem in &mut self.problems {
+            problem.severity = Severity::Warning;
+        }
+        self.warnings += std::mem::take(&mut self.errors);
+        self
     }
 
     /// The file, as it was named.

@@ -1,9 +1,11 @@
 //! A program that the file names: its absolute path, or a list of that and its arguments. Never a name
 //! to be found by `PATH`, which under a service manager is another than in the operator's shell.
 
-use super::alert::absolute;
+use std::path::PathBuf;
+
 use super::decode::Table;
-use super::problem::{Problem, Problems};
+use super::problem::{Need, Problem, Problems, shown};
+use super::value::Fault;
 use crate::health::Program;
 
 /// `key = "/path"`, or `key = ["/path", "argument", …]`
@@ -33,8 +35,22 @@ pub(super) fn program(
     absolute(key, path)
         .map_err(|fault| problems.add(fault.at(place.clone())))
         .ok()?;
+    problems.need(Need::Program(path.into()), place.clone());
     Some(Program {
         path: (*path).to_owned(),
         args: args.iter().map(|(arg, _)| (*arg).to_owned()).collect(),
     })
+}
+
+/// An absolute path under `key`.
+pub(super) fn absolute(key: &str, text: &str) -> Result<PathBuf, Fault> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() && !text.contains('\0') {
+        true => Ok(path),
+        false => Err(Fault::new(format!(
+            "`{key}` is \"{}\", which is no absolute path",
+            shown(text)
+        ))
+        .allowed("allowed: a path that begins with \"/\"")),
+    }
 }

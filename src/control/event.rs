@@ -73,6 +73,12 @@ pub enum Event {
         service: Arc<str>,
         /// What came of it.
         change: TierChange,
+        /// The last tier that stands in for those before it since.
+        stands_in: Option<u32>,
+        /// Backends that may serve now.
+        eligible: usize,
+        /// All backends of the service.
+        configured: usize,
     },
     /// A backend answers its probes slower than it used to, or as usual again. Nothing follows from
     /// it.
@@ -116,6 +122,8 @@ pub struct Picture {
     pub services: Vec<Standing>,
     /// Every backend that has an address.
     pub backends: Vec<Presence>,
+    /// Services in which a tier stands in for those before it, and the last such tier.
+    pub standbys: Vec<(Arc<str>, u32)>,
     /// Files that are not what runs, as in [`Event::Rejected`].
     pub rejected: Vec<Option<Arc<str>>>,
 }

@@ -113,4 +113,12 @@ impl Services {
         };
         self.0.iter().map(of).collect()
     }
+
+    /// Those in which a tier stands in for those before it, and the last such tier.
+    pub(super) fn standbys(&self) -> Vec<(Arc<str>, u32)> {
+        let of = |(name, serving): (&Arc<str>, &Serving)| {
+            Some((Arc::clone(name), serving.roster.stands_in()?))
+        };
+        self.0.iter().filter_map(of).collect()
+    }
 }

@@ -107,6 +107,13 @@ pub(super) enum Details {
     AllDown {
         configured: usize,
     },
+    Standby {
+        /// The last tier that stands in, while one does.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        priority: Option<u32>,
+        eligible: usize,
+        configured: usize,
+    },
     /// What was wrong is so no more: whom it concerned is not there any longer.
     Gone {
         why: &'static str,
@@ -152,6 +159,7 @@ impl Notice {
             (
                 Occasion::Degraded
                 | Occasion::BackendDown
+                | Occasion::Standby
                 | Occasion::Flapping
                 | Occasion::ReloadFailed
                 | Occasion::Failover,
@@ -201,6 +209,11 @@ impl Notice {
                 configured,
                 ..
             }
+            | Details::Standby {
+                eligible,
+                configured,
+                ..
+            }
             | Details::Failover {
                 eligible,
                 configured,
@@ -232,6 +245,12 @@ impl Notice {
             }
             (Details::AllDown { .. }, Status::Firing) => format!("{whom} has no backend left"),
             (Details::AllDown { .. }, Status::Resolved) => format!("{whom} serves again"),
+            (Details::Standby { priority, .. }, _) => match priority {
+                Some(priority) => {
+                    format!("{whom} is served by its standbys of priority {priority} ({share})")
+                }
+                None => format!("{whom} needs no standbys any more ({share})"),
+            },
             (Details::Gone { why }, _) => format!("{whom} is {why}"),
             (
                 Details::Flapping {
@@ -297,6 +316,12 @@ impl Notice {
             }
             (Occasion::BackendDown, _) => format!("{count} backends are down"),
             (Occasion::BackendUp, _) => format!("{count} backends are up again"),
+            (Occasion::Standby, Status::Firing) => {
+                format!("{count} services are served by standbys")
+            }
+            (Occasion::Standby, Status::Resolved) => {
+                format!("{count} services need no standbys any more")
+            }
             (Occasion::Flapping, _) => format!("{count} backends flap"),
             (Occasion::Suspect, Status::Firing) => format!("{count} backends answer slowly"),
             (Occasion::Suspect, Status::Resolved) => {

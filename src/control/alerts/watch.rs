@@ -23,6 +23,8 @@ pub(super) struct Watch {
     down: HashSet<BackendId>,
     /// … and to be suspect.
     suspects: HashSet<BackendId>,
+    /// Services that were told to be served by standbys, and of which priority.
+    standbys: HashMap<Arc<str>, u32>,
     /// Files that were told to be rejected: the configuration, and those of services.
     rejected: HashSet<Option<Arc<str>>>,
 }
@@ -176,7 +178,23 @@ impl Watch {
                     notices.push(reload(service, Status::Resolved, &[], now));
                 }
             }
-            Event::Listening { .. } | Event::Missed { .. } | Event::Tier { .. } => {}
+            Event::Tier {
+                service,
+                stands_in,
+                eligible,
+                configured,
+                ..
+            } => {
+                let standing = Standing {
+                    service: Arc::clone(service),
+                    eligible: *eligible,
+                    configured: *configured,
+                };
+                if config.is_about(service) {
+                    notices.extend(self.stood_in(&standing, *stands_in, now));
+                }
+            }
+            Event::Listening { .. } | Event::Missed { .. } => {}
         }
         notices.retain(|notice| config.tells_of(notice.event));
         notices
@@ -289,6 +307,37 @@ impl Watch {
         compared(config, standing, was.unwrap_or_default(), is, now, notices);
     }
 
+    /// What there is to tell of a service in which the tier `stands_in` now, if any does.
+    fn stood_in(
+        &mut self,
+        standing: &Standing,
+        stands_in: Option<u32>,
+        now: Moment,
+    ) -> Option<Notice> {
+        let service = &standing.service;
+        let was = match stands_in {
+            Some(priority) => self.standbys.insert(Arc::clone(service), priority),
+            None => self.standbys.remove(service),
+        };
+        (was != stands_in).then(|| Notice {
+            event: Occasion::Standby,
+            status: if stands_in.is_some() {
+                Status::Firing
+            } else {
+                Status::Resolved
+            },
+            time: now.wall,
+            service: Some(Arc::clone(service)),
+            backend: None,
+            address: None,
+            details: Details::Standby {
+                priority: stands_in,
+                eligible: standing.eligible,
+                configured: standing.configured,
+            },
+        })
+    }
+
     fn suspected(
         &mut self,
         backend: &BackendId,
@@ -341,6 +390,9 @@ impl Watch {
                 notices.extend(was.then(|| gone(event, &service, None, now)));
             }
         }
+        for (service, _) in self.standbys.extract_if(|it, _| !services.contains(it)) {
+            notices.push(gone(Occasion::Standby, &service, None, now));
+        }
         let backends = picture.backends.iter().map(|it| &it.backend);
         let backends: HashSet<_> = backends
             .filter(|it| services.contains(it.service()))
@@ -349,6 +401,9 @@ impl Watch {
         for standing in &picture.services {
             if config.is_about(&standing.service) {
                 self.stands(config, standing, now, notices);
+                let mut standbys = picture.standbys.iter();
+                let stands_in = standbys.find(|(service, _)| *service == standing.service);
+                notices.extend(self.stood_in(standing, stands_in.map(|it| it.1), now));
             }
         }
     }
@@ -554,6 +609,7 @@ mod tests {
 
     use super::*;
     use crate::config::compile;
+    use crate::health::TierChange;
     use crate::model::Cause;
 
     fn config(alert: &str) -> AlertConfig {
@@ -635,6 +691,7 @@ mod tests {
         Arc::new(Picture {
             services: vec![standing],
             backends: ["a", "b"].into_iter().zip(states).map(presence).collect(),
+            standbys: Vec::new(),
             rejected: Vec::new(),
         })
     }
@@ -643,7 +700,7 @@ mod tests {
         Event::Reloaded(picture(service, eligible, &[]))
     }
 
-    use Occasion::{AllDown, BackendDown, BackendUp, Degraded, Flapping, ReloadFailed};
+    use Occasion::{AllDown, BackendDown, BackendUp, Degraded, Flapping, ReloadFailed, Standby};
     use State::{Down, Unknown, Up};
     use Status::{Firing, Resolved};
 
@@ -809,6 +866,47 @@ mod tests {
         ];
         let up = vec![(BackendUp, Resolved)];
         assert_eq!(told(&config, &events), [vec![], up, vec![]]);
+    }
+
+    #[test]
+    fn standbys_are_told_when_they_take_over_and_when_they_are_needed_no_more() {
+        let config = config("on = \"standby\"\nservices = \"web\"");
+        let tier = |stands_in| Event::Tier {
+            service: "web".into(),
+            change: TierChange::TakesOver {
+                priority: 1,
+                up: 0,
+                needed: 1,
+            },
+            stands_in,
+            eligible: 2,
+            configured: 4,
+        };
+        let events = [
+            tier(Some(1)),
+            tier(Some(1)),
+            tier(Some(2)),
+            tier(None),
+            tier(Some(1)),
+            // A reload that has it stand down, and one that takes the service away.
+            standing("web", 4),
+            tier(Some(1)),
+            standing("db", 4),
+        ];
+        let (fires, ends) = (vec![(Standby, Firing)], vec![(Standby, Resolved)]);
+        assert_eq!(
+            told(&config, &events),
+            [
+                fires.clone(),
+                vec![],
+                fires.clone(),
+                ends.clone(),
+                fires.clone(),
+                ends.clone(),
+                fires,
+                ends
+            ]
+        );
     }
 
     #[test]

@@ -156,10 +156,14 @@ impl Supervisor {
         if served != before {
             say_served(service, served, before);
         }
+        let stands_in = serving.roster.stands_in();
         for change in &decision.changes {
             self.tell(|| Event::Tier {
                 service: Arc::clone(service),
                 change: *change,
+                stands_in,
+                eligible: decision.eligible,
+                configured,
             });
         }
         Some(decision)

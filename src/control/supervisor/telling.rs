@@ -49,6 +49,7 @@ impl Supervisor {
         Arc::new(Picture {
             services: services.standing(),
             backends: backends.collect(),
+            standbys: services.standbys(),
             rejected: configuration.into_iter().chain(lists).collect(),
         })
     }

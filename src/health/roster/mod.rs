@@ -98,6 +98,11 @@ impl Roster {
         self.tiers.fail_back();
     }
 
+    /// The priority of the last tier that stands in for those before it, if any does.
+    pub fn stands_in(&self) -> Option<u32> {
+        self.tiers.last()
+    }
+
     /// Decides who serves.
     ///
     /// The first tier serves, and each later one while fewer than `min_up` of all before it are

@@ -94,6 +94,11 @@ impl Tiers {
         self.standing_in.iter().any(|it| it.priority == priority)
     }
 
+    /// The last tier that serves and is not the first.
+    pub(super) fn last(&self) -> Option<u32> {
+        self.standing_in.iter().map(|it| it.priority).max()
+    }
+
     /// Whether whoever comes back in the tier of `priority` is held back, though that tier serves, or would.
     pub(super) fn holds_back(&self, priority: u32, first: u32) -> bool {
         let serves = priority == first || self.stands_in(priority);
