@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, OnceCell, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::Request;
+use super::metrics::Scrapes;
 use super::reply::Refusal;
 use crate::api::View;
 
@@ -22,6 +23,7 @@ pub(super) struct Hub {
     token_file: Lock<Option<Arc<PathBuf>>>,
     /// Held by what takes control some time: a flood of it is answered one after the other.
     pub(super) slowly: Mutex<()>,
+    pub(super) scrapes: Scrapes,
 }
 
 /// A view, and its text once anybody has wanted it.
@@ -53,6 +55,7 @@ impl Hub {
             shown: Mutex::new(None),
             token_file: Lock::default(),
             slowly: Mutex::new(()),
+            scrapes: Scrapes::default(),
         })
     }
 
@@ -119,6 +122,6 @@ impl Hub {
 }
 
 /// How old a view may be: as many as ask within this time are shown the same one.
-const FRESH: Duration = Duration::from_millis(100);
+pub(super) const FRESH: Duration = Duration::from_millis(100);
 /// How long control may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

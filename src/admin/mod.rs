@@ -9,6 +9,7 @@ mod bind;
 mod explain;
 mod guard;
 mod hub;
+mod metrics;
 mod plan;
 mod read;
 mod reply;

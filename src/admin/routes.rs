@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 
 use super::hub::{Hub, Shown};
 use super::reply::{Answer, Refusal};
-use super::{explain, plan, read};
+use super::{explain, metrics, plan, read};
 
 /// What can be asked for.
 #[derive(Debug)]
@@ -86,6 +86,7 @@ use Needs::{Changing, Nothing, Reading};
 pub(super) static ROUTES: &[Route] = &[
     get("/healthz", Nothing, Handler::Call(read::healthz)),
     get("/readyz", Nothing, Handler::View(read::readyz)),
+    get("/metrics", Reading, Handler::Call(metrics::scrape)),
     get("/v1/view", Reading, Handler::View(read::view)),
     get("/v1/explain", Reading, Handler::View(explain::explain)),
     up_to(

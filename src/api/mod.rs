@@ -22,6 +22,6 @@ pub use plan::{Difference, Effect, Plan, Probe, Proposal, Prospect};
 pub use session::{Session, Sessions};
 pub use simulation::{Share, Shares, Simulation, Without};
 pub use view::{
-    Admin, Backend, Check, Configuration, Count, Listener, Process, Queue, Record, Rejection,
-    Reloads, Service, Standing, State, Traffic, Unserved, View, Worker,
+    Admin, Alerts, Backend, Check, Configuration, Count, Ended, Histogram, Listener, Process,
+    Queue, Record, Rejection, Reloads, Service, Standing, State, Traffic, Unserved, View, Worker,
 };

@@ -15,6 +15,7 @@ pub struct View {
 
 /// The daemon as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Process {
     /// Of the program.
     pub version: String,
@@ -36,15 +37,43 @@ pub struct Process {
     pub configuration: Configuration,
     /// What became of reloads.
     pub reloads: Reloads,
+    /// What became of alerts.
+    pub alerts: Alerts,
+    /// Checks so far, of all backends.
+    pub checks_total: u64,
+    /// How much later than they were due they were sent, together.
+    pub checks_late_seconds_total: f64,
+    /// Log lines that were not written: whoever reads them was too slow, or gone.
+    pub log_lines_dropped_total: u64,
+    /// Failures of sessions that passive health has not heard of: it had too many to hear.
+    pub failures_unheard_total: u64,
+}
+
+/// What became of alerts since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Alerts {
+    /// Delivered.
+    pub sent_total: u64,
+    /// Given up.
+    pub failed_total: u64,
 }
 
 /// One thread that serves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Worker {
     /// From 0.
     pub index: u32,
     /// Running sessions.
     pub sessions: u64,
+    /// How long it has been at work; the rest of the time it slept.
+    pub busy_seconds_total: f64,
+    /// Times that it could not accept because the process or the machine was out of something.
+    pub accept_errors_total: u64,
+    /// Pipes that it holds for splicing, …
+    pub pipes: u64,
+    /// … and how many of them no session uses.
+    pub pipes_pooled: u64,
 }
 
 /// The configuration in force.
@@ -82,6 +111,7 @@ pub struct Reloads {
 
 /// One service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Service {
     /// Its name.
     pub name: String,
@@ -104,8 +134,11 @@ pub struct Service {
     /// Of all its sessions.
     pub traffic: Traffic,
     /// Clients that were given no backend.
-    #[serde(default)]
     pub unserved: Unserved,
+    /// Failovers that are over.
+    pub failovers_total: u64,
+    /// How long the last of them took, until no session could be on its way to the lost backend.
+    pub last_failover_seconds: Option<f64>,
     /// Every backend, in the order of the file.
     pub backends: Vec<Backend>,
 }
@@ -125,18 +158,69 @@ pub enum Standing {
 
 /// One bound address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Listener {
     /// As bound: the port is never 0.
     pub address: String,
+    /// Sessions that came in here for this service.
+    pub accepted_total: u64,
+    /// Those of them that are running.
+    pub sessions: u64,
+    /// Further backends that were tried after a connect had failed.
+    pub retries_total: u64,
+    /// Those that are over, by how.
+    pub endings: Vec<Ended>,
+    /// How long backends took to accept a session.
+    pub connect: Histogram,
+    /// How long the sessions lasted that are over.
+    pub duration: Histogram,
+    /// How long clients waited for a place at a backend.
+    pub queue: Histogram,
+}
+
+/// Sessions that have ended in one way, in the words of the session log.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Whose act ended them: `client`, `backend`, `ballast`.
+    pub who: String,
+    /// How far they had come: `accept`, `proxy-header`, `queue`, `connect`, `relay`, `drain`, …
+    pub phase: String,
+    /// Why: `finished`, `reset`, `refused`, …
+    pub cause: String,
+    /// How many.
+    pub total: u64,
+}
+
+/// How long things took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Upper bounds, ascending; empty as long as nothing was counted.
+    pub bounds_seconds: Vec<f64>,
+    /// How many took at most as long as the bound at this place, and longer than the one before; the
+    /// last is of those that took longer than any.
+    pub counts: Vec<u64>,
+    /// All of them together.
+    pub total_seconds: f64,
 }
 
 /// Who waits for a place at a backend that is full.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Queue {
     /// Now.
     pub waiting: u64,
     /// The most there may be; 0 is no queue.
     pub size: u64,
+    /// Clients that got a place, however short their wait.
+    pub placed_total: u64,
+    /// Clients that were turned away because as many waited as may.
+    pub full_total: u64,
+    /// Clients that waited for as long as they may.
+    pub timed_out_total: u64,
+    /// Clients that left.
+    pub left_total: u64,
+    /// Clients that were turned away because nobody was left who may serve.
+    pub unserved_total: u64,
 }
 
 /// Clients that were accepted, given no backend, and reset.
@@ -161,14 +245,15 @@ pub struct Count {
 
 /// What sessions have come to since the identity they are counted for appeared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Traffic {
     /// Running, those that are being connected included.
     pub sessions: u64,
     /// Connected.
     pub sessions_total: u64,
-    /// From clients, of sessions that have ended.
+    /// From clients. Of a session that runs, up to 64 KiB are not in it yet.
     pub to_backend_bytes_total: u64,
-    /// To clients, of sessions that have ended.
+    /// To clients, likewise.
     pub to_client_bytes_total: u64,
     /// Connects that failed.
     pub connect_failures_total: u64,
@@ -176,6 +261,18 @@ pub struct Traffic {
     pub sessions_moved_total: u64,
     /// Sessions that were failed here and lost.
     pub sessions_hurt_total: u64,
+    /// Sessions that ended with every byte delivered.
+    pub sessions_finished_total: u64,
+    /// Connected sessions that the client broke off, …
+    pub broken_by_client_total: u64,
+    /// … the backend, …
+    pub broken_by_backend_total: u64,
+    /// … or Ballast.
+    pub broken_by_ballast_total: u64,
+    /// What connecting took, of all that connected together.
+    pub connect_seconds_total: f64,
+    /// How long the sessions lasted that are over, together.
+    pub session_seconds_total: f64,
 }
 
 /// One backend.

@@ -39,6 +39,15 @@ pub(super) struct Open {
     pub(super) idle: Option<Instant>,
 }
 
+/// Those of one service that are over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Over {
+    /// How many.
+    pub(super) total: u64,
+    /// How long the last one took.
+    pub(super) last: Option<Duration>,
+}
+
 /// Sessions that a backend has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Harm {

@@ -1,6 +1,9 @@
 //! How everything stands, written down for operators. Reads what control holds and changes nothing;
 //! a look at ten thousand backends takes a few milliseconds.
 
+mod counted;
+
+use std::net::SocketAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::cases::Cases;
@@ -9,7 +12,7 @@ use super::services::{Member, Serving};
 use super::targets::Target;
 use crate::api;
 use crate::health::{self, AdminView, Agent, Duty, State, Totals};
-use crate::model::{Portion, TallySum};
+use crate::model::{LedgerSum, Portion};
 
 /// One moment, by both clocks: what is measured by the one is told by the other.
 #[derive(Clone, Copy, Debug)]
@@ -49,23 +52,23 @@ pub(super) fn time(at: SystemTime) -> String {
 
 /// Every service of the configuration in force, in its order.
 pub(super) fn services(running: &Running, cases: &Cases, clock: &Clock) -> Vec<api::Service> {
-    let bound = running.bound();
+    let bound = running.listening();
     let services = running.config.services.iter();
     services
         .filter_map(|config| {
             let serving = running.services.0.get(&config.name)?;
-            let its = bound.iter().filter(|(service, _)| *service == config.name);
-            let listeners = its.map(|(_, address)| api::Listener {
-                address: address.to_string(),
-            });
-            Some(service(serving, listeners.collect(), running, cases, clock))
+            let its = bound
+                .iter()
+                .filter(|(_, way)| *way.service.name() == config.name);
+            let sums = its.map(|(address, way)| (*address, way.ledger.sum()));
+            Some(service(serving, sums.collect(), running, cases, clock))
         })
         .collect()
 }
 
 fn service(
     serving: &Serving,
-    listeners: Vec<api::Listener>,
+    listeners: Vec<(SocketAddr, LedgerSum)>,
     running: &Running,
     cases: &Cases,
     clock: &Clock,
@@ -99,7 +102,7 @@ fn service(
             first.2 += usize::from(eligible);
         }
         let backend = backend(member, &view, portion, running, cases, clock);
-        add(&mut traffic, &backend.traffic);
+        counted::add(&mut traffic, &backend.traffic);
         backends.push(backend);
     }
     let (_, in_first, eligible_in_first) = first;
@@ -123,16 +126,18 @@ fn service(
         standing,
         why: why_of_service(standing, missing, serving, eligible_in_first),
         strategy: config.strategy.name.to_owned(),
-        listeners,
+        listeners: listeners
+            .iter()
+            .map(|(address, sum)| counted::listener(*address, sum))
+            .collect(),
         eligible: count(serving.eligible),
         configured: count(members.configured()),
         min_up: count(members.rules().min_up.of(in_first)),
-        queue: api::Queue {
-            waiting: queue.waiting as u64,
-            size,
-        },
-        unserved: api::Unserved::default(),
+        queue: counted::queue(&queue, size),
         traffic,
+        unserved: counted::unserved(&listeners, clock),
+        failovers_total: serving.failovers.total,
+        last_failover_seconds: serving.failovers.last.map(|it| it.as_secs_f64()),
         backends,
     }
 }
@@ -222,7 +227,7 @@ fn backend(
                 failures_total: failures,
             }
         }),
-        traffic: traffic(&member.load.sum(), member.load.in_flight()),
+        traffic: counted::traffic(&member.load.sum(), member.load.in_flight()),
         record: record(&running.memory.totals(&member.id, clock.now)),
     }
 }
@@ -265,28 +270,6 @@ fn why(
         }
         () => return None,
     })
-}
-
-fn traffic(sum: &TallySum, sessions: u32) -> api::Traffic {
-    api::Traffic {
-        sessions: sessions.into(),
-        sessions_total: sum.sessions,
-        to_backend_bytes_total: sum.to_backend,
-        to_client_bytes_total: sum.to_client,
-        connect_failures_total: sum.connect_failures,
-        sessions_moved_total: sum.moved,
-        sessions_hurt_total: sum.hurt,
-    }
-}
-
-fn add(sum: &mut api::Traffic, one: &api::Traffic) {
-    sum.sessions += one.sessions;
-    sum.sessions_total += one.sessions_total;
-    sum.to_backend_bytes_total += one.to_backend_bytes_total;
-    sum.to_client_bytes_total += one.to_client_bytes_total;
-    sum.connect_failures_total += one.connect_failures_total;
-    sum.sessions_moved_total += one.sessions_moved_total;
-    sum.sessions_hurt_total += one.sessions_hurt_total;
 }
 
 fn record(totals: &Totals) -> api::Record {

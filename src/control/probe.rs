@@ -92,6 +92,13 @@ impl Prober {
         self.punctuality.take()
     }
 
+    /// How many were sent since the start, and how much later than they were due, together.
+    pub(super) fn sent(&self) -> (u64, Duration) {
+        let all = self.punctuality.all.load(Ordering::Relaxed);
+        let late = self.punctuality.late_micros.load(Ordering::Relaxed);
+        (all, Duration::from_micros(late))
+    }
+
     async fn run(self, target: TargetId, number: u64, due: Instant) {
         sleep_until(due).await;
         // Closed only when control ends.
@@ -167,6 +174,9 @@ fn answered(mut asking: Pin<&mut impl Future<Output = Asked>>) -> impl Future<Ou
 struct Punctuality {
     sent: AtomicU64,
     latest_micros: AtomicU64,
+    /// Since the start.
+    all: AtomicU64,
+    late_micros: AtomicU64,
 }
 
 impl Punctuality {
@@ -174,6 +184,8 @@ impl Punctuality {
         let late = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
         self.sent.fetch_add(1, Ordering::Relaxed);
         self.latest_micros.fetch_max(late, Ordering::Relaxed);
+        self.all.fetch_add(1, Ordering::Relaxed);
+        self.late_micros.fetch_add(late, Ordering::Relaxed);
     }
 
     fn take(&self) -> (u64, Duration) {

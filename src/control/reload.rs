@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 use super::discovery::{Answers, Asker};
+use super::failovers::Over;
 use super::membership::{Endpoints, concrete};
 use super::memory::Memory;
 use super::prepare::{Lists, Prepared};
@@ -285,18 +286,16 @@ impl Running {
             };
             let roster = self.roster_for(&name, members.rules());
             members.cap();
-            let (service, served) = match self.services.0.remove(&name) {
+            let (service, served, failovers) = match self.services.0.remove(&name) {
                 Some(serving) => {
                     members.inherit(&serving.members);
                     serving.service.swap(snapshot);
-                    (serving.service, serving.served)
+                    (serving.service, serving.served, serving.failovers)
                 }
                 None => {
                     let queue = self.loads.queue(&name);
-                    (
-                        Service::new(Arc::clone(&name), snapshot, queue),
-                        Served::default(),
-                    )
+                    let service = Service::new(Arc::clone(&name), snapshot, queue);
+                    (service, Served::default(), Over::default())
                 }
             };
             let laid_out = decisions.remove(&name);
@@ -308,6 +307,7 @@ impl Running {
                 laid_out,
                 wake: None,
                 served,
+                failovers,
                 revision: 0,
                 building: false,
             };
@@ -454,15 +454,19 @@ impl Running {
         self.loads.find(id)
     }
 
-    /// Every listener, with its service and its address as bound.
-    pub(super) fn bound(&self) -> Vec<(Arc<str>, SocketAddr)> {
+    /// Every listener, by its address as bound, and where its clients go.
+    pub(super) fn listening(&self) -> Vec<(SocketAddr, Arc<Way>)> {
         let all = listeners(&self.config);
         let open = all.iter().filter_map(|(key, ..)| self.listeners.get(key));
-        open.map(|listening| {
-            let service = Arc::clone(listening.route.way().service.name());
-            (service, listening.bound.address())
-        })
-        .collect()
+        open.map(|it| (it.bound.address(), Arc::clone(&it.route.way())))
+            .collect()
+    }
+
+    /// Every listener, with its service and its address as bound.
+    pub(super) fn bound(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let all = self.listening().into_iter();
+        all.map(|(address, way)| (Arc::clone(way.service.name()), address))
+            .collect()
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) use self::blueprint::{Blueprint, Built};
 pub(super) use self::loads::Loads;
 pub(super) use self::members::{Lost, Member, Members, User, target};
 use super::event::Standing;
+use super::failovers::Over;
 use super::targets::Targets;
 use crate::health::{Decision, Roster, Seat};
 use crate::model::{BackendId, Portion};
@@ -56,6 +57,8 @@ pub(super) struct Serving {
     pub(super) eligible: usize,
     /// By whom, as was said last.
     pub(super) served: Served,
+    /// What it has been through.
+    pub(super) failovers: Over,
     /// Counts the changes of health; what is built for an older one is built again.
     pub(super) revision: u64,
     /// A build is under way. There is one at a time: a flap storm costs one more, not one each.

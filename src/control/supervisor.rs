@@ -162,7 +162,7 @@ pub async fn run(
         unsettled: Unsettled::default(),
         workers,
         admin: Server::new(asking),
-        started: Instant::now(),
+        started: (Instant::now(), SystemTime::now()),
         stopping: false,
     };
     tokio::select! {
@@ -278,7 +278,7 @@ struct Supervisor {
     unsettled: Unsettled,
     admin: Server,
     /// When it was ready.
-    started: Instant,
+    started: (Instant, SystemTime),
     /// It was told to stop.
     stopping: bool,
 }
@@ -318,7 +318,7 @@ impl Supervisor {
                 address: listener,
             });
         }
-        self.started = Instant::now();
+        self.started = (Instant::now(), SystemTime::now());
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             workers = self.workers.count(),

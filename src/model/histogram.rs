@@ -36,10 +36,8 @@ impl<const N: usize> Histogram<N> {
         add(&self.micros, micros(took));
     }
 
-    /// Adds what was counted to `sum`.
+    /// Adds what was counted to `sum`, which has the same bounds.
     pub fn add_to(&self, sum: &mut HistogramSum) {
-        sum.bounds = self.bounds;
-        sum.counts.resize(N, 0);
         for (sum, count) in sum.counts.iter_mut().zip(&self.counts) {
             *sum += count.load(Ordering::Relaxed);
         }
@@ -62,6 +60,15 @@ pub struct HistogramSum {
 }
 
 impl HistogramSum {
+    /// Nothing yet.
+    pub fn over(bounds: &'static [Duration]) -> Self {
+        Self {
+            bounds,
+            counts: vec![0; bounds.len()],
+            ..Self::default()
+        }
+    }
+
     /// How many there were.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum::<u64>() + self.beyond
@@ -81,7 +88,7 @@ mod tests {
         one.observe(Duration::from_micros(1_001));
         two.observe(Duration::from_secs(1));
         two.observe(Duration::from_millis(1_001));
-        let mut sum = HistogramSum::default();
+        let mut sum = HistogramSum::over(&BOUNDS);
         one.add_to(&mut sum);
         two.add_to(&mut sum);
         assert_eq!((sum.counts.as_slice(), sum.beyond), (&[1, 2][..], 1));
@@ -94,7 +101,7 @@ mod tests {
         let histogram = Histogram::new(&BOUNDS);
         histogram.observe(Duration::from_nanos(400));
         histogram.observe(Duration::from_nanos(600));
-        let mut sum = HistogramSum::default();
+        let mut sum = HistogramSum::over(&BOUNDS);
         histogram.add_to(&mut sum);
         assert_eq!(sum.total, Duration::from_micros(1));
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::tally::add;
-use super::{Cause, Ending, Histogram, HistogramSum, Phase, Who};
+use super::{Cause, Ending, Histogram, HistogramSum, Moment, Phase, Who};
 
 /// Bounds of how long connecting to a backend takes. In one room it takes less than a millisecond; a
 /// lost SYN costs one second, a second one two more.
@@ -82,10 +82,17 @@ impl Ledger {
 
     /// All pages summed.
     pub fn sum(&self) -> LedgerSum {
-        let mut sum = LedgerSum::default();
+        let mut sum = LedgerSum {
+            connect: HistogramSum::over(&CONNECT),
+            duration: HistogramSum::over(&DURATION),
+            queue: HistogramSum::over(&QUEUE),
+            ..LedgerSum::default()
+        };
         let mut endings = [0; ENDINGS];
         for page in self.0.iter().filter_map(OnceLock::get) {
             sum.opened += page.opened.load(Ordering::Relaxed);
+            let unserved = page.last_unserved.load(Ordering::Relaxed);
+            sum.last_unserved = sum.last_unserved.max(unserved);
             sum.retries += page.retries.load(Ordering::Relaxed);
             for (sum, count) in endings.iter_mut().zip(&page.endings) {
                 *sum += count.load(Ordering::Relaxed);
@@ -107,6 +114,7 @@ impl Ledger {
 pub struct Page {
     opened: AtomicU64,
     retries: AtomicU64,
+    last_unserved: AtomicU64,
     endings: [AtomicU64; ENDINGS],
     connect: Histogram<{ CONNECT.len() }>,
     duration: Histogram<{ DURATION.len() }>,
@@ -118,6 +126,7 @@ impl Default for Page {
         Self {
             opened: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            last_unserved: AtomicU64::new(0),
             endings: [const { AtomicU64::new(0) }; ENDINGS],
             connect: Histogram::new(&CONNECT),
             duration: Histogram::new(&DURATION),
@@ -147,6 +156,11 @@ impl Page {
         self.connect.observe(took);
     }
 
+    /// A client is given no backend.
+    pub fn unserved(&self, at: Moment) {
+        self.last_unserved.store(at, Ordering::Relaxed);
+    }
+
     /// A session that lasted so long is over.
     pub fn ended(&self, ending: Ending, lasted: Duration) {
         add(&self.endings[place_of(ending)], 1);
@@ -163,6 +177,8 @@ pub struct LedgerSum {
     pub retries: u64,
     /// Sessions that are over, by how; those that were seen. Of [`Cause::Os`] there is one, with 0.
     pub endings: Vec<(Ending, u64)>,
+    /// When a client was last given no backend.
+    pub last_unserved: Moment,
     /// How long backends took to accept a session.
     pub connect: HistogramSum,
     /// How long the sessions lasted that are over.
@@ -224,7 +240,10 @@ mod tests {
         assert_eq!(ledger.sum().endings, [(os(0), 2)]);
         assert_eq!(ledger.sum().open(), 1);
         ledger.page(1).ended(clean, second);
+        ledger.page(0).unserved(8);
+        ledger.page(1).unserved(7);
         let sum = ledger.sum();
+        assert_eq!(sum.last_unserved, 8);
         assert_eq!((sum.opened, sum.ended(), sum.open()), (3, 3, 0));
         assert_eq!(sum.duration.total, 3 * second);
     }

@@ -81,6 +81,14 @@ impl Api {
         }
     }
 
+    /// Where it is, over TCP.
+    pub fn address(&self) -> SocketAddr {
+        match &self.door {
+            Door::Tcp(address) => *address,
+            Door::Unix(path) => panic!("{} is no address", path.display()),
+        }
+    }
+
     /// The same, with one more header; a `Host` replaces the one that is right.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));

@@ -81,6 +81,33 @@ impl Server {
         })
     }
 
+    /// A Prometheus that scrapes `target` several times a second as the job `ballast`, with these rules.
+    pub fn prometheus(target: SocketAddr, rules: &Path) -> Self {
+        let ip = fresh_ip();
+        let port = 9090;
+        Self::start(ip, port, Signal::TERM, |directory| {
+            let file = directory.join("prometheus.yml");
+            let rules = rules.display();
+            let text = format!(
+                "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}\n\
+                 rule_files: ['{rules}']\n\
+                 scrape_configs:\n\
+                 - job_name: ballast\n  static_configs:\n  - targets: ['{target}']\n"
+            );
+            fs::write(&file, text).expect("the directory takes a file");
+            let mut command = Command::new("prometheus");
+            command
+                .arg(format!("--config.file={}", file.display()))
+                .arg(format!(
+                    "--storage.tsdb.path={}",
+                    directory.join("data").display()
+                ))
+                .arg(format!("--web.listen-address={ip}:{port}"))
+                .arg("--log.level=error");
+            command
+        })
+    }
+
     fn nginx_with(module: &str, body: impl Fn(&Path, SocketAddr) -> String) -> Self {
         let ip = fresh_ip();
         let port = 8080;

@@ -32,6 +32,7 @@ use self::watch::{Moment, Watch};
 use super::Event;
 use crate::config::AlertConfig;
 use crate::runner::Runner;
+use crate::telemetry::millis;
 
 /// What control holds of the alerts.
 #[derive(Debug, Default)]
@@ -358,7 +359,7 @@ impl Post {
                 took,
                 result,
             } = deliver(&config, &message, runner.as_ref()).await;
-            let (alert, took_ms) = (&config.name, took.as_millis());
+            let (alert, took_ms) = (&config.name, millis(took));
             match result {
                 Ok(()) => {
                     counts.sent.fetch_add(1, Ordering::Relaxed);

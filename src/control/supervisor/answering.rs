@@ -7,6 +7,7 @@ use super::Supervisor;
 use crate::admin::Request;
 use crate::api;
 use crate::control::inspect::{self, Clock, time};
+use crate::telemetry::logging::Logging;
 
 impl Supervisor {
     /// Answers one request. Whoever has asked may be gone.
@@ -43,13 +44,21 @@ impl Supervisor {
         let workers = workers.map(|(index, look)| api::Worker {
             index: u32::try_from(index).unwrap_or(u32::MAX),
             sessions: look.sessions as u64,
+            busy_seconds_total: look.busy.as_secs_f64(),
+            accept_errors_total: look.accept_errors,
+            pipes: look.pipes as u64,
+            pipes_pooled: look.pooled as u64,
         });
+        let (sent_total, failed_total) = self.alerts.counts();
+        let (checks_total, late) = self.prober.sent();
+        let logging = self.options.logging.as_ref();
         let reloads = &self.reloads;
         api::Process {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            started: clock.tell(self.started),
-            uptime_seconds: clock.now.duration_since(self.started).as_secs_f64(),
+            // Told by the clock on the wall as it was then, so that it is always the same.
+            started: time(self.started.1),
+            uptime_seconds: clock.now.duration_since(self.started.0).as_secs_f64(),
             stopping: self.stopping,
             sessions: self.workers.sessions() as u64,
             max_connections: self.permits.limit() as u64,
@@ -69,6 +78,14 @@ impl Supervisor {
                 rejected: reloads.rejected,
                 last_duration_seconds: reloads.last_took.map(|it| it.as_secs_f64()),
             },
+            alerts: api::Alerts {
+                sent_total,
+                failed_total,
+            },
+            checks_total,
+            checks_late_seconds_total: late.as_secs_f64(),
+            log_lines_dropped_total: logging.map_or(0, Logging::dropped),
+            failures_unheard_total: self.witness.dropped(),
         }
     }
 }

@@ -85,6 +85,11 @@ impl Supervisor {
     pub(super) fn settle_failovers(&mut self) {
         for failover in self.failovers.settle(Instant::now()) {
             log(&failover, "failover");
+            let services = &mut self.running.services.0;
+            if let Some(serving) = services.get_mut(failover.backend.service()) {
+                serving.failovers.total += 1;
+                serving.failovers.last = Some(failover.total());
+            }
             self.tell(|| Event::Failover(failover));
         }
     }

@@ -23,6 +23,7 @@ use crate::control::reload::Staged;
 use crate::control::services::{Blueprint, Built};
 use crate::model::BackendId;
 use crate::net::BindError;
+use crate::telemetry::millis;
 
 /// What a reload is doing beside the loop.
 pub(super) enum Reload {
@@ -120,7 +121,7 @@ impl Supervisor {
                 tracing::info!(
                     %plan,
                     changes = few(plan.names()),
-                    took_ms = started.elapsed().as_millis(),
+                    took_ms = millis(started.elapsed()),
                     reloads = self.reloads.applied,
                     "reloaded"
                 );

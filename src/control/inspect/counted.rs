@@ -1,0 +1,113 @@
+//! What sessions have come to, as operators are told.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Clock;
+use crate::api;
+use crate::model::{Cause, HistogramSum, LedgerSum, TallySum, Who};
+use crate::pool::queue::QueueSum;
+use crate::telemetry::instant;
+
+pub(super) fn listener(address: SocketAddr, sum: &LedgerSum) -> api::Listener {
+    let endings = sum.endings.iter().map(|(ending, total)| api::Ended {
+        who: ending.who.name().to_owned(),
+        phase: ending.phase.name().to_owned(),
+        cause: ending.cause.name().to_owned(),
+        total: *total,
+    });
+    api::Listener {
+        address: address.to_string(),
+        accepted_total: sum.opened,
+        sessions: sum.open(),
+        retries_total: sum.retries,
+        endings: endings.collect(),
+        connect: histogram(&sum.connect),
+        duration: histogram(&sum.duration),
+        queue: histogram(&sum.queue),
+    }
+}
+
+fn histogram(sum: &HistogramSum) -> api::Histogram {
+    api::Histogram {
+        bounds_seconds: sum.bounds.iter().map(Duration::as_secs_f64).collect(),
+        counts: sum.counts.iter().copied().chain([sum.beyond]).collect(),
+        total_seconds: sum.total.as_secs_f64(),
+    }
+}
+
+/// Clients of these listeners that were given no backend.
+pub(super) fn unserved(listeners: &[(SocketAddr, LedgerSum)], clock: &Clock) -> api::Unserved {
+    let mut totals = BTreeMap::new();
+    let sums = || listeners.iter().map(|(_, sum)| sum);
+    let endings = sums().flat_map(|sum| &sum.endings);
+    for (ending, total) in endings.filter(|(ending, _)| ending.is_unserved()) {
+        // Of the system's causes the numbers are not kept.
+        let cause = if let Cause::Os(_) = ending.cause {
+            "another error".to_owned()
+        } else {
+            ending.cause.to_string()
+        };
+        *totals.entry(cause).or_insert(0) += total;
+    }
+    let causes = totals.into_iter();
+    let mut causes: Vec<_> = causes
+        .map(|(cause, total)| api::Count { cause, total })
+        .collect();
+    causes.sort_by_key(|it| std::cmp::Reverse(it.total));
+    let last = sums().map(|sum| sum.last_unserved).max();
+    api::Unserved {
+        total: causes.iter().map(|it| it.total).sum(),
+        last: last.and_then(instant).map(|at| clock.tell(at)),
+        causes,
+    }
+}
+
+pub(super) fn queue(sum: &QueueSum, size: u64) -> api::Queue {
+    api::Queue {
+        waiting: sum.waiting as u64,
+        size,
+        placed_total: sum.placed,
+        full_total: sum.full,
+        timed_out_total: sum.timed_out,
+        left_total: sum.left,
+        unserved_total: sum.unserved,
+    }
+}
+
+pub(super) fn traffic(sum: &TallySum, sessions: u32) -> api::Traffic {
+    let broken_by = |who: Who| sum.broken[who.place()];
+    api::Traffic {
+        sessions: sessions.into(),
+        sessions_total: sum.sessions,
+        to_backend_bytes_total: sum.to_backend,
+        to_client_bytes_total: sum.to_client,
+        connect_failures_total: sum.connect_failures,
+        sessions_moved_total: sum.moved,
+        sessions_hurt_total: sum.hurt,
+        sessions_finished_total: sum.finished,
+        broken_by_client_total: broken_by(Who::Client),
+        broken_by_backend_total: broken_by(Who::Backend),
+        broken_by_ballast_total: broken_by(Who::Ballast),
+        connect_seconds_total: sum.connecting.as_secs_f64(),
+        session_seconds_total: sum.lasting.as_secs_f64(),
+    }
+}
+
+/// Adds what one backend has served to what its service has.
+pub(super) fn add(sum: &mut api::Traffic, one: &api::Traffic) {
+    sum.sessions += one.sessions;
+    sum.sessions_total += one.sessions_total;
+    sum.to_backend_bytes_total += one.to_backend_bytes_total;
+    sum.to_client_bytes_total += one.to_client_bytes_total;
+    sum.connect_failures_total += one.connect_failures_total;
+    sum.sessions_moved_total += one.sessions_moved_total;
+    sum.sessions_hurt_total += one.sessions_hurt_total;
+    sum.sessions_finished_total += one.sessions_finished_total;
+    sum.broken_by_client_total += one.broken_by_client_total;
+    sum.broken_by_backend_total += one.broken_by_backend_total;
+    sum.broken_by_ballast_total += one.broken_by_ballast_total;
+    sum.connect_seconds_total += one.connect_seconds_total;
+    sum.session_seconds_total += one.session_seconds_total;
+}
