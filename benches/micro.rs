@@ -8,15 +8,18 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ballast::admission::{Access, Rate, Source, SourceRules, Sources};
 use ballast::config::{ListenConfig, RelayMode, compile};
 use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
 use ballast::net::relay::{Relay, Terms, Workspace};
 use ballast::net::{Accepted, BoundListener, Listener, Registry, Socket, connect};
 use ballast::strategy::{Candidate, Entry, Flow, Parameters, REGISTRY, Skip, Strategy};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
@@ -29,7 +32,7 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .sample_size(20);
-    targets = pick, pick_around_the_dead, build, relay_turn, compile_configuration
+    targets = pick, pick_around_the_dead, build, admit, relay_turn, compile_configuration
 }
 criterion_main!(benches);
 
@@ -149,6 +152,43 @@ async fn messages(times: u64, size: usize, relayed: bool) -> Duration {
         to.read_exact(&mut buffer).await.expect("received");
     }
     started.elapsed()
+}
+
+/// Whether a client may come in: by a hundred thousand networks, and by a table of sources that ten
+/// million addresses run through.
+fn admit(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("admit");
+    let mut random = fastrand::Rng::with_seed(7);
+    for size in [100, 100_000] {
+        let networks = (0..size).map(|_| {
+            let (ip, length) = (Ipv4Addr::from_bits(random.u32(..)), random.u8(12..=32));
+            IpNet::new(ip.into(), length).expect("a length").trunc()
+        });
+        let access = Access::new(None::<[IpNet; 0]>, networks.collect::<Vec<_>>());
+        group.bench_function(BenchmarkId::new("networks", size), |bencher| {
+            let mut flows = Flows(0);
+            bencher.iter(|| access.admits(black_box(flows.next().source.ip())));
+        });
+    }
+    let rules = SourceRules {
+        most: NonZeroU32::new(100),
+        rate: Some(Rate::a_second(10)),
+        ..SourceRules::default()
+    };
+    let mut sources = Sources::new(65_536);
+    group.bench_function("sources, ten million addresses", |bencher| {
+        let mut number = 0_u64;
+        bencher.iter(|| {
+            number = (number + 1) % 10_000_000;
+            let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let source = Source::of(Ipv4Addr::from_bits(number as u32).into(), 64);
+            let entered = sources.enter(source, hash, &rules, number * 1000);
+            if entered.counted {
+                sources.leave(source, hash);
+            }
+        });
+    });
+    group.finish();
 }
 
 /// The client's end of a session whose backend is at `address`.

@@ -1,7 +1,7 @@
 //! One connection, from accept to its log line. Read this first.
 //!
-//! The session takes its service's snapshot, hears who its client is if a proxy has to say so, lets the
-//! strategy pick a backend, is counted towards it before connecting (or waits in line while all are full), tries others while no byte has moved,
+//! The session takes its service's snapshot, asks whether its client may come in (and who it is, if a proxy
+//! has to say so), lets the strategy pick a backend, is counted towards it before connecting (or waits in line while all are full), tries others while no byte has moved,
 //! relays, and closes its record. It
 //! never returns an error: it returns how it ended. Decisions are made elsewhere; this file is the
 //! order in which they are asked for.
@@ -9,6 +9,7 @@
 //! Next: [`strategy`](crate::strategy) for the pick, [`net::relay`](crate::net::relay) for the
 //! bytes, [`worker`](crate::worker) for who calls this.
 
+mod admission;
 mod header;
 mod waiting;
 
@@ -90,23 +91,21 @@ async fn establish(
     let route = record.route().clone();
     let service = route.service();
     let mut snapshot = service.snapshot();
-    if let Some(accept) = &snapshot.proxy.accept {
-        header::trust(accept, record.client())?;
-    }
-    let mut client = Socket::accepted(client)
-        .map_err(|error| Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error)))?;
-    let mut heard = None;
     let mut begun = record.started();
-    if let Some(accept) = snapshot.proxy.accept.clone() {
-        // Rare, so not part of what every session weighs.
-        let header = header::receive(accept, &mut client, context, ticket, record);
-        heard = Some(Box::pin(header).await?);
-        // The world may have changed meanwhile.
-        snapshot = service.snapshot();
-        begun = Instant::now();
-    }
+    let (mut client, heard) = match snapshot.admission.clone() {
+        None => (accepted(client)?, None),
+        Some(admission) => {
+            // Rare, so not part of what every session weighs.
+            let asking = admission::let_in(admission, client, context, ticket, record);
+            let came = Box::pin(asking).await?;
+            // The world may have changed meanwhile.
+            snapshot = service.snapshot();
+            begun = Instant::now();
+            came
+        }
+    };
     let flow = service.flow(record.client(), fastrand::u64(..));
-    let introduction = snapshot.proxy.send.map_or_else(Vec::new, |send| {
+    let introduction = snapshot.send_header.map_or_else(Vec::new, |send| {
         header::introduction(send, &client, heard, fastrand::u128(..), record)
     });
     let mut give_up = begun + snapshot.timeouts.connect_total;
@@ -187,6 +186,12 @@ async fn establish(
         }
     }
     Err(ending)
+}
+
+/// Has this worker's runtime know of the client's socket.
+fn accepted(client: Arrival) -> Result<Socket, Ending> {
+    let failed = |error| Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error));
+    Socket::accepted(client).map_err(failed)
 }
 
 /// [`SHORTEST`] to all of `lifetime`, as `chance` in 0 to 1 has it: sessions that began together end

@@ -108,19 +108,23 @@ fn every_key_that_is_shown_is_accepted_and_every_default_is_in_the_table() {
     }
 }
 
-/// Whether the line that assigns `key` belongs to a kind of check of its own.
-fn kinds_of(line: &str) -> Option<&'static [&'static str]> {
-    let (key, _) = assignment(code(line))?;
-    let found = CHECK_KEYS.iter().find(|(known, _)| *known == key);
-    found.map(|(_, kinds)| *kinds)
+/// The lines, each with the kinds of check that have the key which it assigns, if only some have it.
+fn lines() -> impl Iterator<Item = (&'static str, Option<&'static [&'static str]>)> {
+    let mut section = SECTIONS[0];
+    REFERENCE.lines().map(move |line| {
+        section = header(code(line)).unwrap_or(section);
+        let key = assignment(code(line)).filter(|_| section.path == "service.health");
+        let found = key.and_then(|(key, _)| CHECK_KEYS.iter().find(|(known, _)| *known == key));
+        (line, found.map(|(_, kinds)| *kinds))
+    })
 }
 
 #[test]
 fn each_kind_of_check_takes_the_keys_that_are_shown_for_it() {
     for kind in KINDS {
         let mut text = String::new();
-        for line in REFERENCE.lines() {
-            let written = match (line, kinds_of(line)) {
+        for (line, kinds) in lines() {
+            let written = match (line, kinds) {
                 ("# kind = \"tcp\"", _) => format!("kind = \"{kind}\""),
                 (_, Some(kinds)) if kinds.contains(kind) => code(line).to_owned(),
                 _ => line.to_owned(),
@@ -136,10 +140,10 @@ fn each_kind_of_check_takes_the_keys_that_are_shown_for_it() {
 #[test]
 fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default() {
     let mut bare = String::new();
-    for line in REFERENCE.lines() {
+    for (line, kinds) in lines() {
         // A backend has an address or a srv, and the address is what the file has.
         let either = assignment(code(line)).is_some_and(|(key, _)| key == "srv");
-        bare += match either || kinds_of(line).is_some() {
+        bare += match either || kinds.is_some() {
             true => line,
             false => code(line),
         };
@@ -161,6 +165,14 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     let web = &mut all.services[0];
     assert_eq!(web.parameters.max_load.take(), Some(1250));
     assert_eq!(web.max_lifetime.take().unwrap().as_secs(), 12 * 3600);
+    assert_eq!(all.runtime.accept_rate.take().unwrap().count(), 20_000);
+    let web = &mut all.services[0];
+    assert!(web.admission.access.take().is_some());
+    let limits = std::mem::take(&mut web.admission.limits);
+    assert_eq!(limits.max_connections.unwrap().most, 5000);
+    assert_eq!(limits.accept_rate.unwrap().most.count(), 500);
+    assert_eq!(limits.source.most.unwrap().get(), 100);
+    assert_eq!(limits.source.rate.unwrap().count(), 50);
     let proxy = &mut web.proxy;
     assert_eq!(proxy.accept.take().unwrap().timeout.as_secs(), 3);
     assert!(!proxy.send.take().unwrap().unique_id);

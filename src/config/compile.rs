@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::admission;
 use super::conflicts;
 use super::decode::Table;
 use super::discovery;
@@ -203,6 +204,9 @@ fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
         max_connections: table
             .integer("max_connections", &(1..=MOST_CONNECTIONS), problems)
             .and_then(NonZeroU32::new),
+        accept_rate: table.parsed("accept_rate", problems, |text| {
+            admission::rate("accept_rate", text)
+        }),
         drain_timeout: table
             .duration("drain_timeout", &(Duration::ZERO..=LONGEST), problems)
             .unwrap_or(preset.drain_timeout),

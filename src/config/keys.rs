@@ -85,6 +85,11 @@ pub static RUNTIME: Section = Section {
             "sessions at a time over all services",
         ),
         key(
+            "accept_rate",
+            Off,
+            "clients in a time over all services; more wait to be accepted",
+        ),
+        key(
             "drain_timeout",
             Is("\"30s\""),
             "how long a stop waits for running sessions",
@@ -265,6 +270,8 @@ pub static SERVICE: Section = Section {
             "who waits while every backend is full",
         ),
         key("session", Preset::Section, "how long a session may live"),
+        key("access", Preset::Section, "which networks may come in"),
+        key("limits", Preset::Section, "how many clients may come in"),
         key(
             "proxy_protocol",
             Preset::Section,
@@ -332,6 +339,62 @@ pub static SESSION: Section = Section {
         Off,
         "the longest that a session may live; 80 to 100 % of it, by chance",
     )],
+};
+
+/// `[service.access]`
+pub static ACCESS: Section = Section {
+    path: "service.access",
+    header: "[service.access]",
+    keys: &[
+        key("allow", Off, "networks that may come in, and nobody else"),
+        key("deny", Off, "networks that may not come in"),
+        key("allow_file", Off, "a file with more networks to allow"),
+        key("deny_file", Off, "a file with more networks to deny"),
+        key(
+            "dry_run",
+            Is("false"),
+            "whether those who may not come in are only counted",
+        ),
+    ],
+};
+
+/// `[service.limits]`
+pub static LIMITS: Section = Section {
+    path: "service.limits",
+    header: "[service.limits]",
+    keys: &[
+        key(
+            "max_connections",
+            Off,
+            "sessions at a time; more wait to be accepted",
+        ),
+        key(
+            "accept_rate",
+            Off,
+            "clients in a time; more wait to be accepted",
+        ),
+        key(
+            "max_per_source",
+            Off,
+            "sessions of one source at a time; more are reset",
+        ),
+        key(
+            "rate_per_source",
+            Off,
+            "clients of one source in a time; more are reset",
+        ),
+        key(
+            "source_ipv6_prefix",
+            Is("64"),
+            "leading bits of an IPv6 address that are one source",
+        ),
+        key("sources", Is("65536"), "sources that are counted at a time"),
+        key(
+            "dry_run",
+            Is("false"),
+            "which of these limits only count whom they would keep out",
+        ),
+    ],
 };
 
 /// `[service.proxy_protocol]`
@@ -604,6 +667,8 @@ pub static SECTIONS: &[&Section] = &[
     &TIMEOUTS,
     &QUEUE,
     &SESSION,
+    &ACCESS,
+    &LIMITS,
     &PROXY_PROTOCOL,
     &HEALTH,
     &PASSIVE,

@@ -31,7 +31,7 @@ pub fn load_in_place_of(path: &Path, copy: &Path) -> Result<Loaded, Rejected> {
         Some("name another file with -c PATH"),
         |text, origin| compile_beside(text, origin, lack),
     )?;
-    Ok(beside(path, loaded))
+    beside(path, loaded)
 }
 
 /// Checks a text that may take the place of the file at `path`; `origin` is what its problems name as the
@@ -45,18 +45,21 @@ pub fn compile_in_place_of(path: &Path, text: &str, origin: &str) -> Result<Load
         let problem = Problem::error(Unreadable::TooLarge.to_string());
         return Err(Rejected::because(origin, problem));
     }
-    Ok(beside(path, compile_beside(text, origin, lack)?))
+    beside(path, compile_beside(text, origin, lack)?)
 }
 
-/// What is `loaded`, with relative paths in it made to begin beside `path`.
-fn beside(path: &Path, mut loaded: Loaded) -> Loaded {
+/// What is `loaded`, with relative paths in it made to begin beside `path`, and lists of networks read.
+fn beside(path: &Path, mut loaded: Loaded) -> Result<Loaded, Rejected> {
     let beside = path.parent().unwrap_or(Path::new(""));
     for service in &mut loaded.config.services {
         if let Some(file) = &mut service.backends_file {
             *file = beside.join(&*file).into();
         }
+        if let Some(access) = &mut service.admission.access {
+            access.complete(beside)?;
+        }
     }
-    loaded
+    Ok(loaded)
 }
 
 /// What is wrong with something that a file counts on. Another user may see more, or less: only what is

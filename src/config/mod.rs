@@ -8,6 +8,7 @@
 
 mod address;
 mod admin;
+mod admission;
 mod alert;
 mod check;
 mod compile;
@@ -40,7 +41,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::Networks;
+use ipnet::IpNet;
+
+use crate::admission::{Access, Networks, Rate, SourceRules};
 use crate::health::{Check, Passive, Policy, Rules};
 use crate::proxy_protocol::Version;
 use crate::strategy::{Entry, Parameters};
@@ -81,6 +84,7 @@ impl Config {
             runtime: RuntimeConfig {
                 workers: None,
                 max_connections: None,
+                accept_rate: None,
                 drain_timeout: Duration::ZERO,
                 resolve_timeout: Duration::ZERO,
                 reload_guard: ReloadGuard::Off,
@@ -107,6 +111,8 @@ pub struct RuntimeConfig {
     pub workers: Option<NonZeroU32>,
     /// Sessions at a time over all services; `None` derives it from the descriptor limit.
     pub max_connections: Option<NonZeroU32>,
+    /// Clients that are accepted in a time over all services, if there is such a limit.
+    pub accept_rate: Option<Rate>,
     /// How long a stop waits for running sessions.
     pub drain_timeout: Duration,
     /// The most that all name look-ups of a start or a reload may take together.
@@ -124,6 +130,7 @@ impl Default for RuntimeConfig {
         Self {
             workers: None,
             max_connections: None,
+            accept_rate: None,
             drain_timeout: Duration::from_secs(30),
             resolve_timeout: Duration::from_secs(5),
             reload_guard: ReloadGuard::Refuse,
@@ -225,6 +232,8 @@ pub struct ServiceConfig {
     pub on_down: OnDown,
     /// The longest that a session may live, if there is such a limit.
     pub max_lifetime: Option<Duration>,
+    /// `[service.access]` and `[service.limits]`
+    pub admission: AdmissionConfig,
     /// `[service.proxy_protocol]`
     pub proxy: ProxyConfig,
     /// `[service.health]`: how its backends are checked.
@@ -314,6 +323,65 @@ pub enum OnDown {
         /// So many a second, over all such backends of the service.
         rate: u32,
     },
+}
+
+/// `[service.access]` and `[service.limits]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdmissionConfig {
+    /// Not everybody may come in.
+    pub access: Option<AccessConfig>,
+    /// How many may.
+    pub limits: LimitsConfig,
+}
+
+/// `[service.access]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessConfig {
+    /// As written; `None` is that there is no such list.
+    allow: Option<Vec<IpNet>>,
+    deny: Vec<IpNet>,
+    allow_file: Option<PathBuf>,
+    deny_file: Option<PathBuf>,
+    /// Those who may not come in are only counted.
+    pub dry_run: bool,
+    /// What all lists together say.
+    pub rules: Arc<Access>,
+}
+
+/// `[service.limits]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Sessions at a time.
+    pub max_connections: Option<Limited<u32>>,
+    /// Clients that are accepted in a time.
+    pub accept_rate: Option<Limited<Rate>>,
+    /// What each source may do.
+    pub source: SourceRules,
+    /// The leading bits of an IPv6 address that are one source.
+    pub source_ipv6_prefix: u8,
+    /// Sources that are counted at a time.
+    pub sources: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: None,
+            accept_rate: None,
+            source: SourceRules::default(),
+            source_ipv6_prefix: 64,
+            sources: 65_536,
+        }
+    }
+}
+
+/// A limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited<T> {
+    /// The most that it lets through.
+    pub most: T,
+    /// It only counts whom it would keep out.
+    pub dry: bool,
 }
 
 /// `[service.proxy_protocol]`

@@ -19,7 +19,7 @@ pub(super) fn networks(
     let mut read = Vec::with_capacity(texts.len());
     let mut all_well = true;
     for (text, span) in texts {
-        match network(key, text) {
+        match network(&format!("`{key}`"), text) {
             Ok(network) => read.push((network, span)),
             Err(fault) => {
                 problems.add(fault.at(span));
@@ -30,10 +30,10 @@ pub(super) fn networks(
     all_well.then_some(read)
 }
 
-/// One network, or one address as a network of its own.
+/// One network, or one address as a network of its own; `key` is what has it.
 pub(super) fn network(key: &str, text: &str) -> Result<IpNet, Fault> {
     let wrong = |why: &str| {
-        Fault::new(format!("`{key}` has \"{}\", {why}", shown(text)))
+        Fault::new(format!("{key} has \"{}\", {why}", shown(text)))
             .allowed("allowed: \"10.0.0.0/8\", \"2001:db8::/32\", or an address")
     };
     if let Ok(ip) = text.parse::<IpAddr>() {

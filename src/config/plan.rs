@@ -231,6 +231,7 @@ fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
             "runtime.max_connections",
             was.max_connections != is.max_connections,
         ),
+        ("runtime.accept_rate", was.accept_rate != is.accept_rate),
         (
             "runtime.drain_timeout",
             was.drain_timeout != is.drain_timeout,

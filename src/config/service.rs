@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address;
+use super::admission;
 use super::decode::{Table, mistype, unknown_word};
 use super::health;
 use super::keys;
@@ -19,8 +20,8 @@ use super::source::Span;
 use super::value::{self, MOST_CONNECTIONS, SOME_TIME, written};
 use super::waiting;
 use super::{
-    BackendAddress, BackendConfig, Family, ListenConfig, OnDown, ProxyConfig, QueueConfig,
-    RelayMode, ServiceConfig, Timeouts,
+    AdmissionConfig, BackendAddress, BackendConfig, Family, ListenConfig, OnDown, ProxyConfig,
+    QueueConfig, RelayMode, ServiceConfig, Timeouts,
 };
 use crate::health::{Check, Passive, Policy, Rules};
 use crate::strategy::{self, Entry, Parameters, Skip};
@@ -43,6 +44,7 @@ pub(super) struct Draft {
     queue: QueueConfig,
     on_down: OnDown,
     max_lifetime: Option<Duration>,
+    admission: AdmissionConfig,
     proxy: ProxyConfig,
     health: Policy,
     serving: Rules,
@@ -90,6 +92,7 @@ impl Draft {
             queue: self.queue,
             on_down: self.on_down,
             max_lifetime: self.max_lifetime,
+            admission: self.admission,
             proxy: self.proxy,
             health: self.health,
             serving: self.serving,
@@ -201,6 +204,7 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         queue: waiting::queue(table, capped, problems),
         on_down: waiting::on_down(table, problems),
         max_lifetime: waiting::max_lifetime(table, problems),
+        admission: admission::read(table, problems),
         proxy,
     }
 }

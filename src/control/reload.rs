@@ -24,7 +24,7 @@ use crate::discovery::origin;
 use crate::health::{Decision, FailBack, Roster, Rules};
 use crate::model::{BackendId, Load};
 use crate::net::{BindError, BoundListener, Claim};
-use crate::pool::{Route, Service, Way};
+use crate::pool::{Permits, Route, Service, Way};
 use crate::worker::{Command, Workers};
 
 /// A retired listener is closed this long after it refused its last handshake: what could be under
@@ -108,7 +108,7 @@ impl Staged {
 
 impl Running {
     /// Nothing runs yet.
-    pub(super) fn new(workers: usize) -> Self {
+    pub(super) fn new(workers: usize, permits: &'static Permits) -> Self {
         Self {
             config: Config::empty(),
             services: Services::default(),
@@ -118,7 +118,7 @@ impl Running {
             emptying: Vec::new(),
             lists: Lists::new(),
             endpoints: Endpoints::new(),
-            loads: Loads::new(workers),
+            loads: Loads::new(workers, permits),
             memory: Memory::default(),
             epoch: 0,
         }

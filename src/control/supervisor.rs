@@ -8,6 +8,7 @@ mod discovering;
 mod failing_over;
 mod passive;
 mod planning;
+mod refusing;
 mod reloading;
 mod remembering;
 mod reporting;
@@ -26,6 +27,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::planning::Planning;
+use self::refusing::Refusing;
 use self::reloading::{Reload, build};
 use self::seating::{Unsettled, Wakes};
 use super::alerts::Alerts;
@@ -138,7 +140,7 @@ pub async fn run(
     let alerts = Alerts::new(runner.clone());
     let (asking, mut requests) = mpsc::channel(REQUESTS);
     let mut control = Supervisor {
-        running: Running::new(count),
+        running: Running::new(count, permits),
         permits,
         prober: Prober::new(limits.probes, verdicts, answers, runner),
         cases: Cases::default(),
@@ -157,6 +159,7 @@ pub async fn run(
         beat: 0,
         status: String::new(),
         full: false,
+        refusing: Refusing::default(),
         alerts,
         closing: Closing::default(),
         unsettled: Unsettled::default(),
@@ -271,6 +274,8 @@ struct Supervisor {
     status: String,
     /// `max_connections` was reached when last looked at.
     full: bool,
+    /// Whose clients are not all let in.
+    refusing: Refusing,
     alerts: Alerts,
     /// Whose sessions are being closed.
     closing: Closing,
@@ -457,6 +462,7 @@ impl Supervisor {
                 tracing::info!(max_connections, "accepting goes on");
             }
         }
+        self.tell_refusals();
         self.tell_status();
     }
 

@@ -81,6 +81,9 @@ impl Symptom {
             | Cause::Stopped
             | Cause::Panicked
             | Cause::Untrusted
+            | Cause::Denied
+            | Cause::TooMany
+            | Cause::TooOften
             | Cause::BadHeader
             | Cause::Os(_) => None,
         }

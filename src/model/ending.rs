@@ -76,6 +76,8 @@ pub enum Phase {
     Accept,
     /// Waiting for the PROXY header that says who the client is.
     ProxyHeader,
+    /// Being asked for, and counted towards, its limits.
+    Admission,
     /// Waiting for a place at a backend.
     Queue,
     /// Connecting to a backend.
@@ -88,9 +90,10 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, each at its place.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Accept,
         Self::ProxyHeader,
+        Self::Admission,
         Self::Queue,
         Self::Connect,
         Self::Relay,
@@ -107,6 +110,7 @@ impl Phase {
         match self {
             Phase::Accept => "accept",
             Phase::ProxyHeader => "proxy-header",
+            Phase::Admission => "admission",
             Phase::Queue => "queue",
             Phase::Connect => "connect",
             Phase::Relay => "relay",
@@ -140,6 +144,12 @@ pub enum Cause {
     Untrusted,
     /// What should have been a PROXY header was none, or not whole.
     BadHeader,
+    /// `[service.access]` does not let it in.
+    Denied,
+    /// Its source has `limits.max_per_source` sessions already.
+    TooMany,
+    /// Its source connects more often than `limits.rate_per_source`.
+    TooOften,
     /// No backend was eligible.
     NoBackend,
     /// Every backend was full, and so was the queue.
@@ -166,7 +176,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, each at its place; that of the operating system without its number.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Finished,
         Self::Reset,
         Self::Refused,
@@ -175,6 +185,9 @@ impl Cause {
         Self::Exhausted,
         Self::Untrusted,
         Self::BadHeader,
+        Self::Denied,
+        Self::TooMany,
+        Self::TooOften,
         Self::NoBackend,
         Self::QueueFull,
         Self::QueueTimeout,
@@ -199,17 +212,20 @@ impl Cause {
             Cause::Exhausted => 5,
             Cause::Untrusted => 6,
             Cause::BadHeader => 7,
-            Cause::NoBackend => 8,
-            Cause::QueueFull => 9,
-            Cause::QueueTimeout => 10,
-            Cause::Idle => 11,
-            Cause::HalfClosed => 12,
-            Cause::Unacknowledged => 13,
-            Cause::Lifetime => 14,
-            Cause::BackendDown => 15,
-            Cause::Stopped => 16,
-            Cause::Panicked => 17,
-            Cause::Os(_) => 18,
+            Cause::Denied => 8,
+            Cause::TooMany => 9,
+            Cause::TooOften => 10,
+            Cause::NoBackend => 11,
+            Cause::QueueFull => 12,
+            Cause::QueueTimeout => 13,
+            Cause::Idle => 14,
+            Cause::HalfClosed => 15,
+            Cause::Unacknowledged => 16,
+            Cause::Lifetime => 17,
+            Cause::BackendDown => 18,
+            Cause::Stopped => 19,
+            Cause::Panicked => 20,
+            Cause::Os(_) => 21,
         }
     }
 
@@ -224,6 +240,9 @@ impl Cause {
             Cause::Exhausted => "exhausted",
             Cause::Untrusted => "untrusted",
             Cause::BadHeader => "bad-header",
+            Cause::Denied => "denied",
+            Cause::TooMany => "too-many",
+            Cause::TooOften => "too-often",
             Cause::NoBackend => "no-backend",
             Cause::QueueFull => "queue-full",
             Cause::QueueTimeout => "queue-timeout",
@@ -276,6 +295,9 @@ impl fmt::Display for Cause {
             Cause::Exhausted => "out of local ports or descriptors",
             Cause::Untrusted => "not in accept_from",
             Cause::BadHeader => "bad PROXY header",
+            Cause::Denied => "denied by access",
+            Cause::TooMany => "over max_per_source",
+            Cause::TooOften => "over rate_per_source",
             Cause::NoBackend => "no eligible backend",
             Cause::QueueFull => "queue full",
             Cause::QueueTimeout => "queue timeout",
@@ -325,6 +347,7 @@ mod tests {
             (Who::Client, Phase::Queue, Cause::Reset),
             (Who::Ballast, Phase::ProxyHeader, Cause::Untrusted),
             (Who::Ballast, Phase::ProxyHeader, Cause::TimedOut),
+            (Who::Ballast, Phase::Admission, Cause::Denied),
             (Who::Client, Phase::Connect, Cause::Reset),
             (Who::Backend, Phase::Relay, Cause::Reset),
             (Who::Ballast, Phase::Drain, Cause::Stopped),

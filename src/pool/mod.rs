@@ -1,17 +1,21 @@
 //! Services and what workers and control share of them: one atomically swapped [`Snapshot`] a
-//! service, the cursor, in-flight leases, the [`queue`] of those who wait for one, connection permits,
+//! service, the cursor, in-flight leases, the [`queue`] of those who wait for one, connection permits, the gate that counts clients who are not all let in,
 //! and what sessions tell control of backends that fail.
 //!
 //! Control is the only writer of snapshots. A worker only loads them. Knows no socket and no task.
 
+mod gate;
 mod lease;
+mod pace;
 mod permits;
 pub mod queue;
 mod route;
 mod service;
 mod witness;
 
+pub use gate::{Admission, Counted, Gate, GateSum, Turn};
 pub use lease::Lease;
+pub use pace::Pace;
 pub use permits::{Permit, Permits};
 pub use queue::Queue;
 pub use route::{Door, Route, Way};

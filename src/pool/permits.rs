@@ -1,8 +1,13 @@
-//! `max_connections`, exact over all workers, without a lock while there is room.
+//! `max_connections` and `accept_rate`, exact over all workers, without a lock while there is room.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+use super::{Pace, Turn};
+use crate::admission::Rate;
 
 /// How many sessions may exist at a time, and how many do.
 #[derive(Debug)]
@@ -12,17 +17,34 @@ pub struct Permits {
     limit: AtomicUsize,
     waiting: AtomicUsize,
     freed: Notify,
+    /// How fast they may be taken: a count and the seconds that it is for; 0 is as fast as can be.
+    rate: AtomicU64,
+    pace: Pace,
+    /// Whoever takes one of these takes one of those, too.
+    outer: Option<&'static Permits>,
 }
 
 impl Permits {
     /// Room for `limit` sessions. Lives as long as the process, so that a permit need not count
     /// references.
     pub fn new(limit: usize) -> &'static Self {
+        Self::make(limit, None)
+    }
+
+    /// Room for `limit` of the sessions that `outer` has room for.
+    pub fn within(outer: &'static Self, limit: usize) -> &'static Self {
+        Self::make(limit, Some(outer))
+    }
+
+    fn make(limit: usize, outer: Option<&'static Self>) -> &'static Self {
         Box::leak(Box::new(Self {
             in_use: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
+            rate: AtomicU64::new(0),
+            pace: Pace::default(),
+            outer,
         }))
     }
 
@@ -38,6 +60,10 @@ impl Permits {
 
     /// Whether a try would succeed right now.
     pub fn has_room(&self) -> bool {
+        self.has_own_room() && self.outer.is_none_or(Self::has_room)
+    }
+
+    fn has_own_room(&self) -> bool {
         self.in_use() < self.limit()
     }
 
@@ -47,8 +73,52 @@ impl Permits {
         self.freed.notify_waiters();
     }
 
+    /// Changes how fast clients may be taken.
+    pub fn set_rate(&self, rate: Option<Rate>) {
+        let packed = rate.map_or(0, |rate| {
+            u64::from(rate.count()) << 32 | rate.per().as_secs()
+        });
+        self.rate.store(packed, Ordering::Relaxed);
+    }
+
+    fn rate(&self) -> Option<Rate> {
+        let packed = self.rate.load(Ordering::Relaxed);
+        let count = NonZeroU32::new((packed >> 32) as u32)?;
+        Some(Rate::new(
+            count,
+            Duration::from_secs(packed & u64::from(u32::MAX)),
+        ))
+    }
+
+    /// Takes the next turn to take a client, if it is not too soon.
+    ///
+    /// # Errors
+    /// By how much it is.
+    pub fn take_turn(&self) -> Result<Turn, Duration> {
+        match self.rate() {
+            None => Ok(Turn::Free),
+            Some(rate) => {
+                self.pace.spend(rate, Instant::now())?;
+                Ok(Turn::Paid(rate))
+            }
+        }
+    }
+
+    /// Nobody was there.
+    pub fn give_back(&self, turn: Turn) {
+        if let Turn::Paid(rate) = turn {
+            self.pace.refund(rate);
+        }
+    }
+
     /// One permit, if there is room.
     pub fn try_acquire(&'static self) -> Option<Permit> {
+        let outer = match self.outer {
+            Some(outer) => Some(outer.try_acquire()?),
+            None => None,
+        };
+        // The permit below gives back both.
+        std::mem::forget(outer);
         // Add first and take back on overshoot: one locked instruction while there is room, and
         // never more permits than the limit.
         let before = self.in_use.fetch_add(1, Ordering::SeqCst);
@@ -63,6 +133,11 @@ impl Permits {
             if let Some(permit) = self.try_acquire() {
                 return permit;
             }
+            // Whoever gives one of those back wakes nobody here.
+            if let Some(outer) = self.outer.filter(|_| self.has_own_room()) {
+                drop(Box::pin(outer.acquire()).await);
+                continue;
+            }
             let freed = self.freed.notified();
             tokio::pin!(freed);
             // Listening starts before the count says so, and the second try comes after both:
@@ -71,6 +146,9 @@ impl Permits {
             let _waiting = Waiting::count(&self.waiting);
             if let Some(permit) = self.try_acquire() {
                 return permit;
+            }
+            if self.has_own_room() {
+                continue;
             }
             freed.await;
         }
@@ -92,6 +170,9 @@ impl Drop for Permit {
             && before <= self.permits.limit.load(Ordering::SeqCst)
         {
             self.permits.freed.notify_one();
+        }
+        if let Some(permits) = self.permits.outer {
+            drop(Permit { permits });
         }
     }
 }
@@ -170,6 +251,47 @@ mod tests {
         }
         assert_eq!(permits.in_use(), 0);
         assert_eq!(permits.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_permit_within_others_is_one_of_both() {
+        let all = Permits::new(2);
+        let some = Permits::within(all, 1);
+        let first = some.try_acquire().unwrap();
+        assert!(some.try_acquire().is_none() && !some.has_room() && all.has_room());
+        assert_eq!((some.in_use(), all.in_use()), (1, 1));
+        let _other = all.try_acquire().unwrap();
+        drop(first);
+        let _third = all.try_acquire().unwrap();
+        assert!(some.try_acquire().is_none() && !some.has_room());
+        assert_eq!((some.in_use(), all.in_use()), (0, 2));
+    }
+
+    #[test]
+    fn whoever_waits_within_is_woken_by_room_in_either() {
+        let all = Permits::new(2);
+        let some = Permits::within(all, 1);
+        let threads: Vec<_> = (0..6)
+            .map(|number| {
+                let permits = if number % 2 == 0 { some } else { all };
+                std::thread::spawn(move || {
+                    tokio::runtime::Builder::new_current_thread()
+                        .build()
+                        .unwrap()
+                        .block_on(async {
+                            for _ in 0..2_000 {
+                                let permit = permits.acquire().await;
+                                tokio::task::yield_now().await;
+                                drop(permit);
+                            }
+                        });
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!((some.in_use(), all.in_use()), (0, 0));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{Lease, Queue};
-use crate::config::{ProxyConfig, QueueConfig, RelayMode, SessionLog, Timeouts};
+use super::{Admission, Lease, Queue};
+use crate::config::{QueueConfig, RelayMode, SendHeader, SessionLog, Timeouts};
 use crate::model::{Backend, ClientAddr};
 use crate::strategy::{Flow, Skip, Strategy};
 
@@ -26,8 +26,10 @@ pub struct Snapshot {
     /// Who serves once all of those are down, until control has decided: so that nobody is refused in
     /// between.
     pub reserve: Option<Box<Reserve>>,
-    /// Who says who clients are, and whether backends are told.
-    pub proxy: ProxyConfig,
+    /// What is asked of clients, if anything.
+    pub admission: Option<Arc<Admission>>,
+    /// What backends are told of clients, if anything.
+    pub send_header: Option<SendHeader>,
     /// Limits on waiting.
     pub timeouts: Timeouts,
     /// The longest that a session may live.
@@ -271,7 +273,8 @@ mod tests {
                 size: 1,
                 timeout: Duration::ZERO,
             },
-            proxy: ProxyConfig::default(),
+            admission: None,
+            send_header: None,
             timeouts: Timeouts::default(),
             max_lifetime: None,
             retries: 2,

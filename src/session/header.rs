@@ -1,7 +1,6 @@
 //! PROXY headers, as a session asks for them: the one that its client has to begin with, and the one
 //! that its backend is sent.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::Context;
@@ -21,7 +20,7 @@ pub(super) fn trust(rules: &AcceptHeader, client: ClientAddr) -> Result<(), Endi
 
 /// Waits for the header, and has the record go on with the client that it names.
 pub(super) async fn receive(
-    rules: Arc<AcceptHeader>,
+    rules: &AcceptHeader,
     client: &mut Socket,
     context: &Context,
     ticket: &Ticket,

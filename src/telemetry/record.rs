@@ -8,7 +8,7 @@ use super::clock::{millis, moment};
 use crate::config::SessionLog;
 use crate::health::Symptom;
 use crate::model::{Cause, ClientAddr, Ending, Page, Phase, Tally, Who};
-use crate::pool::{Door, Lease, Permit, Witness};
+use crate::pool::{Counted, Door, Lease, Permit, Witness};
 use crate::proxy_protocol::UniqueId;
 
 /// What is known of a session so far.
@@ -43,6 +43,8 @@ struct Unusual {
     via: Option<ClientAddr>,
     /// What the backend was told to call it.
     id: Option<UniqueId>,
+    /// Counts it towards its source.
+    counted: Option<Counted>,
 }
 
 impl Record {
@@ -91,6 +93,16 @@ impl Record {
     /// The backend is told this name of the session.
     pub fn is_called(&mut self, id: UniqueId) {
         self.unusual().id = Some(id);
+    }
+
+    /// It counts towards its source for as long as it lives.
+    pub fn counts(&mut self, counted: Counted) {
+        self.unusual().counted = Some(counted);
+    }
+
+    /// There are too many like it for a line of its own.
+    pub fn hush(&mut self) {
+        self.log = SessionLog::Off;
     }
 
     fn unusual(&mut self) -> &mut Unusual {

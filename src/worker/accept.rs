@@ -5,18 +5,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Command, Peers, serve};
 use crate::net::{Accepted, Listener};
-use crate::pool::{Door, Permits};
+use crate::pool::{Admission, Door, Permits, Turn};
 use crate::session::{Client, Context};
 
 /// The most clients taken in a row before sessions get their turn.
 const BATCH: usize = 16;
 /// How long accepting rests when the process or the machine is out of something.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a listener waits for room in a service that may not be its own any more.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A listener that is to close does so after this at the latest, whoever still waits for room.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -34,6 +36,8 @@ enum Batch {
     Empty,
     /// There may be more.
     Full,
+    /// There may be, and it is too soon for them by so much.
+    Early(Duration),
     /// Out of descriptors or memory.
     Exhausted(io::Error),
 }
@@ -55,6 +59,8 @@ impl Acceptor {
             match self.batch(&listener, paused) {
                 Batch::Empty => exhausted = false,
                 Batch::Full => tokio::task::yield_now().await,
+                // In pieces, because a reload may change what is too soon.
+                Batch::Early(by) => sleep(by.min(BACK_OFF)).await,
                 Batch::Exhausted(error) => {
                     // Said once for each time it happens, not for each try.
                     if !exhausted {
@@ -76,23 +82,45 @@ impl Acceptor {
             // The runtime is shutting down.
             return std::future::pending().await;
         }
-        if self.permits.has_room() {
+        let permits = self.permits();
+        if permits.has_room() {
             return false;
         }
-        drop(self.permits.acquire().await);
+        // Or until it is time to see whether a reload has led the listener to another service.
+        drop(timeout(LOOK_AGAIN, permits.acquire()).await);
         true
+    }
+
+    /// Whose permits clients take: those of all services, or some of them that are this service's.
+    fn permits(&self) -> &'static Permits {
+        let service = self.route.service();
+        let snapshot = service.snapshot();
+        let own = snapshot.admission.as_ref().and_then(|it| it.permits());
+        own.unwrap_or(self.permits)
     }
 
     /// Takes clients while there are some and there is room for them.
     fn batch(&mut self, listener: &Listener, paused: bool) -> Batch {
         self.route.renew();
+        let service = self.route.service();
+        let snapshot = service.snapshot();
+        let admission = snapshot.admission.as_deref();
+        let own = admission.and_then(Admission::permits);
+        let permits = own.unwrap_or(self.permits);
         for _ in 0..BATCH {
             // The permit comes first and goes back if nobody is there: an idle listener hoards none.
-            let Some(permit) = self.permits.try_acquire() else {
+            let Some(permit) = permits.try_acquire() else {
                 return Batch::Full;
+            };
+            let turns = match self.take_turn(admission) {
+                Ok(turns) => turns,
+                Err(early) => return Batch::Early(early),
             };
             match listener.accept(paused) {
                 Accepted::Client(socket, address) => {
+                    if let (Some(admission), [_, turn]) = (admission, turns) {
+                        admission.accepted(turn);
+                    }
                     let (worker, seat) = self.peers.seat();
                     let client = Client {
                         socket,
@@ -105,15 +133,37 @@ impl Acceptor {
                         self.hand_over(worker, client, seat);
                     }
                 }
-                Accepted::Empty => return Batch::Empty,
                 Accepted::Gone => {}
+                Accepted::Empty => {
+                    self.give_back(admission, turns);
+                    return Batch::Empty;
+                }
                 Accepted::Exhausted(error) => {
+                    self.give_back(admission, turns);
                     self.peers.own().accept_failed();
                     return Batch::Exhausted(error);
                 }
             }
         }
         Batch::Full
+    }
+
+    /// One client may be taken now, by the rate of the process and by that of the service.
+    fn take_turn(&self, admission: Option<&Admission>) -> Result<[Turn; 2], Duration> {
+        let all = self.permits.take_turn()?;
+        let own = admission.map_or(Ok(Turn::Free), |it| it.take_turn(Instant::now().into()));
+        if own.is_err() {
+            self.permits.give_back(all);
+        }
+        Ok([all, own?])
+    }
+
+    /// Nobody was there to take.
+    fn give_back(&self, admission: Option<&Admission>, [all, own]: [Turn; 2]) {
+        self.permits.give_back(all);
+        if let Some(admission) = admission {
+            admission.give_back(own);
+        }
     }
 
     /// Gives a client to a less loaded worker, which it is counted towards already.
@@ -135,10 +185,11 @@ impl Acceptor {
                 Batch::Empty => return,
                 Batch::Full => {
                     // Waiting for room, if there is none, is bounded like the rest.
-                    if let Ok(permit) = timeout_at(give_up, self.permits.acquire()).await {
+                    if let Ok(permit) = timeout_at(give_up, self.permits().acquire()).await {
                         drop(permit);
                     }
                 }
+                Batch::Early(by) => sleep(by.min(BACK_OFF)).await,
                 Batch::Exhausted(_) => sleep(BACK_OFF).await,
             }
         }

@@ -10,6 +10,7 @@
 mod support;
 
 mod admin;
+mod admission;
 mod alert_programs;
 mod alerts;
 mod checks;

@@ -152,6 +152,8 @@ pub struct Service {
     timeouts: Table,
     queue: Table,
     session: Table,
+    access: Table,
+    limits: Table,
     proxy_protocol: Table,
     health: Table,
     passive: Table,
@@ -169,6 +171,8 @@ impl Service {
             timeouts: Table::new(),
             queue: Table::new(),
             session: Table::new(),
+            access: Table::new(),
+            limits: Table::new(),
             proxy_protocol: Table::new(),
             health: Table::new(),
             passive: Table::new(),
@@ -220,6 +224,18 @@ impl Service {
     /// Sets `max_lifetime`.
     pub fn max_lifetime(mut self, value: &str) -> Self {
         set(&mut self.session, "max_lifetime", value);
+        self
+    }
+
+    /// Sets a key of `[service.access]`.
+    pub fn access(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.access, key, value);
+        self
+    }
+
+    /// Sets a key of `[service.limits]`.
+    pub fn limits(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.limits, key, value);
         self
     }
 
@@ -341,6 +357,8 @@ impl Service {
             ("[service.timeouts]", &self.timeouts),
             ("[service.queue]", &self.queue),
             ("[service.session]", &self.session),
+            ("[service.access]", &self.access),
+            ("[service.limits]", &self.limits),
             ("[service.proxy_protocol]", &self.proxy_protocol),
             ("[service.health]", &self.health),
             ("[service.passive]", &self.passive),

@@ -36,8 +36,8 @@ pub use log::Line;
 pub use patience::{DEADLINE, eventually, steadily};
 pub use pattern::Pattern;
 pub use peer::{
-    End, Held, Peer, abort, ask_name, connect, connect_from, connect_unasked, echo_once,
-    is_refused, name_and_part, read_name, unsent, wait_for_error, with_receive_buffer,
+    End, Held, Peer, abort, ask_name, connect, connect_from, connect_unasked, connect_unasked_from,
+    echo_once, is_refused, name_and_part, read_name, unsent, wait_for_error, with_receive_buffer,
 };
 pub use pipe_hog::{PipeHog, Stranger};
 pub use proc::raise_descriptor_limit;

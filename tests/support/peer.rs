@@ -37,6 +37,17 @@ pub fn with_receive_buffer(bytes: usize, address: SocketAddr) -> io::Result<TcpS
 /// already, and the bytes before it would seem to end well.
 pub fn connect_unasked(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    finish_unasked(socket, address)
+}
+
+/// Like [`connect_unasked`], from `source`.
+pub fn connect_unasked_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    finish_unasked(socket, address)
+}
+
+fn finish_unasked(socket: Socket, address: SocketAddr) -> io::Result<TcpStream> {
     socket.set_nonblocking(true)?;
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),

@@ -108,6 +108,16 @@ pub const NO_BACKEND: &str = "no eligible backend";
 pub const UNTRUSTED: &str = "not in accept_from";
 /// `cause` of one whose PROXY header is none.
 pub const BAD_HEADER: &str = "bad PROXY header";
+/// `cause` of a client whom `[service.access]` does not let in.
+pub const DENIED: &str = "denied by access";
+/// `cause` of one whose source has all the sessions it may have.
+pub const TOO_MANY: &str = "over max_per_source";
+/// `cause` of one whose source connects too often.
+pub const TOO_OFTEN: &str = "over rate_per_source";
+/// `message` of clients that were refused since the last such line (`refused`, `would_be`).
+pub const REFUSED_CLIENTS: &str = "clients refused";
+/// `message` of the line that SIGUSR1 asks for, of a service that has refused clients.
+pub const ADMISSION: &str = "admission";
 /// `cause` of a drain deadline or a second signal.
 pub const STOPPED_CAUSE: &str = "stopped";
 /// `message`, at debug, of a client that waits for a place (`client`).

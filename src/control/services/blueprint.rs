@@ -7,7 +7,7 @@ use crate::config::{ServiceConfig, SessionLog};
 use crate::control::targets::Targets;
 use crate::health::Decision;
 use crate::model::Backend;
-use crate::pool::{Reserve, Snapshot};
+use crate::pool::{Admission, Gate, Reserve, Snapshot};
 use crate::strategy::{Candidate, Strategy};
 
 impl Members {
@@ -24,6 +24,7 @@ impl Members {
             revision,
             config: self.config.clone(),
             session_log: self.session_log,
+            gate: Arc::clone(&self.gate),
             serving: self.line_up(&decision.serving, decision.regardless, targets),
             reserve: self.line_up(&decision.reserve, decision.reserve_regardless, targets),
         }
@@ -83,6 +84,7 @@ pub(in crate::control) struct Blueprint {
     revision: u64,
     config: ServiceConfig,
     session_log: SessionLog,
+    gate: Arc<Gate>,
     serving: LineUp,
     reserve: LineUp,
 }
@@ -108,6 +110,7 @@ impl Blueprint {
             revision,
             config,
             session_log,
+            gate,
             serving,
             reserve,
         } = self;
@@ -128,7 +131,8 @@ impl Blueprint {
                 strategy,
                 reserve,
                 queue: config.queue,
-                proxy: config.proxy,
+                admission: Admission::new(&config.admission, &config.proxy, &gate),
+                send_header: config.proxy.send,
                 timeouts: config.timeouts,
                 max_lifetime: config.max_lifetime,
                 retries: config.retries,

@@ -5,18 +5,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::model::{BackendId, Ledger, Load};
-use crate::pool::Queue;
+use crate::pool::{Gate, Permits, Queue};
 
 /// The counters of every backend identity. They outlive the configuration: a backend that leaves the
 /// file and comes back finds its sessions counted.
 #[derive(Debug)]
 pub(in crate::control) struct Loads {
     workers: usize,
+    permits: &'static Permits,
     of: HashMap<BackendId, Counted>,
     /// The line of each service that one of them belongs to.
     queues: HashMap<Arc<str>, Arc<Queue>>,
     /// Of each listener in each service.
     ledgers: HashMap<(Arc<str>, SocketAddr), Arc<Ledger>>,
+    /// Of each service that there ever was: what it counts goes on when it comes back.
+    gates: HashMap<Arc<str>, Arc<Gate>>,
     /// Marks that were given out.
     marks: u32,
 }
@@ -30,12 +33,14 @@ struct Counted {
 }
 
 impl Loads {
-    pub(in crate::control) fn new(workers: usize) -> Self {
+    pub(in crate::control) fn new(workers: usize, permits: &'static Permits) -> Self {
         Self {
             workers,
+            permits,
             of: HashMap::new(),
             queues: HashMap::new(),
             ledgers: HashMap::new(),
+            gates: HashMap::new(),
             marks: 0,
         }
     }
@@ -70,6 +75,12 @@ impl Loads {
     /// Who waits for a backend of `service`.
     pub(in crate::control) fn queue(&mut self, service: &Arc<str>) -> Arc<Queue> {
         Arc::clone(self.queues.entry(Arc::clone(service)).or_default())
+    }
+
+    /// Who counts the clients of `service` that are not all let in.
+    pub(super) fn gate(&mut self, service: &Arc<str>) -> Arc<Gate> {
+        let gate = self.gates.entry(Arc::clone(service));
+        Arc::clone(gate.or_insert_with(|| Gate::new(self.permits)))
     }
 
     /// The counters of that identity, if it was ever in the file.

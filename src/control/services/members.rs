@@ -16,6 +16,7 @@ use crate::health::{
     self, AdminView, Decision, HealthView, Passive, Roster, Rules, State, WhenAllDown,
 };
 use crate::model::{BackendId, Load};
+use crate::pool::Gate;
 
 /// A backend of the service.
 #[derive(Debug)]
@@ -89,6 +90,7 @@ pub(in crate::control) struct User {
 pub(in crate::control) struct Members {
     pub(super) config: ServiceConfig,
     pub(super) session_log: SessionLog,
+    pub(super) gate: Arc<Gate>,
     pub(super) all: Vec<Member>,
 }
 
@@ -122,6 +124,7 @@ impl Members {
         };
         Self {
             all: config.backends.iter().map(member).collect(),
+            gate: loads.gate(&config.name),
             config,
             session_log,
         }
@@ -218,8 +221,14 @@ impl Members {
         member.target.as_ref()
     }
 
-    /// Puts the caps of these backends in force, before the snapshot that knows of them.
+    /// Who counts the clients that are not all let in.
+    pub(in crate::control) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Puts the limit of the service and the caps of its backends in force, before the snapshot that knows of them.
     pub(in crate::control) fn cap(&self) {
+        self.gate.hold(self.config.admission.limits.max_connections);
         for member in &self.all {
             member
                 .load

@@ -231,6 +231,8 @@ impl Supervisor {
         let limits = limits(&self.running.config, self.workers.count());
         limits.warn(&self.running.config);
         self.permits.set_limit(limits.max_connections);
+        self.permits
+            .set_rate(self.running.config.runtime.accept_rate);
         if let Some(logging) = &self.options.logging {
             logging.set_level(self.running.config.log.level);
         }

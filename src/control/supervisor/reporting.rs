@@ -203,6 +203,7 @@ impl Supervisor {
                 );
             }
         }
+        self.report_refusals();
         for failover in self.failovers.past() {
             failovers::log(failover, "past failover");
         }

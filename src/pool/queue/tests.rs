@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::line::MOST_AT_ONCE;
 use super::*;
-use crate::config::{ProxyConfig, QueueConfig, RelayMode, SessionLog, Timeouts};
+use crate::config::{QueueConfig, RelayMode, SessionLog, Timeouts};
 use crate::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
 use crate::pool::Seat;
 use crate::strategy::{self, Candidate, Parameters};
@@ -84,7 +84,8 @@ impl Pool {
                 size: self.size,
                 timeout: Duration::from_secs(10),
             },
-            proxy: ProxyConfig::default(),
+            admission: None,
+            send_header: None,
             timeouts: Timeouts::default(),
             max_lifetime: None,
             retries: 2,

@@ -1,0 +1,147 @@
+//! Which networks may come in: of those that an address is in, the most specific decides.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use prefix_trie::joint::map::JointPrefixMap;
+
+/// Networks that may come in, and networks that may not.
+#[derive(Clone)]
+pub struct Access {
+    rules: JointPrefixMap<IpNet, Verdict>,
+    /// Of an address that is in none of them.
+    otherwise: Verdict,
+}
+
+/// The trie's own compares as many as both have.
+impl PartialEq for Access {
+    fn eq(&self, other: &Self) -> bool {
+        self.otherwise == other.otherwise && self.rules.iter().eq(other.rules.iter())
+    }
+}
+
+impl Eq for Access {}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Allowed,
+    Denied,
+}
+
+impl Access {
+    /// Those of `allowed` may come in, and nobody else; without such a list, everybody may but those of
+    /// `denied`. A network that is in both may not.
+    pub fn new(
+        allowed: Option<impl IntoIterator<Item = IpNet>>,
+        denied: impl IntoIterator<Item = IpNet>,
+    ) -> Self {
+        let mut rules = JointPrefixMap::new();
+        let otherwise = match &allowed {
+            Some(_) => Verdict::Denied,
+            None => Verdict::Allowed,
+        };
+        for network in allowed.into_iter().flatten() {
+            rules.insert(network, Verdict::Allowed);
+        }
+        for network in denied {
+            rules.insert(network, Verdict::Denied);
+        }
+        Self { rules, otherwise }
+    }
+
+    /// Whether `ip`, which is never IPv4-mapped, may come in.
+    pub fn admits(&self, ip: IpAddr) -> bool {
+        let rule = self.rules.get_lpm(&IpNet::from(ip));
+        rule.map_or(self.otherwise, |(_, verdict)| *verdict) == Verdict::Allowed
+    }
+}
+
+/// How many there are: they may be a hundred thousand.
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} networks, else {:?}",
+            self.rules.len(),
+            self.otherwise
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use ipnet::Ipv4Net;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn networks(all: &[&str]) -> Vec<IpNet> {
+        all.iter().map(|it| it.parse().unwrap()).collect()
+    }
+
+    fn access(allowed: Option<&[&str]>, denied: &[&str]) -> impl Fn(&str) -> bool {
+        let access = Access::new(allowed.map(networks), networks(denied));
+        move |ip| access.admits(ip.parse().unwrap())
+    }
+
+    #[test]
+    fn the_most_specific_network_decides_whichever_list_it_is_in() {
+        let admits = access(
+            Some(&["10.0.0.0/8", "10.1.2.3/32", "2001:db8::/32"]),
+            &["10.1.0.0/16", "2001:db8:bad::/48"],
+        );
+        assert!(admits("10.2.0.1") && admits("10.1.2.3") && admits("2001:db8::1"));
+        assert!(!admits("10.1.2.4") && !admits("2001:db8:bad::1"));
+        assert!(!admits("11.0.0.1") && !admits("2001:db9::1"));
+    }
+
+    #[test]
+    fn rules_are_equal_when_all_of_them_are() {
+        let rules = |denied: &[&str]| Access::new(None::<[IpNet; 0]>, networks(denied));
+        assert_eq!(rules(&["10.0.0.0/8"]), rules(&["10.0.0.0/8"]));
+        assert_ne!(rules(&["10.0.0.0/8"]), rules(&["10.0.0.0/8", "11.0.0.0/8"]));
+        assert_ne!(rules(&[]), rules(&["10.0.0.0/8"]));
+    }
+
+    #[test]
+    fn without_an_allow_list_everybody_else_may_come_in() {
+        let admits = access(None, &["192.0.2.0/24"]);
+        assert!(admits("192.0.3.1") && admits("::1"));
+        assert!(!admits("192.0.2.1"));
+    }
+
+    #[test]
+    fn an_empty_allow_list_lets_nobody_in_and_a_network_in_both_is_denied() {
+        assert!(!access(Some(&[]), &[])("10.0.0.1"));
+        assert!(!access(Some(&["10.0.0.0/8"]), &["10.0.0.0/8"])("10.0.0.1"));
+    }
+
+    fn nets() -> impl Strategy<Value = Vec<(Ipv4Net, bool)>> {
+        let net = (any::<[u8; 2]>(), 0_u8..=32, any::<bool>()).prop_map(|(tail, length, allow)| {
+            // Close together, so that they lie within each other.
+            let ip = Ipv4Addr::new(10, 0, tail[0] & 3, tail[1]);
+            (Ipv4Net::new(ip, length).unwrap().trunc(), allow)
+        });
+        prop::collection::vec(net, 0..30)
+    }
+
+    proptest! {
+        #[test]
+        fn it_decides_like_a_search_through_all_networks(nets in nets(), tail in any::<[u8; 2]>()) {
+            let of = |wanted| {
+                let these = nets.iter().filter(move |(_, allow)| *allow == wanted);
+                these.map(|(net, _)| IpNet::V4(*net))
+            };
+            let access = Access::new(Some(of(true)), of(false));
+            let ip = Ipv4Addr::new(10, 0, tail[0] & 3, tail[1]);
+            let best = nets
+                .iter()
+                .filter(|(net, _)| net.contains(&ip))
+                .max_by_key(|(net, allow)| (net.prefix_len(), !allow));
+            prop_assert_eq!(access.admits(ip.into()), best.is_some_and(|(_, allow)| *allow));
+        }
+    }
+}

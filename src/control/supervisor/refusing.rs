@@ -1,0 +1,114 @@
+//! What an operator is told of clients that were not let in: one line now and then, however many they are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Supervisor;
+use crate::admission::Rule;
+use crate::pool::GateSum;
+
+/// Between two lines about the clients of one service.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What was told of each service.
+#[derive(Debug, Default)]
+pub(super) struct Refusing {
+    told: HashMap<Arc<str>, Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    sum: GateSum,
+    at: Option<Instant>,
+    /// It has as many sessions as it may have.
+    full: bool,
+}
+
+impl Supervisor {
+    /// Tells of services whose clients were refused, or wait, since that was told last.
+    pub(super) fn tell_refusals(&mut self) {
+        let now = Instant::now();
+        let services = &self.running.services.0;
+        self.refusing
+            .told
+            .retain(|name, _| services.contains_key(name));
+        for (service, serving) in services {
+            let gate = serving.members.gate();
+            let (sum, full) = (gate.sum(), gate.is_full());
+            if sum == GateSum::default()
+                && full.is_none()
+                && !self.refusing.told.contains_key(service)
+            {
+                continue;
+            }
+            let told = self.refusing.told.entry(Arc::clone(service)).or_default();
+            match (std::mem::replace(&mut told.full, full.is_some()), full) {
+                (false, Some(max_connections)) => tracing::warn!(
+                    %service,
+                    max_connections,
+                    "accepting pauses: as many sessions as the service may have"
+                ),
+                (true, None) => tracing::info!(%service, "accepting goes on"),
+                (false, None) | (true, Some(_)) => {}
+            }
+            if told.at.is_some_and(|at| now - at < PAUSE) || told.sum == sum {
+                continue;
+            }
+            let before = std::mem::replace(&mut told.sum, sum);
+            told.at = Some(now);
+            let since = |is: &[u64], was: &[u64]| {
+                let counts: Vec<_> = is.iter().zip(was).map(|(is, was)| is - was).collect();
+                in_words(&counts)
+            };
+            tracing::warn!(
+                %service,
+                refused = since(&sum.refused, &before.refused),
+                would_be = since(&sum.dry, &before.dry),
+                uncounted = Some(sum.uncounted - before.uncounted).filter(|&it| it > 0),
+                unlogged = Some(sum.hushed - before.hushed).filter(|&it| it > 0),
+                "clients refused"
+            );
+        }
+    }
+
+    /// The same since the start, for the report.
+    pub(super) fn report_refusals(&self) {
+        for (service, serving) in &self.running.services.0 {
+            let sum = serving.members.gate().sum();
+            if sum != GateSum::default() {
+                tracing::info!(
+                    %service,
+                    refused = in_words(&sum.refused),
+                    would_be = in_words(&sum.dry),
+                    uncounted = sum.uncounted,
+                    "admission"
+                );
+            }
+        }
+    }
+}
+
+/// `access 12, max_per_source 3`
+fn in_words(counts: &[u64]) -> Option<String> {
+    let counts = Rule::ALL
+        .into_iter()
+        .zip(counts)
+        .filter(|(_, count)| **count > 0);
+    let words: Vec<_> = counts
+        .map(|(rule, count)| format!("{rule} {count}"))
+        .collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_rules_that_have_refused_somebody_are_told() {
+        assert_eq!(in_words(&[0; Rule::ALL.len()]), None);
+        let words = in_words(&[0, 12, 0, 0, 3, 0]).unwrap();
+        assert_eq!(words, "access 12, max_per_source 3");
+    }
+}
