@@ -3,13 +3,14 @@
 //!
 //! `routes` is the one table of what can be asked for. `server` takes connections and bounds what they
 //! may cost, `guard` decides who may do what, `bind` makes the sockets, `hub` is what connections share,
-//! `reply` is how answers look.
+//! `reply` is how answers look, `page` is the status page.
 
 mod bind;
 mod explain;
 mod guard;
 mod hub;
 mod metrics;
+mod page;
 mod plan;
 mod read;
 mod reply;

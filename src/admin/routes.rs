@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 
 use super::hub::{Hub, Shown};
 use super::reply::{Answer, Refusal};
-use super::{explain, metrics, plan, read};
+use super::{explain, metrics, page, plan, read};
 
 /// What can be asked for.
 #[derive(Debug)]
@@ -84,6 +84,7 @@ use Needs::{Changing, Nothing, Reading};
 
 /// All of it.
 pub(super) static ROUTES: &[Route] = &[
+    get("/", Reading, Handler::Call(page::index)),
     get("/healthz", Nothing, Handler::Call(read::healthz)),
     get("/readyz", Nothing, Handler::View(read::readyz)),
     get("/metrics", Reading, Handler::Call(metrics::scrape)),
@@ -170,7 +171,7 @@ mod tests {
         assert!(find(&Method::HEAD, "/v1/view").is_ok());
         let refusal = find(&Method::DELETE, "/v1/view").unwrap_err();
         assert_eq!(refusal.status, StatusCode::METHOD_NOT_ALLOWED);
-        for nowhere in ["", "/", "/v1/view/", "/v1/view/x", "/v2/view", "*"] {
+        for nowhere in ["", "//", "/v1/view/", "/v1/view/x", "/v2/view", "*"] {
             let refusal = find(&Method::GET, nowhere).unwrap_err();
             assert_eq!(refusal.status, StatusCode::NOT_FOUND, "{nowhere}");
         }

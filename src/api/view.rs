@@ -139,6 +139,9 @@ pub struct Service {
     pub failovers_total: u64,
     /// How long the last of them took, until no session could be on its way to the lost backend.
     pub last_failover_seconds: Option<f64>,
+    /// How long `min_up` or more of its backends might serve.
+    #[serde(default)]
+    pub record: Record,
     /// Every backend, in the order of the file.
     pub backends: Vec<Backend>,
 }
@@ -366,7 +369,7 @@ pub struct Check {
     pub failures_total: u64,
 }
 
-/// How available a backend has been, as far as that is known.
+/// How available a backend or a service has been, as far as that is known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Time up.

@@ -13,6 +13,7 @@ mod figures;
 mod man;
 mod plan;
 mod rates;
+mod report;
 mod run;
 mod simulate;
 mod status;
@@ -38,6 +39,7 @@ pub fn main() -> ExitCode {
             Command::Status(options) => status::run(&options),
             Command::Backend { action } => backend::run(&action),
             Command::Doctor { file, json } => doctor::run(&file.config, json),
+            Command::Report(options) => report::run(&options),
             Command::Completions { shell } => completions::run(shell),
             Command::Man { out } => man::run(out.as_deref()),
             Command::Demo { listen, pace } => demo::run(listen, pace),
@@ -178,6 +180,13 @@ enum Command {
         #[arg(long, hide = true, default_value = "10s", value_parser = humantime::parse_duration)]
         pace: Duration,
     },
+    /// How available everything has been, how available it should be, and what failovers have cost
+    ///
+    /// Asks the running daemon: availability, failures, mean time between failures and to repair, for
+    /// each backend and service; beside that the availability that a service should have by what its
+    /// backends are; and every failover with its times.
+    #[command(after_long_help = report::DETAILS)]
+    Report(report::Options),
     /// Print the completions of a shell
     #[command(after_long_help = completions::DETAILS)]
     Completions {

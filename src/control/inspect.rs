@@ -138,6 +138,7 @@ fn service(
         unserved: counted::unserved(&listeners, clock),
         failovers_total: serving.failovers.total,
         last_failover_seconds: serving.failovers.last.map(|it| it.as_secs_f64()),
+        record: record(&running.memory.service_totals(&config.name, clock.now)),
         backends,
     }
 }

@@ -341,6 +341,10 @@ impl Running {
         for serving in self.services.0.values() {
             let members = &serving.members;
             members.record(&self.targets, &mut self.memory);
+            let name = &members.config().name;
+            let whole = serving.eligible >= members.needed();
+            self.memory
+                .enter_service(name, whole, Instant::now().into_std());
             known.extend(members.standings(&self.targets).map(|(it, ..)| it.clone()));
             unresolved.extend(members.unresolved().cloned());
         }
@@ -357,6 +361,8 @@ impl Running {
                 })
         };
         self.memory.retain(|it| known.contains(it), is_awaited);
+        let services = &self.services.0;
+        self.memory.retain_services(|it| services.contains_key(it));
     }
 
     /// Has what is remembered written.

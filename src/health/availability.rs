@@ -59,6 +59,11 @@ impl Availability {
         }
     }
 
+    /// Whether it is up, as far as that is known.
+    pub fn is_up(&self) -> Option<bool> {
+        self.now.map(|(up, _)| up)
+    }
+
     /// It is up, or down, from `now` on.
     pub fn enter(&mut self, up: bool, now: Instant) {
         let before = self.now.map(|(was, _)| was);

@@ -10,6 +10,7 @@
 mod address;
 mod api;
 mod backend;
+mod browser;
 mod config;
 mod daemon;
 mod dns;
@@ -29,6 +30,7 @@ pub mod words;
 pub use address::{fresh_ip, fresh_listen};
 pub use api::Api;
 pub use backend::{Backend, BlackHole, Meeting};
+pub use browser::Browser;
 pub use config::{Alert, Config, RELAYS, Service};
 pub use daemon::{Daemon, Launch, Signal};
 pub use dns::Dns;

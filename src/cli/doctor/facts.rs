@@ -212,6 +212,10 @@ fn files(path: &Path, config: Option<&Config>, state: Option<PathBuf>) -> Vec<It
             false,
         );
     }
+    if let Some(token) = config.and_then(|config| config.admin.token_file.as_ref()) {
+        let what = "the token of [admin]".to_owned();
+        add(what, token, Want::Read, true, false);
+    }
     for service in config.iter().flat_map(|config| &config.services) {
         if let Some(file) = &service.backends_file {
             let what = format!("the backends of service {}", service.name);

@@ -22,6 +22,14 @@ pub(super) struct Entry {
     pub(super) totals: Totals,
 }
 
+/// All that is remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) backends: Vec<Entry>,
+    /// The record of each service.
+    pub(super) services: Vec<(Arc<str>, Totals)>,
+}
+
 /// Why a state file is not used.
 #[derive(Debug, Error)]
 pub(super) enum Unusable {
@@ -36,14 +44,15 @@ pub(super) enum Unusable {
 }
 
 /// The bytes of a file saved at `now`.
-pub(super) fn encode(entries: &[Entry], now: SystemTime) -> serde_json::Result<Vec<u8>> {
+pub(super) fn encode(contents: &Contents, now: SystemTime) -> serde_json::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(&Written {
         version: VERSION,
         saved_ms: millis(
             now.duration_since(SystemTime::UNIX_EPOCH)
                 .unwrap_or_default(),
         ),
-        backends: entries.iter().map(WrittenBackend::from).collect(),
+        backends: contents.backends.iter().map(WrittenBackend::from).collect(),
+        services: contents.services.iter().map(WrittenService::from).collect(),
     })?;
     bytes.push(b'\n');
     Ok(bytes)
@@ -54,7 +63,7 @@ pub(super) fn decode(
     bytes: &[u8],
     now: SystemTime,
     max_age: Duration,
-) -> Result<Vec<Entry>, Unusable> {
+) -> Result<Contents, Unusable> {
     // Another version may be of another shape, so that is asked first.
     let Version { version } = serde_json::from_slice(bytes)?;
     if version != VERSION {
@@ -72,7 +81,10 @@ pub(super) fn decode(
         Some(Ok(_) | Err(_)) => {}
         None => return Err(Unusable::TooNew(Duration::MAX)),
     }
-    Ok(written.backends.into_iter().map(Entry::from).collect())
+    Ok(Contents {
+        backends: written.backends.into_iter().map(Entry::from).collect(),
+        services: written.services.into_iter().map(Into::into).collect(),
+    })
 }
 
 /// Raised when a file of before could be misread.
@@ -88,6 +100,19 @@ struct Written {
     version: u32,
     saved_ms: u64,
     backends: Vec<WrittenBackend>,
+    /// Not in files of before there were records of services.
+    #[serde(default)]
+    services: Vec<WrittenService>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenService {
+    name: Arc<str>,
+    up_ms: u64,
+    down_ms: u64,
+    failures: u64,
+    recoveries: u64,
+    flaps: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -155,6 +180,32 @@ impl From<&Entry> for WrittenBackend {
     }
 }
 
+impl From<&(Arc<str>, Totals)> for WrittenService {
+    fn from((name, totals): &(Arc<str>, Totals)) -> Self {
+        Self {
+            name: Arc::clone(name),
+            up_ms: millis(totals.up),
+            down_ms: millis(totals.down),
+            failures: totals.failures,
+            recoveries: totals.recoveries,
+            flaps: totals.flaps,
+        }
+    }
+}
+
+impl From<WrittenService> for (Arc<str>, Totals) {
+    fn from(written: WrittenService) -> Self {
+        let totals = Totals {
+            up: Duration::from_millis(written.up_ms),
+            down: Duration::from_millis(written.down_ms),
+            failures: written.failures,
+            recoveries: written.recoveries,
+            flaps: written.flaps,
+        };
+        (written.name, totals)
+    }
+}
+
 impl From<WrittenBackend> for Entry {
     fn from(written: WrittenBackend) -> Self {
         Self {
@@ -215,21 +266,41 @@ mod tests {
         }
     }
 
+    fn contents() -> Contents {
+        let totals = Totals {
+            failures: 3,
+            ..entry().totals
+        };
+        Contents {
+            backends: vec![entry()],
+            services: vec![("web".into(), totals)],
+        }
+    }
+
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
     #[test]
     fn what_was_written_is_read() {
-        let bytes = encode(&[entry()], at(1_000)).unwrap();
-        assert_eq!(decode(&bytes, at(1_010), HOUR).unwrap(), [entry()]);
+        let bytes = encode(&contents(), at(1_000)).unwrap();
+        assert_eq!(decode(&bytes, at(1_010), HOUR).unwrap(), contents());
         // A clock that went back.
-        assert_eq!(decode(&bytes, at(10), HOUR).unwrap(), [entry()]);
+        assert_eq!(decode(&bytes, at(10), HOUR).unwrap(), contents());
+    }
+
+    #[test]
+    fn a_file_without_records_of_services_is_read() {
+        let bytes = encode(&contents(), at(1_000)).unwrap();
+        let mut written: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        written.as_object_mut().unwrap().remove("services");
+        let read = decode(written.to_string().as_bytes(), at(1_000), HOUR).unwrap();
+        assert_eq!((read.backends, read.services), (vec![entry()], Vec::new()));
     }
 
     #[test]
     fn what_is_too_old_of_another_version_or_damaged_is_not_used() {
-        let bytes = encode(&[entry()], at(1_000)).unwrap();
+        let bytes = encode(&contents(), at(1_000)).unwrap();
         let why = |bytes: &[u8], now| decode(bytes, now, HOUR).unwrap_err().to_string();
         let dated = encode(&[entry()], at(10_000)).unwrap();
         assert_eq!(
@@ -272,8 +343,12 @@ mod tests {
                     flaps: counts.2,
                 },
             };
-            let bytes = encode(std::slice::from_ref(&entry), at(1_000)).unwrap();
-            prop_assert_eq!(decode(&bytes, at(1_000), HOUR).unwrap(), [entry]);
+            let contents = Contents {
+                services: vec![(Arc::clone(entry.backend.service()), entry.totals)],
+                backends: vec![entry],
+            };
+            let bytes = encode(&contents, at(1_000)).unwrap();
+            prop_assert_eq!(decode(&bytes, at(1_000), HOUR).unwrap(), contents);
         }
 
         #[test]

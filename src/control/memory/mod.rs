@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
-use self::file::Entry;
+use self::file::{Contents, Entry};
 use self::writer::{Refusal, Writer};
 use crate::health::{AdminView, Availability, State, Totals};
 use crate::model::BackendId;
@@ -26,6 +26,7 @@ use crate::model::BackendId;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     records: HashMap<BackendId, Availability>,
+    services: HashMap<Arc<str>, Availability>,
     admin: HashMap<BackendId, AdminView>,
     /// What a daemon before this one knew, of backends that have not been seen since.
     priors: HashMap<BackendId, (SocketAddr, State)>,
@@ -45,13 +46,13 @@ impl Memory {
         let entries = match read(state) {
             Ok(Some(bytes)) => file::decode(&bytes, SystemTime::now(), max_age)
                 .map_err(|unusable| unusable.to_string()),
-            Ok(None) => Ok(Vec::new()),
+            Ok(None) => Ok(Contents::default()),
             Err(error) => Err(format!("it cannot be read: {error}")),
         };
         match entries {
-            Ok(entries) => {
-                let backends = entries.len();
-                memory.recall(entries);
+            Ok(contents) => {
+                let backends = contents.backends.len();
+                memory.recall(contents);
                 let administered = memory.admin.len();
                 tracing::info!(file = %state.display(), backends, administered, "state read");
             }
@@ -66,8 +67,12 @@ impl Memory {
         memory
     }
 
-    fn recall(&mut self, entries: Vec<Entry>) {
-        for entry in entries {
+    fn recall(&mut self, contents: Contents) {
+        let services = contents.services.into_iter();
+        self.services = services
+            .map(|(name, totals)| (name, Availability::restored(totals)))
+            .collect();
+        for entry in contents.backends {
             if let Some(address) = entry.address {
                 let prior = (address, entry.state);
                 self.priors.insert(entry.backend.clone(), prior);
@@ -122,6 +127,26 @@ impl Memory {
     pub(super) fn totals(&self, backend: &BackendId, now: Instant) -> Totals {
         let record = self.records.get(backend);
         record.map(|record| record.at(now)).unwrap_or_default()
+    }
+
+    /// A service has enough backends that may serve from `now` on, or has not.
+    pub(super) fn enter_service(&mut self, service: &Arc<str>, up: bool, now: Instant) {
+        let record = self.services.entry(Arc::clone(service)).or_default();
+        if record.is_up() != Some(up) {
+            record.enter(up, now);
+            self.touch();
+        }
+    }
+
+    /// The record of a service.
+    pub(super) fn service_totals(&self, service: &str, now: Instant) -> Totals {
+        let record = self.services.get(service);
+        record.map(|record| record.at(now)).unwrap_or_default()
+    }
+
+    /// A configuration has taken effect: services that are not in it are forgotten.
+    pub(super) fn retain_services(&mut self, is_known: impl Fn(&Arc<str>) -> bool) {
+        self.services.retain(|service, _| is_known(service));
     }
 
     /// Backends with a record: those that have left between reloads are among them.
@@ -208,13 +233,21 @@ impl Memory {
             .map(|(backend, address, state)| entry(backend, address, state))
             .chain(awaited.map(|(backend, (at, state))| entry(backend, Some(*at), *state)))
             .collect();
+        let records = self.services.iter();
+        let services = records
+            .map(|(name, record)| (Arc::clone(name), record.at(now)))
+            .collect();
         self.saved = Some(now);
         self.forget_former(&entries);
         if let Some(text) = self.unkept.take() {
             self.keep(&text);
         }
         if let Some(writer) = &self.writer {
-            let taken = writer.save(entries, Some(done));
+            let contents = Contents {
+                backends: entries,
+                services,
+            };
+            let taken = writer.save(contents, Some(done));
             self.handed_over(taken);
         }
         told
@@ -294,11 +327,18 @@ mod tests {
         memory.enter(&backend, true, now);
         memory.enter(&backend, false, now);
         memory.set_admin(&backend, drain);
+        let (web, gone) = ("web".into(), "gone".into());
+        memory.enter_service(&web, true, now);
+        memory.enter_service(&gone, true, now);
+        memory.enter_service(&web, false, now);
+        memory.retain_services(|it| **it == *"web");
         saved(&mut memory, &backend, State::Down);
 
         let memory = Memory::open(&path, Duration::from_secs(60));
         assert_eq!(memory.admin(&backend), drain);
         assert_eq!(memory.totals(&backend, Instant::now()).failures, 1);
+        let of_service = |name| memory.service_totals(name, Instant::now()).failures;
+        assert_eq!((of_service("web"), of_service("gone")), (1, 0));
         assert_eq!(memory.prior(&backend, address()), Some(State::Down));
         let elsewhere = "192.0.2.2:80".parse().unwrap();
         assert_eq!(memory.prior(&backend, elsewhere), None);

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
-use super::file::{self, Entry};
+use super::file::{self, Contents};
 
 /// Whoever has something to write.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) enum Refusal {
 #[derive(Debug)]
 pub(super) enum Job {
     /// What is remembered now.
-    Save(Vec<Entry>, Option<Done>),
+    Save(Contents, Option<Done>),
     /// A configuration that has taken effect.
     Keep(Arc<str>),
 }
@@ -61,9 +61,9 @@ impl Writer {
         &self.state
     }
 
-    /// Has `entries` written, and `done` told. Never waits.
-    pub(super) fn save(&self, entries: Vec<Entry>, done: Option<Done>) -> Result<(), Refusal> {
-        self.send(Job::Save(entries, done))
+    /// Has `contents` written, and `done` told. Never waits.
+    pub(super) fn save(&self, contents: Contents, done: Option<Done>) -> Result<(), Refusal> {
+        self.send(Job::Save(contents, done))
     }
 
     /// Has a configuration written. Never waits.
@@ -91,12 +91,12 @@ fn run(inbox: &Receiver<Job>, state: &Path, last_good: &Path) {
     let (mut state_fails, mut keep_fails) = (false, false);
     while let Ok(first) = inbox.recv() {
         // Of all that waits only the latest matters.
-        let (mut entries, mut text) = (None, None);
+        let (mut contents, mut text) = (None, None);
         let mut waiting = Vec::new();
         for job in std::iter::once(first).chain(inbox.try_iter().take(MOST_JOBS)) {
             match job {
                 Job::Save(latest, done) => {
-                    entries = Some(latest);
+                    contents = Some(latest);
                     waiting.extend(done);
                 }
                 Job::Keep(latest) => text = Some(latest),
@@ -106,8 +106,8 @@ fn run(inbox: &Receiver<Job>, state: &Path, last_good: &Path) {
             let written = write(last_good, text.as_bytes());
             tell(&mut keep_fails, last_good, &written);
         }
-        if let Some(entries) = entries {
-            let bytes = file::encode(&entries, SystemTime::now()).map_err(io::Error::from);
+        if let Some(contents) = contents {
+            let bytes = file::encode(&contents, SystemTime::now()).map_err(io::Error::from);
             let written = bytes.and_then(|bytes| write(state, &bytes));
             tell(&mut state_fails, state, &written);
             if written.is_ok() {
@@ -213,7 +213,7 @@ mod tests {
         let path = directory.path().join("state.json");
         let writer = Writer::start(path.clone(), directory.path().join("good")).unwrap();
         let (done, told) = oneshot::channel();
-        writer.save(Vec::new(), Some(done)).unwrap();
+        writer.save(Contents::default(), Some(done)).unwrap();
         told.blocking_recv().unwrap();
         assert!(fs::read_to_string(&path).unwrap().contains("\"version\":1"));
     }
@@ -224,7 +224,7 @@ mod tests {
         let nowhere = directory.path().join("none/state.json");
         let writer = Writer::start(nowhere.clone(), nowhere.with_extension("toml")).unwrap();
         let (done, told) = oneshot::channel();
-        writer.save(Vec::new(), Some(done)).unwrap();
+        writer.save(Contents::default(), Some(done)).unwrap();
         assert!(told.blocking_recv().is_err());
     }
 }

@@ -283,6 +283,13 @@ impl Members {
         })
     }
 
+    /// How many of them must be eligible for the service to be whole: `min_up`, of those that serve first.
+    pub(in crate::control) fn needed(&self) -> usize {
+        let first = self.all.iter().map(|it| it.priority).min();
+        let in_first = self.all.iter().filter(|it| Some(it.priority) == first);
+        self.rules().min_up.of(in_first.count())
+    }
+
     /// Has the record of each backend go on with what is known of it.
     pub(in crate::control) fn record(&self, targets: &Targets, memory: &mut Memory) {
         let now = Instant::now();

@@ -146,6 +146,10 @@ impl Supervisor {
         self.wakes.replace(service, serving.wake, decision.again);
         serving.wake = decision.again;
         serving.eligible = decision.eligible;
+        let whole = decision.eligible >= serving.members.needed();
+        self.running
+            .memory
+            .enter_service(service, whole, Instant::now());
         let configured = serving.members.configured();
         let eligible = format!("{}/{configured}", decision.eligible);
         for change in &decision.changes {

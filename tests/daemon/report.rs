@@ -1,0 +1,149 @@
+//! `ballast report`: what a running daemon has remembered, told in three forms.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::{Backend, Config, Daemon, Launch, Line, Service, eventually, words};
+
+fn report(daemon: &Daemon, arguments: &[&str]) -> Output {
+    let told = |line: &Line| line.says(words::ADMIN_LISTENS);
+    let line = daemon.log().wait(0, words::ADMIN_LISTENS, told);
+    Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(["report", "--admin", &line.text("listener")])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(output: Output) -> String {
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(daemon: &Daemon, arguments: &[&str]) -> Value {
+    let told = text(report(daemon, &[&["--format", "json"], arguments].concat()));
+    serde_json::from_str(&told).unwrap()
+}
+
+/// `web` with the backends `a` and `b`, of which `needed` must be up.
+fn web(a: &Backend, b: &Backend, needed: i64) -> Config {
+    let service = Service::new("web")
+        .key("min_up", needed)
+        .quick_health()
+        .backend("a", a.address())
+        .backend("b", b.address());
+    Config::of(service).admin("listen", "127.0.0.1:0")
+}
+
+/// Until all backends are up, and again after `a` was down.
+fn fail_and_repair(daemon: &Daemon, a: &mut Backend) {
+    daemon.wait_until_up(0, "a");
+    daemon.wait_until_up(0, "b");
+    let mark = daemon.log().mark();
+    a.refuse();
+    daemon.wait_until_down(mark, "a");
+    a.answer();
+    daemon.wait_until_up(mark, "a");
+}
+
+#[test]
+fn it_tells_measured_beside_predicted_availability() {
+    let (mut a, b) = (Backend::named("a"), Backend::named("b"));
+    let daemon = Daemon::start(&web(&a, &b, 1));
+    fail_and_repair(&daemon, &mut a);
+    let found = json(&daemon, &[]);
+    let service = &found["services"][0];
+    assert_eq!(service["name"], "web");
+    // One of two was enough.
+    assert_eq!(service["record"]["failures"], 0, "{service:#}");
+    assert_eq!(service["record"]["availability"], 1.0);
+    let [a, b] = [0, 1].map(|at| &service["backends"][at]["record"]);
+    assert_eq!(
+        (&a["failures"], &b["failures"]),
+        (&Value::from(1), &Value::from(0))
+    );
+    let of = |record: &Value| record["availability"].as_f64().unwrap();
+    assert!(of(a) < 1.0 && of(b) == 1.0);
+    let predicted = service["predicted_availability"].as_f64().unwrap();
+    assert!(
+        (predicted - 1.0).abs() < 1e-9,
+        "b never failed: {predicted}"
+    );
+    let told = text(report(&daemon, &[]));
+    for part in [
+        "web: 1 of 2 backends must be up",
+        "measured",
+        "predicted",
+        "since",
+    ] {
+        assert!(told.contains(part), "{part:?} not in\n{told}");
+    }
+    let page = text(report(&daemon, &["--format", "html"]));
+    assert!(page.starts_with("<!doctype html>") && page.contains("<th>a</th>"));
+}
+
+#[test]
+fn a_service_that_needs_all_of_them_was_down_with_one() {
+    let (mut a, b) = (Backend::named("a"), Backend::named("b"));
+    let daemon = Daemon::start(&web(&a, &b, 2));
+    fail_and_repair(&daemon, &mut a);
+    let found = eventually("the service is whole again", || {
+        let found = json(&daemon, &[]);
+        (found["services"][0]["record"]["recoveries"] == 1).then_some(found)
+    });
+    let service = &found["services"][0];
+    assert_eq!(service["record"]["failures"], 1);
+    let product: f64 = [0, 1]
+        .map(|at| {
+            service["backends"][at]["record"]["availability"]
+                .as_f64()
+                .unwrap()
+        })
+        .iter()
+        .product();
+    let predicted = service["predicted_availability"].as_f64().unwrap();
+    assert!((predicted - product).abs() < 1e-9, "{predicted} {product}");
+}
+
+#[test]
+fn the_record_of_a_service_goes_on_after_a_restart() {
+    let (mut a, b) = (Backend::named("a"), Backend::named("b"));
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state.json");
+    let config = web(&a, &b, 2).runtime("state_file", state.to_str().unwrap());
+    let mut daemon = Launch::new().start(&config);
+    fail_and_repair(&daemon, &mut a);
+    eventually("the service is whole again", || {
+        let found = json(&daemon, &[]);
+        (found["services"][0]["record"]["recoveries"] == 1).then_some(())
+    });
+    daemon.signal(crate::support::Signal::TERM);
+    daemon.wait_until_stopped();
+    let daemon = Launch::new().start(&config);
+    let record = &json(&daemon, &[])["services"][0]["record"];
+    assert_eq!(
+        (&record["failures"], &record["recoveries"]),
+        (&1.into(), &1.into()),
+        "{record}"
+    );
+}
+
+#[test]
+fn without_a_daemon_it_says_what_to_do_and_exits_with_3() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(["report", "--admin", "unix:/no/such/socket"])
+        .current_dir(Path::new("/"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.starts_with("ballast: cannot reach the daemon"),
+        "{said}"
+    );
+}
