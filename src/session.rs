@@ -58,6 +58,7 @@ pub struct Client {
 pub async fn serve<G>(context: Rc<Context>, route: Door, client: Client, guard: G) {
     let ticket = context.registry.enter();
     let mut record = Record::open(context.worker, client.address, route, client.permit);
+    ticket.introduce(record.facts());
     let mut established = Box::pin(establish(client.socket, &context, &ticket, &mut record)).await;
     let ending = match &mut established {
         Ok(relay) => {

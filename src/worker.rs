@@ -7,6 +7,7 @@
 //! half of the clients would be worse.
 
 mod accept;
+mod listing;
 
 use std::collections::HashMap;
 use std::io;
@@ -23,12 +24,14 @@ use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::accept::Acceptor;
+pub use self::listing::{Described, Found, Wanted};
 use crate::config::ListenerId;
-use crate::model::Cause;
+use crate::model::{Cause, Moment};
 use crate::net::relay::Workspace;
 use crate::net::{Listener, Registry, Unregistered, reset_everything};
 use crate::pool::{Door, Permits, Route, Witness};
 use crate::session::{self, Client, Context};
+use crate::telemetry::{Facts, moment};
 
 /// How long the writer of the log is given before an abort.
 const LAST_LINE: Duration = Duration::from_millis(100);
@@ -66,12 +69,41 @@ pub enum Command {
     },
     /// Reset every session.
     EndAll(Cause),
-    /// Reset sessions of backends that are down.
+    /// Reset sessions of some backends.
     EndMarked {
         /// Their marks, sorted.
         marks: Arc<[u32]>,
+        /// Only those that began before this, if it is given.
+        before: Option<Instant>,
+        /// Why.
+        cause: Cause,
         /// How many sessions, over all workers.
         allowance: Arc<Allowance>,
+    },
+    /// Tell which sessions there are.
+    List {
+        /// Those that are meant.
+        wanted: Arc<Wanted>,
+        /// Who has asked.
+        reply: oneshot::Sender<Vec<Found>>,
+    },
+    /// Tell more of some of them.
+    Describe {
+        /// Which.
+        which: Vec<Found>,
+        /// Who has asked.
+        reply: oneshot::Sender<Vec<Described>>,
+    },
+    /// Reset one session.
+    EndOne {
+        /// Its place …
+        place: u32,
+        /// … and when it began, as a moment: another one may have the place by now.
+        began: Moment,
+        /// Why.
+        cause: Cause,
+        /// Told whether it was there.
+        reply: oneshot::Sender<bool>,
     },
     /// Show that the worker is alive by storing this number.
     Beat(u64),
@@ -226,6 +258,11 @@ impl Workers {
         }
     }
 
+    /// A way to reach them for whoever waits for their answers.
+    pub fn reach(&self) -> Reach {
+        Reach(self.inboxes.clone())
+    }
+
     /// Stops the threads; sessions that are left are reset. A thread that does not end in time is
     /// stuck, and ends the process.
     pub fn stop(self) {
@@ -237,6 +274,24 @@ impl Workers {
                 die();
             }
             thread::sleep(LOOK);
+        }
+    }
+}
+
+/// All workers, as those hold them who ask beside control.
+#[derive(Clone, Debug)]
+pub struct Reach(Vec<UnboundedSender<Command>>);
+
+impl Reach {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Gives one of them a command.
+    pub fn tell(&self, worker: usize, command: Command) {
+        if self.0[worker].send(command).is_err() {
+            tracing::debug!(worker, "worker is gone");
         }
     }
 }
@@ -403,9 +458,31 @@ impl Worker {
                 Command::EndAll(cause) => {
                     self.context.registry.end_all(cause);
                 }
-                Command::EndMarked { marks, allowance } => {
+                Command::EndMarked {
+                    marks,
+                    before,
+                    cause,
+                    allowance,
+                } => {
                     let registry = &self.context.registry;
-                    registry.end_marked(&marks, Cause::BackendDown, || allowance.take());
+                    registry.end_marked(&marks, before, cause, || allowance.take());
+                }
+                Command::List { wanted, reply } => {
+                    let context = Rc::clone(&self.context);
+                    tokio::task::spawn_local(listing::list(context, wanted, reply));
+                }
+                Command::Describe { which, reply } => {
+                    // Whoever has asked may be gone.
+                    let _ = reply.send(listing::describe(&self.context.registry, &which));
+                }
+                Command::EndOne {
+                    place,
+                    began,
+                    cause,
+                    reply,
+                } => {
+                    let is_it = |it: &Facts| moment(it.started()) == began;
+                    let _ = reply.send(self.context.registry.end_one(place, is_it, cause));
                 }
                 Command::Beat(number) => {
                     let mut workspace = self.context.workspace.borrow_mut();

@@ -1,6 +1,7 @@
 //! What all connections share: the way to control, the last view, who may change what.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,9 @@ use hyper::body::Bytes;
 use tokio::sync::{Mutex, OnceCell, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::Request;
 use super::metrics::Scrapes;
 use super::reply::Refusal;
+use super::{Journal, Request};
 use crate::api::View;
 
 /// All of it.
@@ -24,6 +25,9 @@ pub(super) struct Hub {
     /// Held by what takes control some time: a flood of it is answered one after the other.
     pub(super) slowly: Mutex<()>,
     pub(super) scrapes: Scrapes,
+    pub(super) journal: Arc<Journal>,
+    /// How many are told of events as they happen.
+    pub(super) listeners: Arc<AtomicUsize>,
 }
 
 /// A view, and its text once anybody has wanted it.
@@ -49,13 +53,15 @@ impl Shown {
 }
 
 impl Hub {
-    pub(super) fn new(control: mpsc::Sender<Request>) -> Arc<Self> {
+    pub(super) fn new(control: mpsc::Sender<Request>, journal: Arc<Journal>) -> Arc<Self> {
         Arc::new(Self {
             control,
             shown: Mutex::new(None),
             token_file: Lock::default(),
             slowly: Mutex::new(()),
             scrapes: Scrapes::default(),
+            journal,
+            listeners: Arc::default(),
         })
     }
 
@@ -73,6 +79,11 @@ impl Hub {
         };
         *shown = Some((Instant::now(), new.clone()));
         Ok(new)
+    }
+
+    /// Has the next view be a new one: whoever has made a change is to see it.
+    pub(super) async fn forget_view(&self) {
+        *self.shown.lock().await = None;
     }
 
     /// Asks control, and waits for what it says.

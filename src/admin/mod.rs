@@ -3,12 +3,15 @@
 //!
 //! `routes` is the one table of what can be asked for. `server` takes connections and bounds what they
 //! may cost, `guard` decides who may do what, `bind` makes the sockets, `hub` is what connections share,
-//! `reply` is how answers look, `page` is the status page.
+//! `reply` is how answers look. `read` and `change` answer, `page` is the status page, and `stream` tells
+//! events as they happen, which control writes into the `journal`.
 
 mod bind;
+mod change;
 mod explain;
 mod guard;
 mod hub;
+mod journal;
 mod metrics;
 mod page;
 mod plan;
@@ -17,7 +20,9 @@ mod reply;
 mod request;
 mod routes;
 mod server;
+mod stream;
 
 pub use bind::{BindError, Bound, bind};
-pub use request::Request;
+pub use journal::Journal;
+pub use request::{Denied, Query, Request};
 pub use server::Server;

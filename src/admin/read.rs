@@ -1,11 +1,16 @@
 //! What is answered from how everything stands.
 
+use std::sync::Arc;
+
 use http::StatusCode;
+use http::header::ACCEPT;
 
 use super::hub::Shown;
-use super::reply::{JSON, reply, text};
+use super::reply::{Answer, JSON, Refusal, json, reply, text};
 use super::routes::{Call, Later};
-use crate::api::View;
+use super::{Query, Request};
+use crate::api::{self, View};
+use crate::config::without_secrets;
 
 /// The daemon is alive: the thread that answers is the one that controls.
 pub(super) fn healthz(_: Call) -> Later {
@@ -48,3 +53,136 @@ fn missing(view: &View) -> Vec<String> {
 pub(super) fn view(shown: Shown, _: Call) -> Later {
     Box::pin(async move { Ok(reply(StatusCode::OK, JSON, shown.json().await)) })
 }
+
+/// `GET /v1/services`
+pub(super) fn services(shown: Shown, _: Call) -> Later {
+    Box::pin(async move { Ok(json(StatusCode::OK, &shown.view.services)) })
+}
+
+/// `GET /v1/services/{service}`
+pub(super) fn service(shown: Shown, call: Call) -> Later {
+    answer(find_service(&shown.view, &call).map(|it| json(StatusCode::OK, it)))
+}
+
+/// `GET /v1/services/{service}/backends`
+pub(super) fn backends(shown: Shown, call: Call) -> Later {
+    answer(find_service(&shown.view, &call).map(|it| json(StatusCode::OK, &it.backends)))
+}
+
+/// `GET /v1/services/{service}/backends/{backend}`
+pub(super) fn backend(shown: Shown, call: Call) -> Later {
+    let found = find_service(&shown.view, &call).and_then(|service| {
+        let wanted = call.parameters.get(1);
+        let found = service.backends.iter().find(|it| Some(&it.name) == wanted);
+        found.ok_or_else(|| {
+            let name = wanted.map_or("", |it| it);
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                format!("service `{}` has no backend `{name}`", service.name),
+            )
+        })
+    });
+    answer(found.map(|it| json(StatusCode::OK, it)))
+}
+
+fn find_service<'v>(view: &'v View, call: &Call) -> Result<&'v api::Service, Refusal> {
+    let wanted = call.parameters.first();
+    let found = view.services.iter().find(|it| Some(&it.name) == wanted);
+    found.ok_or_else(|| {
+        let name = wanted.map_or("", |it| it);
+        Refusal::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no service `{name}`"),
+        )
+    })
+}
+
+fn answer(answer: Answer) -> Later {
+    Box::pin(std::future::ready(answer))
+}
+
+/// `GET /v1/events?since=ID&limit=&service=&backend=`; as it happens for whoever accepts that only.
+pub(super) fn events(call: Call) -> Later {
+    let accepts = call.headers.get(ACCEPT).map(|it| it.as_bytes());
+    if accepts.is_some_and(|it| it.starts_with(b"text/event-stream")) {
+        return super::stream::follow(call);
+    }
+    Box::pin(async move {
+        let since = call.number("since")?.unwrap_or(0);
+        let limit = call.count("limit")?.unwrap_or(usize::MAX);
+        let (service, backend) = (call.parameter("service"), call.parameter("backend"));
+        let is_wanted = |event: &&Arc<api::Event>| {
+            (service.is_none() || event.service == service)
+                && (backend.is_none() || event.backend == backend)
+        };
+        let all = call.hub.journal.since(since);
+        let wanted: Vec<_> = all.iter().filter(is_wanted).collect();
+        let from = wanted.len().saturating_sub(limit);
+        let events = wanted[from..].iter().map(|it| api::Event::clone(it));
+        let events = events.collect();
+        Ok(json(StatusCode::OK, &api::Events { events }))
+    })
+}
+
+/// `GET /v1/failovers?service=&limit=`
+pub(super) fn failovers(call: Call) -> Later {
+    Box::pin(async move {
+        let mut all = call.hub.ask(Request::Failovers).await?;
+        if let Some(service) = call.parameter("service") {
+            all.failovers.retain(|it| it.service == service);
+        }
+        if let Some(limit) = call.count("limit")? {
+            let from = all.failovers.len().saturating_sub(limit);
+            all.failovers.drain(..from);
+        }
+        Ok(json(StatusCode::OK, &all))
+    })
+}
+
+/// `GET /v1/sessions?service=&backend=&client=&limit=&offset=`
+pub(super) fn sessions(call: Call) -> Later {
+    Box::pin(async move {
+        let query = Query {
+            service: call.parameter("service"),
+            backend: call.parameter("backend"),
+            client: call.parameter("client"),
+            offset: call.count("offset")?.unwrap_or(0),
+            limit: call
+                .count("limit")?
+                .unwrap_or(FEW_SESSIONS)
+                .min(MOST_SESSIONS),
+        };
+        let asked = |reply| Request::Sessions(query, reply);
+        Ok(json(StatusCode::OK, &call.hub.ask(asked).await??))
+    })
+}
+
+/// `GET /v1/config`: the text of the file as it took effect, without what is secret in it.
+pub(super) fn configuration(call: Call) -> Later {
+    Box::pin(async move {
+        let text = call.hub.ask(Request::Configuration).await?;
+        Ok(reply(
+            StatusCode::OK,
+            "application/toml",
+            without_secrets(&text),
+        ))
+    })
+}
+
+/// `GET /v1/build`
+pub(super) fn build(_: Call) -> Later {
+    let build = api::Build {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        profile: match cfg!(debug_assertions) {
+            true => "debug".to_owned(),
+            false => "release".to_owned(),
+        },
+    };
+    answer(Ok(json(StatusCode::OK, &build)))
+}
+
+/// Sessions of a page, where nobody says how many, …
+const FEW_SESSIONS: usize = 100;
+/// … and where somebody does.
+const MOST_SESSIONS: usize = 1000;

@@ -10,6 +10,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Frame, SizeHint};
 use serde::Serialize;
 
+use super::stream::Feed;
 use crate::api::Refused;
 
 /// An answer, or why there is none.
@@ -20,6 +21,8 @@ pub(super) type Answer = Result<Response<Body>, Refusal>;
 pub(super) enum Body {
     /// All of it is there.
     Whole(Full<Bytes>),
+    /// It comes.
+    Feed(Feed),
 }
 
 impl hyper::body::Body for Body {
@@ -32,18 +35,23 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Feed(feed) => feed
+                .poll(cx)
+                .map(|frame| frame.map(|it| Ok(Frame::data(it)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
+            Self::Feed(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
+            Self::Feed(_) => SizeHint::default(),
         }
     }
 }
@@ -93,12 +101,17 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        let body = Refused {
+            error: error.into(),
+            ..Refused::default()
+        };
+        Self::with(status, body)
+    }
+
+    pub(super) fn with(status: StatusCode, body: Refused) -> Self {
         Self {
             status,
-            body: Refused {
-                error: error.into(),
-                ..Refused::default()
-            },
+            body,
             allow: None,
         }
     }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::api::{Explained, Plan, Proposal, Refused, View};
+use crate::api::{
+    Change, Changed, Explained, Failovers, Plan, Proposal, Refused, Reloaded, Sessions, Target,
+    View,
+};
 
 /// A question or an order to control. Whoever has asked may be gone when it is answered.
 #[derive(Debug)]
@@ -20,4 +23,44 @@ pub enum Request {
     ),
     /// What a reload would do.
     Plan(Proposal, oneshot::Sender<Result<Plan, Refused>>),
+    /// A change of backends. Answered once it is on disk.
+    Change(Target, Change, oneshot::Sender<Result<Changed, Denied>>),
+    /// Has the standby tiers of a service stand down.
+    FailBack(String, oneshot::Sender<Result<Changed, Denied>>),
+    /// Read the file again. Answered once it has taken effect, or has not.
+    Reload(oneshot::Sender<Result<Reloaded, Denied>>),
+    /// Those that are over.
+    Failovers(oneshot::Sender<Failovers>),
+    /// Some of the running sessions.
+    Sessions(Query, oneshot::Sender<Result<Sessions, Denied>>),
+    /// Closes the session of that name; whether there was one.
+    CloseSession(String, oneshot::Sender<bool>),
+    /// The text of the configuration in force, as it is in the file.
+    Configuration(oneshot::Sender<Arc<str>>),
+}
+
+/// Which sessions are asked for; all that is given has to fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// The name of their service.
+    pub service: Option<String>,
+    /// The name of their backend.
+    pub backend: Option<String>,
+    /// The address of their client.
+    pub client: Option<String>,
+    /// So many of the oldest are passed over, …
+    pub offset: usize,
+    /// … and so many of the next are told of.
+    pub limit: usize,
+}
+
+/// Why control does not do what it is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Denied {
+    /// There is no such thing.
+    Unknown(Refused),
+    /// It cannot be done, or does not make sense.
+    Unfit(Refused),
+    /// Not now.
+    Busy(Refused),
 }

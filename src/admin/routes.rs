@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 
 use super::hub::{Hub, Shown};
 use super::reply::{Answer, Refusal};
-use super::{explain, metrics, page, plan, read};
+use super::{change, explain, metrics, page, plan, read, stream};
 
 /// What can be asked for.
 #[derive(Debug)]
@@ -49,7 +49,6 @@ pub(super) type Later = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// One request that is let through.
 #[derive(Debug)]
-#[expect(dead_code, reason = "no answer depends on more than its path yet")]
 pub(super) struct Call {
     pub(super) hub: Arc<Hub>,
     /// What stands for the `{…}` of the path, in their order.
@@ -80,6 +79,13 @@ const fn up_to(most: usize, path: &'static str, needs: Needs, handler: Handler) 
     }
 }
 
+const fn post(path: &'static str, handler: fn(Call) -> Later) -> Route {
+    up_to(MOST_OF_A_BODY, path, Changing, Handler::Call(handler))
+}
+
+/// Bytes of most bodies.
+const MOST_OF_A_BODY: usize = 64 * 1024;
+
 use Needs::{Changing, Nothing, Reading};
 
 /// All of it.
@@ -90,6 +96,36 @@ pub(super) static ROUTES: &[Route] = &[
     get("/metrics", Reading, Handler::Call(metrics::scrape)),
     get("/v1/view", Reading, Handler::View(read::view)),
     get("/v1/explain", Reading, Handler::View(explain::explain)),
+    get("/v1/services", Reading, Handler::View(read::services)),
+    get(
+        "/v1/services/{service}",
+        Reading,
+        Handler::View(read::service),
+    ),
+    get(
+        "/v1/services/{service}/backends",
+        Reading,
+        Handler::View(read::backends),
+    ),
+    get(
+        "/v1/services/{service}/backends/{backend}",
+        Reading,
+        Handler::View(read::backend),
+    ),
+    get("/v1/events", Reading, Handler::Call(read::events)),
+    get("/v1/events/stream", Reading, Handler::Call(stream::follow)),
+    get("/v1/failovers", Reading, Handler::Call(read::failovers)),
+    get("/v1/sessions", Reading, Handler::Call(read::sessions)),
+    get("/v1/config", Reading, Handler::Call(read::configuration)),
+    get("/v1/build", Reading, Handler::Call(read::build)),
+    post("/v1/services/{service}/backends", change::backends),
+    post(
+        "/v1/services/{service}/backends/{backend}",
+        change::backends,
+    ),
+    post("/v1/services/{service}/fail-back", change::fail_back),
+    post("/v1/sessions/{session}/close", change::close_session),
+    post("/v1/reload", change::reload),
     up_to(
         plan::MOST_OF_A_PROPOSAL,
         "/v1/plan",
@@ -97,6 +133,30 @@ pub(super) static ROUTES: &[Route] = &[
         Handler::Call(plan::plan),
     ),
 ];
+
+impl Call {
+    /// A parameter of the query, decoded; the first of several.
+    pub(super) fn parameter(&self, name: &str) -> Option<String> {
+        let mut all = self.query.split('&').filter_map(|it| it.split_once('='));
+        let (_, value) = all.find(|(known, _)| *known == name)?;
+        unescaped(value)
+    }
+
+    /// The same of a number of things.
+    pub(super) fn count(&self, name: &str) -> Result<Option<usize>, Refusal> {
+        let number = self.number(name)?;
+        Ok(number.map(|it| usize::try_from(it).unwrap_or(usize::MAX)))
+    }
+
+    /// The same of a number.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        let number = self.parameter(name).map(|text| text.parse());
+        number.transpose().map_err(|_| {
+            let error = format!("`{name}` is no number");
+            Refusal::new(StatusCode::BAD_REQUEST, error)
+        })
+    }
+}
 
 /// The route of a request, and what its path says.
 pub(super) fn find(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), Refusal> {

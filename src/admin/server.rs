@@ -26,7 +26,7 @@ use super::guard::{Entrance, admit};
 use super::hub::Hub;
 use super::reply::{JSON, Refusal};
 use super::routes::{Call, Handler, find};
-use super::{Request, reply};
+use super::{Journal, Request, reply};
 use crate::config::{AdminAddress, AdminConfig, SocketAccess};
 
 /// The admin API as control holds it. What is open closes when it is dropped.
@@ -52,10 +52,10 @@ impl Drop for Listening {
 }
 
 impl Server {
-    /// Listens nowhere yet; asks by `control`.
-    pub fn new(control: mpsc::Sender<Request>) -> Self {
+    /// Listens nowhere yet; asks by `control`, and tells what is in the `journal`.
+    pub fn new(control: mpsc::Sender<Request>, journal: Arc<Journal>) -> Self {
         Self {
-            hub: Hub::new(control),
+            hub: Hub::new(control, journal),
             connections: Arc::default(),
             open: HashMap::new(),
             access: SocketAccess::default(),
@@ -386,7 +386,7 @@ const REQUEST: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(30);
 /// Bytes of a head, …
 const MOST_OF_A_HEAD: usize = 16 * 1024;
-/// … its headers, …
+/// … and its headers.
 const MOST_HEADERS: usize = 64;
 /// Between two requests, or two connections, over all that come: half a thousand a second …
 const STEP: Duration = Duration::from_millis(2);

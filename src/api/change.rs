@@ -55,4 +55,31 @@ pub struct Refused {
     pub error: String,
     /// What is allowed or what to do instead.
     pub help: Option<String>,
+    /// All that is wrong with a file that was not put in force, as `file:line:column: …`.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+/// `POST /v1/reload`: the file has taken effect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What has changed, in numbers.
+    pub plan: String,
+    /// What has changed, by name.
+    pub changes: String,
+    /// What takes effect after a restart only.
+    pub needs_restart: Vec<String>,
+    /// How long it took.
+    pub took_seconds: f64,
+}
+
+/// `GET /v1/build`: what runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    /// Of the program.
+    pub version: String,
+    /// The processor that it was built for.
+    pub architecture: String,
+    /// `release` or `debug`.
+    pub profile: String,
 }

@@ -17,7 +17,7 @@ pub struct Event {
     /// When.
     pub at: String,
     /// What: `backend-down`, `backend-up`, `ejected`, `returned`, `failover`, `tier`, `suspect`,
-    /// `settled`, `reloaded`, `rejected`, `membership`, `changed`, `listening`, `ready`, `stopping`.
+    /// `settled`, `reloaded`, `rejected`, `accepted`, `membership`, `changed`, `listening`, `ready`, `stopping`.
     pub kind: String,
     /// `info`, `warn` or `error`.
     pub level: String,

@@ -15,7 +15,7 @@ mod session;
 mod simulation;
 mod view;
 
-pub use change::{Change, Changed, Refused, Target};
+pub use change::{Build, Change, Changed, Refused, Reloaded, Target};
 pub use event::{Event, Events, Failover, Failovers};
 pub use explain::{Chance, Explained, Explanation};
 pub use plan::{Difference, Effect, Plan, Probe, Proposal, Prospect};

@@ -26,6 +26,7 @@ pub mod plan;
 mod problem;
 mod program;
 mod proxy_protocol;
+mod redact;
 mod render;
 mod service;
 mod serving;
@@ -57,6 +58,7 @@ pub use listed::{Listed, load_listed};
 pub use load::{AdminDoors, admin_doors, compile_in_place_of, load, load_in_place_of, state_file};
 pub use plan::{ListenerId, Plan, listeners};
 pub use problem::{Problem, Report, Severity};
+pub use redact::without_secrets;
 pub use source::{Place, Span};
 pub(crate) use value::written;
 

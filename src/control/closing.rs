@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use super::services::{Lost, Serving};
 use super::targets::Targets;
 use crate::config::OnDown;
+use crate::model::Cause;
 use crate::worker::{Allowance, Command, Workers};
 
 /// Between two steps.
-const STEP: Duration = Duration::from_millis(100);
+pub(super) const STEP: Duration = Duration::from_millis(100);
 
 /// The services that are closing sessions.
 #[derive(Debug, Default)]
@@ -93,6 +94,8 @@ impl Closing {
             let marks: Arc<[u32]> = wave.lost.keys().copied().collect();
             workers.tell(|_| Command::EndMarked {
                 marks: Arc::clone(&marks),
+                before: None,
+                cause: Cause::BackendDown,
                 allowance: Arc::clone(&wave.allowance),
             });
         }
@@ -101,7 +104,7 @@ impl Closing {
 
 /// How many sessions may be closed by now: the rate, and at most a step's worth at once.
 #[derive(Debug, Default)]
-struct Pace {
+pub(super) struct Pace {
     credit: f64,
     /// When it was last granted, `None` before the first time.
     last: Option<Instant>,
@@ -109,7 +112,7 @@ struct Pace {
 
 impl Pace {
     /// As many as are due at `rate` a second, of which `unused` were granted before and not used.
-    fn grant(&mut self, rate: u32, unused: u32, now: Instant) -> u32 {
+    pub(super) fn grant(&mut self, rate: u32, unused: u32, now: Instant) -> u32 {
         let rate = f64::from(rate);
         // A step's worth, and what is left of the one before, which is less than one session.
         let most = rate * STEP.as_secs_f64() + 1.0;

@@ -286,6 +286,26 @@ fn record(totals: &Totals) -> api::Record {
     }
 }
 
+/// A failover that is over.
+pub(super) fn failover(failover: &health::Failover, clock: &Clock) -> api::Failover {
+    let after = |moment| failover.after(moment).as_secs_f64();
+    api::Failover {
+        service: failover.backend.service().to_string(),
+        backend: failover.backend.name().to_string(),
+        address: failover.address.to_string(),
+        why: failover.why.to_string(),
+        evidence: failover.evidence.as_ref().map(ToString::to_string),
+        last_success: failover.last_success.map(|at| clock.tell(at)),
+        began: clock.tell(failover.began),
+        first_evidence_seconds: after(failover.first_evidence),
+        detected_seconds: after(failover.detected),
+        moved_seconds: after(failover.moved),
+        recovered_seconds: after(failover.recovered),
+        sessions_hurt: failover.sessions_hurt,
+        sessions_moved: failover.sessions_moved,
+    }
+}
+
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

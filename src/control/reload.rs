@@ -285,6 +285,8 @@ impl Running {
                 continue;
             };
             let roster = self.roster_for(&name, members.rules());
+            // Something may have been said since it was laid out.
+            members.heed(&self.memory);
             members.cap();
             let (service, served, failovers) = match self.services.0.remove(&name) {
                 Some(serving) => {

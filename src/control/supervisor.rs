@@ -6,6 +6,7 @@
 mod answering;
 mod discovering;
 mod failing_over;
+mod operating;
 mod passive;
 mod planning;
 mod refusing;
@@ -28,13 +29,15 @@ use tokio_util::task::TaskTracker;
 
 use self::planning::Planning;
 use self::refusing::Refusing;
-use self::reloading::{Reload, build};
+use self::reloading::{Awaiting, Reload, build};
 use self::seating::{Unsettled, Wakes};
 use super::alerts::Alerts;
 use super::cases::Cases;
 use super::closing::Closing;
 use super::discovery::Discovery;
+use super::evictions::Evictions;
 use super::failovers::Failovers;
+use super::journal;
 use super::limits::limits;
 use super::notify::Notify;
 use super::prepare::complete;
@@ -43,7 +46,7 @@ use super::reload::Running;
 use super::services::{Built, User};
 use super::targets::Observed;
 use super::{Event, Order};
-use crate::admin::{self, Server};
+use crate::admin::{self, Journal, Server};
 use crate::api;
 use crate::config::{Config, Loaded};
 use crate::health::{Evidence, State, Transition, Verdict};
@@ -139,6 +142,7 @@ pub async fn run(
     let runner = runner.transpose().map_err(StartError::Workers)?;
     let alerts = Alerts::new(runner.clone());
     let (asking, mut requests) = mpsc::channel(REQUESTS);
+    let journal = Arc::new(Journal::default());
     let mut control = Supervisor {
         running: Running::new(count, permits),
         permits,
@@ -164,9 +168,14 @@ pub async fn run(
         closing: Closing::default(),
         unsettled: Unsettled::default(),
         workers,
-        admin: Server::new(asking),
+        admin: Server::new(asking, Arc::clone(&journal)),
+        journal,
+        evictions: Evictions::default(),
+        awaiting: Awaiting::default(),
+        text: Arc::from(""),
         started: (Instant::now(), SystemTime::now()),
         stopping: false,
+        leaves: None,
     };
     tokio::select! {
         started = control.start(loaded) => started?,
@@ -185,10 +194,13 @@ pub async fn run(
             // others is rare.
             biased;
             order = orders.recv() => match order {
+                Some(Order::Reload) if control.stopping => tracing::warn!("ignored: stopping"),
                 Some(Order::Reload) => control.begin_reload(),
                 Some(Order::Report) => control.report_everything().await,
-                Some(Order::Stop) | None => break,
+                Some(Order::Stop) | None if control.leave() => break,
+                Some(Order::Stop) | None => {}
             },
+            () = until(control.leaves) => break,
             _ = tick.tick() => control.tick(),
             Some(built) = build_queue.recv() => control.built(built),
             () = until(control.wakes.next()) => control.wake(),
@@ -197,6 +209,7 @@ pub async fn run(
             Some(answer) = answer_queue.recv() => control.answered(answer),
             () = until(control.cases.next_return()) => control.end_ejections(),
             () = until(control.closing.next_step()) => control.close_sessions(),
+            () = until(control.evictions.next_step()) => control.evict(),
             () = until(control.failovers.next_look()) => control.settle_failovers(),
             () = control.alerts.behind() => control.recap(),
             // Nobody waits for it: what has changed is on disk a moment later.
@@ -282,10 +295,20 @@ struct Supervisor {
     /// Services whose rosters are to decide anew.
     unsettled: Unsettled,
     admin: Server,
+    /// What has happened, for those who ask.
+    journal: Arc<Journal>,
+    /// Whose sessions an operator has closed, or will have at the end of a drain.
+    evictions: Evictions,
+    /// Who is told what becomes of a reload.
+    awaiting: Awaiting,
+    /// The file in force.
+    text: Arc<str>,
     /// When it was ready.
     started: (Instant, SystemTime),
-    /// It was told to stop.
+    /// It was told to stop …
     stopping: bool,
+    /// … and does so then: until then it only says so.
+    leaves: Option<Instant>,
 }
 
 /// How many reloads took effect, and how many did not.
@@ -493,10 +516,19 @@ impl Supervisor {
             .map_or(TICK, |limit| TICK.min(limit / 2))
     }
 
+    /// Tells watchers of an event, and those who read the journal.
     fn tell(&self, event: impl FnOnce() -> Event) {
+        let event = event();
+        if let Some(entry) = journal::entry(&event) {
+            self.journal.write(entry);
+        }
+        self.tell_watchers(event);
+    }
+
+    fn tell_watchers(&self, event: Event) {
         if let Some(events) = &self.options.events {
             // Nobody watching is no problem.
-            let _ = events.send(event());
+            let _ = events.send(event);
         }
     }
 }

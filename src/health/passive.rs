@@ -80,6 +80,7 @@ impl Symptom {
             | Cause::Unacknowledged
             | Cause::Stopped
             | Cause::Panicked
+            | Cause::Closed
             | Cause::Untrusted
             | Cause::Denied
             | Cause::TooMany

@@ -170,13 +170,15 @@ pub enum Cause {
     Stopped,
     /// A defect in Ballast: the session panicked.
     Panicked,
+    /// An operator has closed it, or has let its backend drain until then.
+    Closed,
     /// Any other error of the operating system, by its number.
     Os(i32),
 }
 
 impl Cause {
     /// All of them, each at its place; that of the operating system without its number.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Finished,
         Self::Reset,
         Self::Refused,
@@ -198,6 +200,7 @@ impl Cause {
         Self::BackendDown,
         Self::Stopped,
         Self::Panicked,
+        Self::Closed,
         Self::Os(0),
     ];
 
@@ -225,7 +228,8 @@ impl Cause {
             Cause::BackendDown => 18,
             Cause::Stopped => 19,
             Cause::Panicked => 20,
-            Cause::Os(_) => 21,
+            Cause::Closed => 21,
+            Cause::Os(_) => 22,
         }
     }
 
@@ -253,6 +257,7 @@ impl Cause {
             Cause::BackendDown => "backend-down",
             Cause::Stopped => "stopped",
             Cause::Panicked => "panicked",
+            Cause::Closed => "closed",
             Cause::Os(_) => "os",
         }
     }
@@ -308,6 +313,7 @@ impl fmt::Display for Cause {
             Cause::BackendDown => "backend down",
             Cause::Stopped => "stopped",
             Cause::Panicked => "internal error",
+            Cause::Closed => "closed by an operator",
             Cause::Os(number) => return write!(f, "{}", io::Error::from_raw_os_error(*number)),
         })
     }

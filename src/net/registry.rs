@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::model::Cause;
+use crate::telemetry::Facts;
 
 /// How late a deadline may be seen, plus the runtime's millisecond.
 const TICK_MILLIS: u64 = 20;
@@ -66,6 +67,8 @@ struct Entry {
     deadline: u64,
     /// The tick at which it ends, whatever it is scheduled for.
     expires: u64,
+    /// What can be told about it.
+    facts: Option<Rc<Facts>>,
     /// Whom it is connected to, 0 for nobody.
     mark: u32,
     slot: u32,
@@ -98,6 +101,7 @@ impl Registry {
             event,
             deadline: 0,
             expires: u64::MAX,
+            facts: None,
             mark: 0,
             slot: NONE,
             previous: NONE,
@@ -128,16 +132,23 @@ impl Registry {
         }
     }
 
-    /// Tells sessions that are marked with one of `marks`, which are sorted, to end, while `allowed`
-    /// says so; it is asked once for each. Where there are many sessions it looks at a part of them, and
+    /// Tells sessions that are marked with one of `marks`, which are sorted, and began `before` that, to
+    /// end, while `allowed` says so; it is asked once for each. Where there are many sessions it looks at a part of them, and
     /// the next call goes on behind those.
-    pub fn end_marked(&self, marks: &[u32], cause: Cause, mut allowed: impl FnMut() -> bool) {
+    pub fn end_marked(
+        &self,
+        marks: &[u32],
+        before: Option<Instant>,
+        cause: Cause,
+        mut allowed: impl FnMut() -> bool,
+    ) {
         let wheel = &mut *self.0.borrow_mut();
         let places = wheel.entries.capacity();
         for _ in 0..places.min(MOST_LOOKED_AT) {
             let at = wheel.searched;
             if let Some(entry) = wheel.entries.get_mut(at)
                 && entry.has_one_of(marks)
+                && before.is_none_or(|before| entry.began_before(before))
             {
                 if !allowed() {
                     return;
@@ -146,6 +157,43 @@ impl Registry {
             }
             wheel.searched = if at + 1 < places { at + 1 } else { 0 };
         }
+    }
+
+    /// Tells what is known of sessions, from place `from` on, to `look`, which is given their places and
+    /// marks too. Where there are many it tells of a part of them, and gives back where the rest begins.
+    pub fn look(&self, from: usize, mut look: impl FnMut(u32, u32, &Facts)) -> Option<usize> {
+        let wheel = self.0.borrow();
+        let places = wheel.entries.capacity();
+        let to = places.min(from + MOST_LOOKED_AT / 4);
+        for at in from..to {
+            if let Some(entry) = wheel.entries.get(at)
+                && let Some(facts) = &entry.facts
+            {
+                look(at as u32, entry.mark, facts);
+            }
+        }
+        (to < places).then_some(to)
+    }
+
+    /// The mark of the session at that place which began then, and what is known of it, while it runs.
+    pub fn find(&self, place: u32, started: Instant) -> Option<(u32, Rc<Facts>)> {
+        let wheel = self.0.borrow();
+        let entry = wheel.entries.get(place as usize)?;
+        let facts = entry.facts.as_ref().filter(|it| it.started() == started)?;
+        Some((entry.mark, Rc::clone(facts)))
+    }
+
+    /// Tells the session at that place to end if it is the one that began then; whether it is.
+    pub fn end_one(&self, place: u32, is_it: impl FnOnce(&Facts) -> bool, cause: Cause) -> bool {
+        let wheel = &mut *self.0.borrow_mut();
+        let Some(entry) = wheel.entries.get_mut(place as usize) else {
+            return false;
+        };
+        let found = entry.facts.as_deref().is_some_and(is_it);
+        if found {
+            entry.notify(Event::End(cause));
+        }
+        found
     }
 
     /// Turns the wheel, for ever. Sleeps until the next occupied slot, and for good while there is
@@ -243,6 +291,11 @@ impl Ticket {
         self.registry.0.borrow_mut().expire(self.key, at);
     }
 
+    /// Lets others know what can be told about the session.
+    pub fn introduce(&self, facts: Rc<Facts>) {
+        self.registry.0.borrow_mut().entry(self.key).facts = Some(facts);
+    }
+
     /// Marks the session with the number of its backend, by which others may end it.
     pub fn mark(&self, mark: u32) {
         self.registry.0.borrow_mut().entry(self.key).mark = mark;
@@ -262,6 +315,11 @@ impl Entry {
     fn has_one_of(&self, marks: &[u32]) -> bool {
         let is_ending = matches!(self.event, Some(Event::End(_)));
         self.mark != 0 && !is_ending && marks.binary_search(&self.mark).is_ok()
+    }
+
+    /// One that nothing is known of has just begun.
+    fn began_before(&self, moment: Instant) -> bool {
+        self.facts.as_ref().is_some_and(|it| it.started() < moment)
     }
 
     fn notify(&mut self, event: Event) {
@@ -527,7 +585,7 @@ mod tests {
         let ended = || tickets.iter().map(|it| it.poll(&mut cx()).is_ready());
         for expected in [2, 4, 5] {
             let mut left = 2;
-            registry.end_marked(&[2, 7], Cause::BackendDown, || {
+            registry.end_marked(&[2, 7], None, Cause::BackendDown, || {
                 let allowed = left > 0;
                 left -= usize::from(allowed);
                 allowed
@@ -544,7 +602,7 @@ mod tests {
         let marked = [0, MOST_LOOKED_AT, tickets.len() - 1].map(|at| &tickets[at]);
         marked.iter().for_each(|ticket| ticket.mark(7));
         let found = || {
-            registry.end_marked(&[7], Cause::BackendDown, || true);
+            registry.end_marked(&[7], None, Cause::BackendDown, || true);
             let ended = marked.iter().filter(|it| it.poll(&mut cx()).is_ready());
             ended.count()
         };

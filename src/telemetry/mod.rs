@@ -5,9 +5,11 @@
 
 mod blame;
 mod clock;
+mod facts;
 pub(crate) mod lines;
 pub mod logging;
 mod record;
 
 pub use clock::{instant, millis, moment};
+pub use facts::Facts;
 pub use record::Record;

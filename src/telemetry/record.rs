@@ -1,10 +1,12 @@
 //! The record of one session: opened when it starts, written exactly once when it is dropped, so
 //! that no way out of a session can forget its log line or its counters.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::blame::Blame;
 use super::clock::{millis, moment};
+use super::facts::Facts;
 use crate::config::SessionLog;
 use crate::health::Symptom;
 use crate::model::{Cause, ClientAddr, Ending, Page, Phase, Tally, Who};
@@ -16,10 +18,9 @@ use crate::proxy_protocol::UniqueId;
 pub struct Record {
     /// Small, because thousands of sessions sit idle: there are at most 1024 workers …
     worker: u16,
-    client: ClientAddr,
-    route: Door,
+    /// What others may ask about it.
+    facts: Rc<Facts>,
     log: SessionLog,
-    started: Instant,
     /// … and as many attempts as a session can remember.
     attempts: u8,
     /// In milliseconds since the start.
@@ -53,10 +54,8 @@ impl Record {
         route.page(worker).opened();
         Self {
             worker: worker as u16,
-            client,
             log: route.service().snapshot().session_log,
-            route,
-            started: Instant::now(),
+            facts: Rc::new(Facts::new(client, route)),
             attempts: 0,
             connected: None,
             unusual: None,
@@ -71,22 +70,27 @@ impl Record {
 
     /// Who connected.
     pub fn client(&self) -> ClientAddr {
-        self.client
+        self.facts.client()
     }
 
     /// What it came through.
     pub fn route(&self) -> &Door {
-        &self.route
+        self.facts.route()
     }
 
     /// When the session started.
     pub fn started(&self) -> Instant {
-        self.started
+        self.facts.started()
+    }
+
+    /// What others may ask about it.
+    pub fn facts(&self) -> Rc<Facts> {
+        Rc::clone(&self.facts)
     }
 
     /// Who has connected so far is a proxy, and has done so for `client`.
     pub fn is_for(&mut self, client: ClientAddr) {
-        let proxy = std::mem::replace(&mut self.client, client);
+        let proxy = self.facts.set_client(client);
         self.unusual().via = Some(proxy);
     }
 
@@ -116,11 +120,13 @@ impl Record {
         }
         self.attempts = self.attempts.saturating_add(1);
         self.lease = Some(lease);
+        self.facts.enter(Phase::Connect);
     }
 
     /// The session waits for a place; who failed it does not count it any more.
     pub fn waits(&mut self) {
         self.lease = None;
+        self.facts.enter(Phase::Queue);
     }
 
     /// It has waited for so long.
@@ -151,7 +157,8 @@ impl Record {
     /// The backend that has been tried `since` then is connected.
     pub fn connected(&mut self, since: Instant) {
         let now = Instant::now();
-        self.connected = Some(milliseconds(now - self.started));
+        self.connected = Some(milliseconds(now - self.started()));
+        self.facts.enter(Phase::Relay);
         let took = now - since;
         self.page().connected(took);
         if let Some(tally) = self.tally() {
@@ -167,7 +174,7 @@ impl Record {
     }
 
     fn page(&self) -> &Page {
-        self.route.page(self.worker as usize)
+        self.route().page(self.worker as usize)
     }
 
     /// Bytes that were moved, for the log: they are counted already.
@@ -233,7 +240,7 @@ impl Record {
     }
 
     fn write(&self, ending: Ending) {
-        let lasted = self.started.elapsed();
+        let lasted = self.started().elapsed();
         self.count(ending, lasted);
         if !self.is_wanted(ending) {
             return;
@@ -242,10 +249,10 @@ impl Record {
         let unusual = self.unusual.as_deref();
         let queued = unusual.map_or(0.0, |it| it.queued);
         tracing::info!(
-            client = %self.client,
+            client = %self.client(),
             via = unusual.and_then(|it| it.via).map(tracing::field::display),
-            listener = %self.route.listener(),
-            service = %self.route.service().name(),
+            listener = %self.route().listener(),
+            service = %self.route().service().name(),
             backend = backend.map(|backend| tracing::field::display(backend.id().name())),
             address = backend.map(|backend| tracing::field::display(backend.address())),
             to_backend = self.to_backend,

@@ -1,8 +1,6 @@
 //! The admin API as its clients see it: HTTP/1.1 over a real socket, without a library that would be
 //! kinder than what operators use.
 
-#![expect(dead_code, reason = "what makes changes will use the rest")]
-
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -43,10 +41,6 @@ impl Answer {
 
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
-    }
-
-    pub fn json(&self) -> Value {
-        self.document()
     }
 
     /// The document, which must be that.

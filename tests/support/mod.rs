@@ -28,7 +28,7 @@ mod storm;
 pub mod words;
 
 pub use address::{fresh_ip, fresh_listen};
-pub use api::Api;
+pub use api::{Api, read_head};
 pub use backend::{Backend, BlackHole, Meeting};
 pub use browser::Browser;
 pub use config::{Alert, Config, RELAYS, Service};

@@ -189,7 +189,7 @@ pub(super) fn segment(name: &str) -> String {
 fn refused(reply: &Reply, door: &Door) -> Failure {
     let status = reply.status;
     let said = match serde_json::from_slice::<Refused>(&reply.body) {
-        Ok(Refused { error, help }) => match help {
+        Ok(Refused { error, help, .. }) => match help {
             Some(help) => format!("{error}\n  {help}"),
             None => error,
         },

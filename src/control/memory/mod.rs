@@ -104,13 +104,6 @@ impl Memory {
     }
 
     /// Takes in what an operator says. It is on disk once [`Memory::save`] has told so.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the admin interface will say it; files hold it already"
-        )
-    )]
     pub(super) fn set_admin(&mut self, backend: &BackendId, admin: AdminView) {
         self.admin.insert(backend.clone(), admin);
         self.touch();

@@ -1,6 +1,6 @@
 //! The counters of every backend identity, which outlive the configuration.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ struct Counted {
     /// Where the backend is, and the number of its name there.
     address: Option<SocketAddr>,
     mark: u32,
+    /// Its numbers at the addresses where it was before, the latest last.
+    former: VecDeque<u32>,
 }
 
 impl Loads {
@@ -52,8 +54,15 @@ impl Loads {
             load: Arc::new(Load::new(self.workers).telling(queue)),
             address: None,
             mark: 0,
+            former: VecDeque::new(),
         });
         if address.is_some() && counted.address != address {
+            if counted.mark > 0 {
+                counted.former.push_back(counted.mark);
+            }
+            if counted.former.len() > MOST_FORMER_MARKS {
+                counted.former.pop_front();
+            }
             self.marks += 1;
             counted.mark = self.marks;
             counted.address = address;
@@ -88,6 +97,24 @@ impl Loads {
         self.of.get(id).map(|counted| &counted.load)
     }
 
+    /// The marks that sessions of that identity may have, sorted.
+    pub(in crate::control) fn marks(&self, id: &BackendId) -> Arc<[u32]> {
+        let counted = self.of.get(id).into_iter();
+        counted
+            .flat_map(|it| it.former.iter().copied().chain([it.mark]))
+            .collect()
+    }
+
+    /// Whose each mark is.
+    pub(in crate::control) fn names(&self) -> HashMap<u32, BackendId> {
+        let all = self.of.iter();
+        all.flat_map(|(id, it)| {
+            let marks = it.former.iter().copied().chain([it.mark]);
+            marks.map(|mark| (mark, id.clone()))
+        })
+        .collect()
+    }
+
     /// Forgets identities that nobody holds: not in the file, and without a session.
     pub(in crate::control) fn prune(&mut self) {
         self.of
@@ -112,3 +139,6 @@ impl Loads {
     /// Identities without a member that are remembered between reloads.
     pub(in crate::control) const MOST_FORMER: usize = 4096;
 }
+
+/// Addresses of one backend whose sessions are still known to be its own.
+const MOST_FORMER_MARKS: usize = 16;

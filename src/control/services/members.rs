@@ -24,7 +24,7 @@ pub(in crate::control) struct Member {
     pub(in crate::control) id: BackendId,
     weight: u32,
     priority: u32,
-    enabled: bool,
+    pub(in crate::control) enabled: bool,
     pub(in crate::control) target: Option<TargetId>,
     pub(in crate::control) max_connections: Option<NonZeroU32>,
     pub(in crate::control) load: Arc<Load>,
@@ -145,6 +145,13 @@ impl Members {
     /// The service, with the backends that it has now.
     pub(in crate::control) fn config(&self) -> &ServiceConfig {
         &self.config
+    }
+
+    /// Has what operators have said of the backends count.
+    pub(in crate::control) fn heed(&mut self, memory: &Memory) {
+        for member in &mut self.all {
+            member.admin = memory.admin(&member.id);
+        }
     }
 
     /// Every backend, in the order of the file.

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::oneshot;
+
 use super::Supervisor;
-use crate::admin::Request;
-use crate::api;
+use crate::admin::{Denied, Query, Request};
+use crate::api::{self, Sessions};
 use crate::control::inspect::{self, Clock, time};
+use crate::control::sessions;
+use crate::model::BackendId;
 use crate::telemetry::logging::Logging;
+use crate::worker::Wanted;
 
 impl Supervisor {
     /// Answers one request. Whoever has asked may be gone.
@@ -25,8 +30,58 @@ impl Supervisor {
                     let _ = reply.send(explained.collect());
                 });
             }
+            Request::Change(target, change, reply) => self.change(&target, &change, reply),
+            Request::FailBack(service, reply) => self.fail_back(&service, reply),
+            Request::Reload(reply) => self.reload_for(reply),
+            Request::Failovers(reply) => {
+                let clock = Clock::now();
+                let past = self.failovers.past();
+                let failovers = past.map(|it| inspect::failover(it, &clock)).collect();
+                let _ = reply.send(api::Failovers { failovers });
+            }
+            Request::Sessions(query, reply) => self.list_sessions(query, reply),
+            Request::CloseSession(id, reply) => {
+                let workers = self.workers.reach();
+                tokio::spawn(async move {
+                    let _ = reply.send(sessions::close(workers, &id).await);
+                });
+            }
+            Request::Configuration(reply) => {
+                let _ = reply.send(Arc::clone(&self.text));
+            }
             Request::Plan(proposal, reply) => self.begin_plan(proposal, reply),
         }
+    }
+
+    fn list_sessions(&self, query: Query, reply: oneshot::Sender<Result<Sessions, Denied>>) {
+        let client = query.client.as_deref().map(sessions::address);
+        if client == Some(None) {
+            let refused = api::Refused {
+                error: "`client` is no IP address".to_owned(),
+                ..api::Refused::default()
+            };
+            let _ = reply.send(Err(Denied::Unfit(refused)));
+            return;
+        }
+        let wanted = Wanted {
+            marks: query.backend.as_deref().map(|backend| {
+                let services = self.running.services.0.keys();
+                let named = services
+                    .filter(|it| query.service.as_deref().is_none_or(|name| name == &***it));
+                let ids = named.map(|service| BackendId::new(Arc::clone(service), backend));
+                let marks = ids.map(|id| self.running.loads.marks(&id));
+                let mut marks: Vec<_> = marks.flat_map(|it| it.to_vec()).collect();
+                marks.sort_unstable();
+                marks.into()
+            }),
+            service: query.service.map(String::into_boxed_str),
+            client: client.flatten(),
+        };
+        let (workers, names) = (self.workers.reach(), self.running.loads.names());
+        let part = (query.offset, query.limit);
+        tokio::spawn(async move {
+            let _ = reply.send(Ok(sessions::page(workers, names, wanted, part).await));
+        });
     }
 
     /// How everything stands.

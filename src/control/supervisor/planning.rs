@@ -71,6 +71,7 @@ impl Supervisor {
             Err(api::Refused {
                 error: error.to_owned(),
                 help: Some(help.to_owned()),
+                problems: Vec::new(),
             })
         };
         let Some(path) = &self.options.path else {

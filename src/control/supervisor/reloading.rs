@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use super::Supervisor;
-use crate::admin::Bound;
-use crate::api;
+use crate::admin::{Bound, Denied};
+use crate::api::{self, Refused, Reloaded};
 use crate::config::plan::Changes;
 use crate::config::{Plan, ReloadGuard};
 use crate::control::discovery::Answers;
@@ -32,6 +33,17 @@ pub(super) enum Reload {
     Rehearsing(Instant, Box<Prepared>, JoinHandle<Rehearsal>),
     Building(Instant, Box<Staging>, JoinHandle<Vec<Built>>),
 }
+
+/// Who waits for the outcome of a reload. No more than there are connections to the admin API.
+#[derive(Debug, Default)]
+pub(super) struct Awaiting {
+    /// Of the one that is under way.
+    this: Vec<Waiting>,
+    /// Of the one after it.
+    next: Vec<Waiting>,
+}
+
+type Waiting = oneshot::Sender<Result<Reloaded, Denied>>;
 
 /// What it has done.
 pub(super) enum Step {
@@ -84,6 +96,29 @@ impl Reload {
 const DEFECT: &str = "internal error";
 
 impl Supervisor {
+    /// Reloads for an operator who waits for the outcome.
+    pub(super) fn reload_for(&mut self, reply: Waiting) {
+        let busy = |error: &str| {
+            let error = error.to_owned();
+            Err(Denied::Busy(Refused {
+                error,
+                ..Refused::default()
+            }))
+        };
+        if self.stopping {
+            let _ = reply.send(busy("the daemon is stopping"));
+        } else if self.options.path.is_none() {
+            let _ = reply.send(busy("this daemon has no configuration file"));
+        } else {
+            // One that is under way may have read the file before it was changed.
+            match matches!(self.reload, Reload::None) {
+                true => self.awaiting.this.push(reply),
+                false => self.awaiting.next.push(reply),
+            }
+            self.begin_reload();
+        }
+    }
+
     pub(super) fn begin_reload(&mut self) {
         let Some(path) = &self.options.path else {
             tracing::warn!("reload ignored: this daemon has no configuration file");
@@ -129,7 +164,12 @@ impl Supervisor {
                     tracing::warn!(%what, "takes effect after a restart only");
                 }
                 self.tell(|| Event::Reloaded(self.picture()));
-                self.end_reload();
+                self.end_reload(&Ok(Reloaded {
+                    plan: plan.to_string(),
+                    changes: few(plan.names()),
+                    needs_restart: plan.needs_restart,
+                    took_seconds: started.elapsed().as_secs_f64(),
+                }));
             }
         }
     }
@@ -200,13 +240,21 @@ impl Supervisor {
             service: None,
             problems: problems.into(),
         });
-        self.end_reload();
+        self.end_reload(&Err(Denied::Unfit(Refused {
+            error: "the reload was rejected: the running configuration stays".to_owned(),
+            help: None,
+            problems: problems.to_vec(),
+        })));
     }
 
-    fn end_reload(&mut self) {
+    fn end_reload(&mut self, outcome: &Result<Reloaded, Denied>) {
+        for waiting in self.awaiting.this.drain(..) {
+            let _ = waiting.send(outcome.clone());
+        }
         self.notify.ready();
         self.tell_status();
         if std::mem::take(&mut self.again) {
+            self.awaiting.this = std::mem::take(&mut self.awaiting.next);
             self.begin_reload();
         }
     }
@@ -214,6 +262,7 @@ impl Supervisor {
     pub(super) fn apply(&mut self, mut staged: Staged, built: Vec<Built>, endpoints: Vec<Bound>) {
         let (answers, asker) = staged.take_findings();
         self.running.memory.keep(staged.text());
+        self.text = Arc::clone(staged.text());
         for backend in staged.unresolved() {
             tracing::warn!(
                 service = %backend.service(),

@@ -9,6 +9,7 @@ use super::Supervisor;
 use crate::admin::Request;
 use crate::config::written;
 use crate::control::Order;
+use crate::control::journal;
 use crate::control::reload::QUIET;
 use crate::model::Cause;
 use crate::worker::Command;
@@ -19,6 +20,20 @@ const LOOK: Duration = Duration::from_millis(10);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Supervisor {
+    /// It is told to stop: whether it is to do so at once, because nobody has to see it coming, or because it
+    /// was told before.
+    pub(super) fn leave(&mut self) -> bool {
+        let lame_duck = self.running.config.admin.lame_duck;
+        if self.stopping || lame_duck.is_zero() || self.running.config.admin.listen.is_empty() {
+            return true;
+        }
+        self.stopping = true;
+        self.leaves = Some(std::time::Instant::now() + lame_duck);
+        self.notify.stopping();
+        tracing::info!(lame_duck = %written(lame_duck), "not ready any more: about to stop");
+        false
+    }
+
     /// Stops accepting, waits up to `drain_timeout` for sessions to end, resets the rest. A second
     /// order to stop ends the wait. Tells how many sessions were reset.
     pub(super) async fn stop(
@@ -30,6 +45,12 @@ impl Supervisor {
         let limit = self.running.config.runtime.drain_timeout;
         self.stopping = true;
         self.notify.stopping();
+        self.journal.write(journal::note(
+            "stopping",
+            "warn",
+            None,
+            "the daemon stops".to_owned(),
+        ));
         self.running.retire_all();
         tracing::info!(
             sessions = self.workers.sessions(),

@@ -1,0 +1,161 @@
+//! Events as operators read them: a kind, a level, and one line.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Event;
+use super::inspect::time;
+use crate::api;
+use crate::config::written;
+use crate::health::{Failover, State, TierChange};
+use crate::model::BackendId;
+use crate::telemetry::millis;
+
+/// What is written of an event, unless it is no news.
+pub(super) fn entry(event: &Event) -> Option<api::Event> {
+    let of_backend = |kind, level, backend: &BackendId, text| api::Event {
+        backend: Some(backend.name().to_string()),
+        ..note(kind, level, Some(backend.service()), text)
+    };
+    Some(match event {
+        Event::Listening { service, address } => {
+            let text = format!("{service} listens on {address}");
+            note("listening", "info", Some(service), text)
+        }
+        Event::Ready(_) => note("ready", "info", None, "the daemon is ready".to_owned()),
+        Event::Missed { .. } | Event::Recap(_) => return None,
+        Event::Transition {
+            backend,
+            from,
+            to,
+            cause,
+            eligible,
+            configured,
+            ..
+        } => {
+            let of = format!("{eligible}/{configured} may serve");
+            match (to, cause) {
+                (State::Down, cause) => {
+                    let why = cause
+                        .as_ref()
+                        .map_or_else(String::new, |it| format!(": {it}"));
+                    let text = format!("{backend} is down{why}; {of}");
+                    of_backend("backend-down", "warn", backend, text)
+                }
+                (State::Up | State::Unknown, _) => {
+                    let back = if *from == State::Down { "back " } else { "" };
+                    let text = format!("{backend} is {back}up; {of}");
+                    of_backend("backend-up", "info", backend, text)
+                }
+            }
+        }
+        Event::Ejection {
+            backend,
+            out,
+            eligible,
+            configured,
+            ..
+        } => {
+            let of = format!("{eligible}/{configured} may serve");
+            match out {
+                Some(out) => {
+                    let out = written(*out);
+                    let text = format!("{backend} is kept out for {out}: its sessions fail; {of}");
+                    of_backend("ejected", "warn", backend, text)
+                }
+                None => {
+                    let text = format!("{backend} is kept out no more; {of}");
+                    of_backend("returned", "info", backend, text)
+                }
+            }
+        }
+        Event::Failover(failover) => {
+            let Failover {
+                backend,
+                sessions_hurt,
+                sessions_moved,
+                ..
+            } = &**failover;
+            let took = millis(failover.total());
+            let text = format!(
+                "{backend} failed over in {took} ms: {sessions_hurt} sessions lost, {sessions_moved} moved"
+            );
+            of_backend("failover", "info", backend, text)
+        }
+        Event::Tier {
+            service, change, ..
+        } => {
+            let (level, text) = match change {
+                TierChange::TakesOver {
+                    priority,
+                    up,
+                    needed,
+                } => (
+                    "warn",
+                    format!("standby {priority} takes over: {up} up before it, {needed} needed"),
+                ),
+                TierChange::Stays { priority, .. } => (
+                    "info",
+                    format!("standby {priority} stays: those before it are back"),
+                ),
+                TierChange::StandsDown { priority, up, .. } => (
+                    "info",
+                    format!("standby {priority} stands down: {up} up before it"),
+                ),
+            };
+            note("tier", level, Some(service), format!("{service}: {text}"))
+        }
+        Event::Suspect { backend, turn, .. } => match turn.suspect {
+            true => {
+                let (now, usual) = (millis(turn.latency), millis(turn.usual));
+                let text = format!("{backend} answers in {now} ms, usually in {usual} ms");
+                of_backend("suspect", "warn", backend, text)
+            }
+            false => {
+                let text = format!("{backend} answers as usual again");
+                of_backend("settled", "info", backend, text)
+            }
+        },
+        Event::Reloaded(_) => {
+            let text = "the configuration was reloaded".to_owned();
+            note("reloaded", "info", None, text)
+        }
+        Event::Membership { standing, .. } => {
+            let (service, eligible, configured) =
+                (&standing.service, standing.eligible, standing.configured);
+            let text = format!("backends of {service} changed: {eligible}/{configured} may serve");
+            note("membership", "info", Some(service), text)
+        }
+        Event::Rejected { service, problems } => {
+            let what = match service {
+                Some(service) => format!("the list of backends of {service}"),
+                None => "the configuration".to_owned(),
+            };
+            let text = format!("{what} was rejected: {}", problems.join("; "));
+            note("rejected", "error", service.as_ref(), text)
+        }
+        Event::Accepted { service } => {
+            let text = format!("the list of backends of {service} is good again");
+            note("accepted", "info", Some(service), text)
+        }
+    })
+}
+
+/// An entry that is no more than a line.
+pub(super) fn note(
+    kind: &str,
+    level: &str,
+    service: Option<&Arc<str>>,
+    text: String,
+) -> api::Event {
+    api::Event {
+        // Whoever takes it in numbers it.
+        id: 0,
+        at: time(SystemTime::now()),
+        kind: kind.to_owned(),
+        level: level.to_owned(),
+        service: service.map(ToString::to_string),
+        backend: None,
+        text,
+    }
+}
