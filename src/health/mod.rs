@@ -20,7 +20,7 @@ pub use finding::{Finding, Verdict, Why};
 pub use passive::{Ejection, Evidence, Failure, Passive, Spared, Suspicion, Symptom, may_remove};
 pub use roster::{
     AdminView, Agent, Decision, Duty, FailBack, HealthView, Member, MinUp, Percent, Roster, Rules,
-    Seat, StandDown, TierChange, WhenAllDown,
+    Seat, StandDown, TierChange, WhenAllDown, absences,
 };
 pub use state::{Health, Policy, State, Transition};
 pub use trend::{Trend, Turn};

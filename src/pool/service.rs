@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub admission: Option<Arc<Admission>>,
     /// What backends are told of clients, if anything.
     pub send_header: Option<SendHeader>,
+    /// Why nobody may serve, if that was so when the table was laid out.
+    pub nobody: Option<Box<str>>,
     /// Limits on waiting.
     pub timeouts: Timeouts,
     /// The longest that a session may live.
@@ -58,6 +60,13 @@ pub enum Seat {
 const RACES: usize = 8;
 
 impl Snapshot {
+    /// Why a client that was turned away found nobody.
+    pub fn why_nobody(&self) -> &str {
+        self.nobody
+            .as_deref()
+            .unwrap_or("the last has just gone down")
+    }
+
     /// A backend for `flow` that is up, has room and is not in `skip`, with its index for the next
     /// `skip`.
     fn pick(&self, flow: &Flow, skip: &Skip) -> Option<(usize, &Arc<Backend>)> {
@@ -269,6 +278,7 @@ mod tests {
                 strategy: behind_strategy,
             })),
             capped: true,
+            nobody: None,
             queue: QueueConfig {
                 size: 1,
                 timeout: Duration::ZERO,

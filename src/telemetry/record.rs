@@ -248,6 +248,8 @@ impl Record {
         let backend = self.lease.as_ref().map(Lease::backend);
         let unusual = self.unusual.as_deref();
         let queued = unusual.map_or(0.0, |it| it.queued);
+        let found_nobody = ending.cause == Cause::NoBackend;
+        let snapshot = found_nobody.then(|| self.route().service().snapshot());
         tracing::info!(
             client = %self.client(),
             via = unusual.and_then(|it| it.via).map(tracing::field::display),
@@ -265,6 +267,7 @@ impl Record {
             who = %ending.who,
             phase = %ending.phase,
             cause = %ending.cause,
+            why = snapshot.as_ref().map(|it| it.why_nobody()),
             "session"
         );
     }

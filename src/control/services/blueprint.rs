@@ -27,6 +27,10 @@ impl Members {
             gate: Arc::clone(&self.gate),
             serving: self.line_up(&decision.serving, decision.regardless, targets),
             reserve: self.line_up(&decision.reserve, decision.reserve_regardless, targets),
+            nobody: decision
+                .serving
+                .is_empty()
+                .then(|| self.absences(targets).into()),
         }
     }
 
@@ -87,6 +91,8 @@ pub(in crate::control) struct Blueprint {
     gate: Arc<Gate>,
     serving: LineUp,
     reserve: LineUp,
+    /// Why nobody is in either.
+    nobody: Option<Box<str>>,
 }
 
 /// A blueprint carried out.
@@ -113,6 +119,7 @@ impl Blueprint {
             gate,
             serving,
             reserve,
+            nobody,
         } = self;
         let all = serving.backends.iter().chain(&reserve.backends);
         let capped = all.clone().any(|backend| backend.is_capped());
@@ -130,6 +137,7 @@ impl Blueprint {
                 backends,
                 strategy,
                 reserve,
+                nobody,
                 queue: config.queue,
                 admission: Admission::new(&config.admission, &config.proxy, &gate),
                 send_header: config.proxy.send,

@@ -130,6 +130,12 @@ impl Members {
         }
     }
 
+    /// Why those do not serve that do not.
+    pub(super) fn absences(&self, targets: &Targets) -> String {
+        let all: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
+        health::absences(&all)
+    }
+
     /// Has those that were among the `former` go on with what was noted of them there: one of them may
     /// be failing right now. At another address it is another server.
     pub(in crate::control) fn inherit(&mut self, former: &Self) {

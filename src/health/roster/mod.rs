@@ -3,6 +3,7 @@
 //! What is known of each backend comes in as a [`Member`], what the file says of all of them as
 //! [`Rules`]. `tiers` decides which priorities serve, `ramp` how much of its weight a backend gets.
 
+mod absence;
 mod member;
 mod ramp;
 mod rules;
@@ -18,6 +19,7 @@ use self::tiers::{Tier, Tiers};
 use crate::model::Portion;
 use crate::strategy::Candidate;
 
+pub use absence::absences;
 pub use member::{AdminView, Agent, Duty, HealthView, Member, Percent};
 pub use rules::{FailBack, MinUp, Rules, WhenAllDown};
 pub use tiers::{StandDown, TierChange};

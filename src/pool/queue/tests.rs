@@ -79,6 +79,7 @@ impl Pool {
             strategy: strategy.build(&candidates, &parameters),
             backends,
             reserve: None,
+            nobody: None,
             capped: true,
             queue: QueueConfig {
                 size: self.size,
