@@ -249,7 +249,7 @@ fn backend(service: &Service, backend: &Backend, now: &str) -> Option<Finding> {
     }
     let traffic = &backend.traffic;
     let mut cost = Vec::new();
-    if traffic.sessions > 0 {
+    if traffic.sessions > 0 && !backend.serving {
         cost.push(format!("{} still there", of(traffic.sessions, "session")));
     }
     if gravity == Gravity::Wrong && traffic.sessions_hurt_total > 0 {
@@ -431,6 +431,7 @@ mod tests {
                         weight_percent: 100,
                     }),
                     why: Some("drained by an operator".into()),
+                    serving: false,
                     traffic: Traffic {
                         sessions: 2,
                         ..Traffic::default()

@@ -78,6 +78,26 @@ pub(super) fn ago(then: &str, now: &str) -> Option<Duration> {
     )
 }
 
+/// `2026-11-21 12:00:03Z`, of what is in RFC 3339.
+pub(super) fn moment(at: &str) -> String {
+    match at.get(..19) {
+        Some(seconds) => seconds.replace('T', " ") + "Z",
+        None => at.to_owned(),
+    }
+}
+
+/// Whether the terminal shows more than ASCII.
+pub(super) fn speaks_unicode() -> bool {
+    // The first of these that is set decides, as setlocale(3) has it.
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|value| !value.is_empty())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
 /// `1 backend`, `3 backends`
 pub(super) fn of(number: u64, what: &str) -> String {
     match number {

@@ -8,6 +8,7 @@ mod completions;
 mod condition;
 mod demo;
 mod doctor;
+mod events;
 mod explain;
 mod figures;
 mod man;
@@ -15,9 +16,12 @@ mod plan;
 mod rates;
 mod report;
 mod run;
+mod service;
+mod sessions;
 mod simulate;
 mod status;
 mod table;
+mod top;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,11 +41,16 @@ pub fn main() -> ExitCode {
             Command::Plan(options) => plan::run(&options),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Status(options) => status::run(&options),
+            Command::Top(options) => top::run(&options),
+            Command::Events(options) => events::run(&options),
+            Command::Failovers(options) => events::failovers(&options),
+            Command::Sessions(options) => sessions::run(&options),
             Command::Backend { action } => backend::run(&action),
             Command::Doctor { file, json } => doctor::run(&file.config, json),
             Command::Report(options) => report::run(&options),
             Command::Completions { shell } => completions::run(shell),
             Command::Man { out } => man::run(out.as_deref()),
+            Command::Service { action } => service::run(&action),
             Command::Demo { listen, pace } => demo::run(listen, pace),
             Command::Runner => match crate::runner::serve() {
                 Ok(()) => ExitCode::SUCCESS,
@@ -140,17 +149,37 @@ enum Command {
     /// Asks the running daemon. What is wrong comes first: services without a server, backends that
     /// are down and why, clients that were turned away and for which reason, a configuration that was
     /// rejected. Then every service and backend with its sessions and rates, taken over one second.
-    #[command(after_long_help = STATUS_DETAILS)]
+    #[command(after_long_help = status::DETAILS)]
     Status(status::Options),
+    /// How everything stands, live: rates, sparklines, details, changes by key
+    ///
+    /// Asks the running daemon once a second. '?' lists the keys: sort, filter, open a backend, drain
+    /// or enable it after a question. Needs a terminal of 80×24 and no more than ssh.
+    Top(top::Options),
+    /// What has happened: who went down and came back, reloads, changes
+    ///
+    /// The daemon keeps the latest 1,000 events. With --follow, tells what happens until Ctrl-C, also
+    /// over a restart of the daemon.
+    #[command(after_long_help = events::DETAILS)]
+    Events(events::Options),
+    /// What each failover has cost: how long it took, and whose sessions were lost
+    Failovers(events::FailoverOptions),
+    /// Who is connected to what, the oldest first
+    Sessions(sessions::Options),
     /// Drain, disable, enable or weigh a backend of the running daemon, or close its sessions
     ///
     /// Says what it will do and how many sessions it concerns, asks, does it, and tells what came of
     /// it. A change survives a reload, and a restart where there is a 'state_file'; 'reset' goes back
     /// to what the file says.
-    #[command(after_long_help = BACKEND_DETAILS)]
+    #[command(after_long_help = backend::DETAILS)]
     Backend {
         #[command(subcommand)]
         action: backend::Action,
+    },
+    /// Let the first tier of a service serve again, after a standby has stood in
+    Service {
+        #[command(subcommand)]
+        action: service::Action,
     },
     /// Tell what of this machine stands in the way of a configuration, and how to change it
     ///
@@ -265,32 +294,6 @@ Examples:
   ballast run --last-good          serve even if the file was broken meanwhile
   systemctl reload ballast         reload, under systemd
   kill -HUP PID                    reload, without it";
-
-const STATUS_DETAILS: &str = "\
-Exit codes:
-  0  all is well
-  1  something is wrong; it is told first
-  2  a wrong command line
-  3  the daemon cannot be asked
-
-Examples:
-  ballast status                   everything, the important first
-  ballast status web               one service, in detail
-  ballast status --json | jq '.services[].standing'
-  ballast status --admin unix:/run/ballast/admin.sock";
-
-const BACKEND_DETAILS: &str = "\
-Exit codes:
-  0  done
-  1  not done: declined here, or refused by the daemon
-  2  a wrong command line
-  3  the daemon cannot be asked, or there is no such backend
-
-Examples:
-  ballast backend drain web/app-1 --deadline 5m
-  ballast backend close web/app-1
-  ballast backend weight web/app-1 50%
-  ballast backend reset 'web/*' --yes";
 
 const DEMO_DETAILS: &str = "\
 While it runs, from another terminal:

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use super::client::{Client, Failure, Reach, segment};
 use super::status::{VIEW, complain, no_such};
 use crate::api::{Change, Changed, Service, View};
-use outlook::outlook;
+pub(super) use outlook::outlook;
 
 /// What is to be done.
 #[derive(Debug, Subcommand)]
@@ -140,7 +140,7 @@ fn told(changed: &Changed) -> String {
 }
 
 /// Shows what would be done, and waits for a word.
-fn agreed(outlook: &str) -> bool {
+pub(super) fn agreed(outlook: &str) -> bool {
     let mut err = io::stderr();
     let is_asked = io::stdin().is_terminal() && err.is_terminal();
     let question = match is_asked {
@@ -210,6 +210,20 @@ fn percent(text: &str) -> Result<u16, &'static str> {
         .filter(|percent| *percent <= MOST_PERCENT)
         .ok_or("expected a whole percentage of the weight in the file, from 0% to 1000%")
 }
+
+/// More help.
+pub(super) const DETAILS: &str = "\
+Exit codes:
+  0  done
+  1  not done: declined here, or refused by the daemon
+  2  a wrong command line
+  3  the daemon cannot be asked, or there is no such backend
+
+Examples:
+  ballast backend drain web/app-1 --deadline 5m
+  ballast backend close web/app-1
+  ballast backend weight web/app-1 50%
+  ballast backend reset 'web/*' --yes";
 
 const MOST_PERCENT: u16 = 1000;
 

@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::cli::figures::speaks_unicode;
 use crate::telemetry::lines::LineQueue;
 
 /// Lines to stdout, each at its time since the start. A terminal that is stopped with Ctrl-S stops
@@ -85,17 +86,9 @@ struct Look {
 impl Look {
     fn of_stdout() -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        // The first of these that is set decides, as setlocale(3) has it.
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
-            .iter()
-            .filter_map(|name| std::env::var(name).ok())
-            .find(|value| !value.is_empty())
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        let unicode = locale.contains("utf-8") || locale.contains("utf8");
         Self {
             colours: io::stdout().is_terminal() && !no_color,
-            block: if unicode { '▇' } else { '#' },
+            block: if speaks_unicode() { '▇' } else { '#' },
         }
     }
 

@@ -16,6 +16,7 @@ use super::condition::{Gravity, findings};
 use super::rates::Rates;
 use crate::api::{Events, View};
 use page::Page;
+pub(super) use page::{availability, milliseconds, weight};
 
 /// What is asked for.
 #[derive(Args, Debug)]
@@ -108,7 +109,7 @@ fn is_well(view: &View, service: Option<&str>) -> bool {
 }
 
 /// That there is such a service; else which there are.
-fn known(view: &View, service: Option<&str>) -> Result<(), Failure> {
+pub(super) fn known(view: &View, service: Option<&str>) -> Result<(), Failure> {
     let Some(wanted) = service else {
         return Ok(());
     };
@@ -141,6 +142,20 @@ pub(super) fn no_such(what: &str, wanted: &str, names: &[&str]) -> String {
         }
     }
 }
+
+/// More help.
+pub(super) const DETAILS: &str = "\
+Exit codes:
+  0  all is well
+  1  something is wrong; it is told first
+  2  a wrong command line
+  3  the daemon cannot be asked
+
+Examples:
+  ballast status                   everything, the important first
+  ballast status web               one service, in detail
+  ballast status --json | jq '.services[].standing'
+  ballast status --admin unix:/run/ballast/admin.sock";
 
 /// How everything stands.
 pub(super) const VIEW: &str = "/v1/view";

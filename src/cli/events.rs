@@ -1,0 +1,309 @@
+//! `ballast events`: what has happened, and with `--follow` what happens; `ballast failovers`: what each
+//! has cost, and whom.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+
+use super::client::{Client, Failure, Reach, segment};
+use super::figures::{grouped, moment};
+use super::status::complain;
+use super::table::{Cell, Column, Table};
+use crate::api::{Event, Events, Failover, Failovers};
+
+/// Which events.
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    /// Only those after this one (its number), or not older than this (such as 15m)
+    #[arg(long, value_name = "ID|TIME", value_parser = since)]
+    since: Option<Since>,
+    /// Go on, with what happens from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Only those of this service
+    #[arg(long)]
+    service: Option<String>,
+    /// Print one JSON object per line, for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// Which failovers.
+#[derive(Args, Debug)]
+pub(super) struct FailoverOptions {
+    /// Only those of this service
+    #[arg(long)]
+    service: Option<String>,
+    /// Print the daemon's answer, for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// Behind the event of this number.
+    Event(u64),
+    /// So long ago.
+    Ago(Duration),
+}
+
+/// The whole of `ballast events`.
+pub(super) fn run(options: &Options) -> ExitCode {
+    match Client::find(&options.reach).and_then(|client| listen(&client, options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => complain(&failure),
+    }
+}
+
+/// The whole of `ballast failovers`.
+pub(super) fn failovers(options: &FailoverOptions) -> ExitCode {
+    let told = Client::find(&options.reach).and_then(|client| {
+        let path = query("/v1/failovers", &[("service", options.service.as_deref())]);
+        let text = client.get_text(&path)?;
+        match options.json {
+            true => Ok(text + "\n"),
+            false => Ok(table(
+                &client.understood::<Failovers>(text.as_bytes())?.failovers,
+            )),
+        }
+    });
+    match told {
+        Ok(text) => {
+            // Nobody may be left to read it.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => complain(&failure),
+    }
+}
+
+fn listen(client: &Client, options: &Options) -> Result<(), Failure> {
+    let ask = |since: u64| {
+        let since = (since > 0).then(|| since.to_string());
+        let path = query(
+            "/v1/events",
+            &[
+                ("since", since.as_deref()),
+                ("service", options.service.as_deref()),
+            ],
+        );
+        client.get::<Events>(&path).map(|it| it.events)
+    };
+    let mut thread = Thread::default();
+    let (first, oldest) = match options.since {
+        None => (0, None),
+        Some(Since::Event(id)) => (id, None),
+        Some(Since::Ago(past)) => (0, SystemTime::now().checked_sub(past)),
+    };
+    let mut all = ask(first)?;
+    all.retain(|event| oldest.is_none_or(|oldest| is_since(event, oldest)));
+    let mut out = io::stdout().lock();
+    let mut is_gone = false;
+    loop {
+        for event in thread.news(all) {
+            let line = match options.json {
+                true => serde_json::to_string(&event).unwrap_or_default(),
+                false => line(&event),
+            };
+            // Whoever read this has left, as with `| head`.
+            if writeln!(out, "{line}").is_err() {
+                return Ok(());
+            }
+        }
+        if !options.follow || out.flush().is_err() {
+            return Ok(());
+        }
+        thread::sleep(LOOK_AGAIN);
+        all = match ask(thread.from()).and_then(|all| match thread.is_broken(&all) {
+            // Another daemon than before, which counts from 1.
+            true => ask(0),
+            false => Ok(all),
+        }) {
+            Ok(all) => {
+                is_gone = false;
+                all
+            }
+            Err(failure) => {
+                if !std::mem::replace(&mut is_gone, true) {
+                    // With stderr closed there is nobody left to tell.
+                    let _ = writeln!(io::stderr(), "ballast: {failure}\n  waiting for it …");
+                }
+                Vec::new()
+            }
+        };
+    }
+}
+
+/// How far the events have been read.
+#[derive(Debug, Default)]
+struct Thread {
+    last: Option<Event>,
+}
+
+impl Thread {
+    /// What to ask for next: from the last one that is known, so that it is seen whether it is still
+    /// the same.
+    fn from(&self) -> u64 {
+        self.last
+            .as_ref()
+            .map_or(0, |last| last.id.saturating_sub(1))
+    }
+
+    /// Whether these are of another daemon.
+    fn is_broken(&self, all: &[Event]) -> bool {
+        let Some(last) = &self.last else {
+            return false;
+        };
+        match all.first() {
+            // Ours was the last there is, and must still be.
+            None => true,
+            Some(first) => first.id <= last.id && first.at != last.at,
+        }
+    }
+
+    /// Those that have not been told yet.
+    fn news(&mut self, mut all: Vec<Event>) -> Vec<Event> {
+        if let Some(last) = &self.last {
+            let known = all
+                .iter()
+                .position(|it| it.id == last.id && it.at == last.at);
+            if let Some(known) = known {
+                all.drain(..=known);
+            }
+        }
+        if let Some(latest) = all.last() {
+            self.last = Some(latest.clone());
+        }
+        all
+    }
+}
+
+/// `2026-11-21 12:00:03  warn  web/app-1: is down`
+fn line(event: &Event) -> String {
+    let time = moment(&event.at);
+    format!(
+        "{:>5}  {time}  {:<5}  {}",
+        event.id, event.level, event.text
+    )
+}
+
+fn table(failovers: &[Failover]) -> String {
+    use Column::{Numbers, Words};
+    if failovers.is_empty() {
+        return "There was no failover since the daemon started.\n".into();
+    }
+    let mut table = Table::new(&[Words, Words, Words, Numbers, Numbers, Numbers, Numbers]);
+    let heading = ["BACKEND", "BEGAN", "WHY", "DOWN", "OVER", "LOST", "MOVED"];
+    table.row(heading.map(Cell::from));
+    for failover in failovers {
+        let after = |seconds: f64| format!("{:.1} ms", seconds * 1e3);
+        table.row([
+            format!("{}/{}", failover.service, failover.backend).into(),
+            moment(&failover.began).into(),
+            failover.why.clone().into(),
+            after(failover.detected_seconds).into(),
+            after(failover.recovered_seconds).into(),
+            grouped(failover.sessions_hurt).into(),
+            grouped(failover.sessions_moved).into(),
+        ]);
+    }
+    table.text(usize::MAX, false)
+        + "\nDOWN: from the first failure until it was known to be down. OVER: until no session could be\n\
+           on its way there any more. LOST: sessions that were broken. MOVED: taken by another backend.\n"
+}
+
+/// A path with those parameters that are there.
+pub(super) fn query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let mut out = path.to_owned();
+    let given = parameters
+        .iter()
+        .filter_map(|(key, value)| Some((key, (*value)?)));
+    for (index, (key, value)) in given.enumerate() {
+        out += if index == 0 { "?" } else { "&" };
+        out += &format!("{key}={}", segment(value));
+    }
+    out
+}
+
+fn is_since(event: &Event, oldest: SystemTime) -> bool {
+    humantime::parse_rfc3339(&event.at).is_ok_and(|at| at >= oldest)
+}
+
+fn since(text: &str) -> Result<Since, &'static str> {
+    if let Ok(id) = text.parse() {
+        return Ok(Since::Event(id));
+    }
+    let past = humantime::parse_duration(text).map(Since::Ago);
+    past.map_err(|_| "expected the number of an event, such as 120, or a time, such as 15m or 2h")
+}
+
+/// More help.
+pub(super) const DETAILS: &str = "\
+Exit codes:
+  0  told     2  a wrong command line     3  the daemon cannot be asked
+
+Examples:
+  ballast events --since 1h
+  ballast events --follow --service web
+  ballast events --json | jq -r 'select(.level == \"warn\").text'";
+
+/// Between two looks at what has happened.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: u64, at: &str) -> Event {
+        Event {
+            id,
+            at: at.into(),
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_twice_and_a_new_daemon_is_noticed() {
+        let mut thread = Thread::default();
+        let told = |thread: &mut Thread, all: &[Event]| -> Vec<u64> {
+            thread.news(all.to_vec()).iter().map(|it| it.id).collect()
+        };
+        let (first, second) = (event(1, "a"), event(2, "b"));
+        assert_eq!(told(&mut thread, &[first.clone(), second.clone()]), [1, 2]);
+        assert_eq!(thread.from(), 1);
+        assert!(!thread.is_broken(std::slice::from_ref(&second)));
+        assert_eq!(told(&mut thread, &[second, event(3, "c")]), [3]);
+        // Those between were dropped.
+        assert!(!thread.is_broken(&[event(9, "d")]));
+        assert_eq!(told(&mut thread, &[event(9, "d")]), [9]);
+        assert!(thread.is_broken(&[]) && thread.is_broken(&[event(9, "e")]));
+        assert_eq!(told(&mut thread, &[event(1, "f")]), [1]);
+    }
+
+    #[test]
+    fn since_is_a_number_or_a_time() {
+        assert_eq!(since("120"), Ok(Since::Event(120)));
+        assert_eq!(since("15m"), Ok(Since::Ago(Duration::from_secs(900))));
+        assert!(since("yesterday").is_err());
+    }
+
+    #[test]
+    fn a_query_has_what_was_given() {
+        assert_eq!(
+            query(
+                "/v1/x",
+                &[("a", None), ("b", Some("web")), ("c", Some("1 2"))]
+            ),
+            "/v1/x?b=web&c=1%202"
+        );
+        assert_eq!(query("/v1/x", &[("a", None)]), "/v1/x");
+    }
+}

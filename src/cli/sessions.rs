@@ -1,0 +1,154 @@
+//! `ballast sessions`: who is connected to what, the oldest first.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::client::{Client, Failure, Reach};
+use super::events::query;
+use super::figures::{grouped, of, scaled, time};
+use super::status::complain;
+use super::table::{Cell, Column, Table};
+use crate::api::{Session, Sessions};
+
+/// Which of them.
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    /// Only those of this service
+    #[arg(long)]
+    service: Option<String>,
+    /// Only those of this backend
+    #[arg(long)]
+    backend: Option<String>,
+    /// Only those of this client
+    #[arg(long, value_name = "IP")]
+    client: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: u64,
+    /// Print one JSON object per line, for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// The whole subcommand.
+pub(super) fn run(options: &Options) -> ExitCode {
+    match Client::find(&options.reach).and_then(|client| list(&client, options)) {
+        Ok(text) => {
+            // Nobody may be left to read it.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => complain(&failure),
+    }
+}
+
+fn list(client: &Client, options: &Options) -> Result<String, Failure> {
+    let mut all = Vec::new();
+    let mut lines = String::new();
+    let mut offset = Some(0);
+    let mut total = 0;
+    while let Some(from) = offset.filter(|_| (all.len() as u64) < options.limit) {
+        let limit = (options.limit - all.len() as u64).min(PAGE);
+        let path = query(
+            "/v1/sessions",
+            &[
+                ("service", options.service.as_deref()),
+                ("backend", options.backend.as_deref()),
+                ("client", options.client.as_deref()),
+                ("limit", Some(&limit.to_string())),
+                ("offset", Some(&from.to_string())),
+            ],
+        );
+        let text = client.get_text(&path)?;
+        let page: Sessions = client.understood(text.as_bytes())?;
+        if options.json {
+            let whole: Value = client.understood(text.as_bytes())?;
+            for session in whole["sessions"].as_array().into_iter().flatten() {
+                lines += &format!("{session}\n");
+            }
+        }
+        total = page.total;
+        // An empty page with another behind it would never end.
+        offset = page
+            .next
+            .filter(|next| *next > from && !page.sessions.is_empty());
+        all.extend(page.sessions);
+    }
+    Ok(match options.json {
+        true => lines,
+        false => table(&all, total),
+    })
+}
+
+fn table(all: &[Session], total: u64) -> String {
+    use Column::{Numbers, Words};
+    if all.is_empty() {
+        return "No session is running.\n".into();
+    }
+    let mut table = Table::new(&[Words, Words, Words, Numbers, Numbers, Numbers, Numbers]);
+    let heading = ["CLIENT", "BACKEND", "PHASE", "AGE", "IDLE", "IN B", "OUT B"];
+    table.row(heading.map(Cell::from));
+    for session in all {
+        let past = |seconds: f64| time(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), |it| scaled(it as f64));
+        let backend = match &session.backend {
+            Some(backend) => format!("{}/{backend}", session.service),
+            None => session.service.clone(),
+        };
+        table.row([
+            session.client.clone().into(),
+            backend.into(),
+            session.phase.clone().into(),
+            past(session.age_seconds).into(),
+            session.idle_seconds.map_or_else(|| "-".into(), past).into(),
+            bytes(session.to_backend_bytes).into(),
+            bytes(session.to_client_bytes).into(),
+        ]);
+    }
+    let mut text = table.text(usize::MAX, false);
+    let shown = all.len() as u64;
+    if shown < total {
+        text += &format!(
+            "{} of {}, the oldest first; --limit shows more\n",
+            grouped(shown),
+            of(total, "session")
+        );
+    }
+    text
+}
+
+/// Sessions that are asked for at once.
+const PAGE: u64 = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_a_line_and_what_is_not_shown_is_counted() {
+        let session = Session {
+            client: "192.0.2.1:40000".into(),
+            service: "web".into(),
+            backend: Some("app-1".into()),
+            phase: "relay".into(),
+            age_seconds: 75.0,
+            to_client_bytes: Some(5_000_000),
+            ..Session::default()
+        };
+        assert_eq!(
+            table(&[session], 1200),
+            "\
+CLIENT           BACKEND    PHASE     AGE  IDLE  IN B  OUT B
+192.0.2.1:40000  web/app-1  relay  1m 15s     -     -   5.0M
+1 of 1,200 sessions, the oldest first; --limit shows more
+"
+        );
+        assert_eq!(table(&[], 0), "No session is running.\n");
+    }
+}

@@ -1,0 +1,155 @@
+//! The commands that ask a running daemon and change it: the real binary against the real daemon, under
+//! load.
+
+use std::path::PathBuf;
+
+use ballast::api::View;
+
+use crate::support::{
+    Backend, Config, Daemon, Said, Service, Storm, ask_name, ballast, eventually, words,
+};
+
+/// A daemon whose file names the socket that it answers at.
+struct Site {
+    daemon: Daemon,
+    file: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Site {
+    fn start(services: impl IntoIterator<Item = Service>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("admin.sock");
+        let config = services.into_iter().fold(Config::new(), Config::service);
+        let config = config.admin("listen", format!("unix:{}", socket.display()));
+        let daemon = Daemon::start(&config);
+        Self {
+            file: daemon.beside("ballast.toml"),
+            daemon,
+            _directory: directory,
+        }
+    }
+
+    fn ballast(&self, arguments: &[&str]) -> Said {
+        ballast(&self.file, arguments)
+    }
+
+    /// The answer to `status`, once it shows this.
+    fn status_shows(&self, arguments: &[&str], part: &str) -> Said {
+        let arguments: Vec<&str> = ["status", "--no-rates"]
+            .iter()
+            .chain(arguments)
+            .copied()
+            .collect();
+        eventually(&format!("status shows {part:?}"), || {
+            let said = self.ballast(&arguments);
+            said.stdout.contains(part).then_some(said)
+        })
+    }
+}
+
+/// Two backends of the service `web`.
+fn two() -> (Backend, Backend, Service) {
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let service = Service::new("web")
+        .quick_health()
+        .backend("a", a.address())
+        .backend("b", b.address());
+    (a, b, service)
+}
+
+/// Clients that come one after the other.
+fn storm(site: &Site) -> Storm {
+    let address = site.daemon.address("web");
+    Storm::start(2, move |_| ask_name(address))
+}
+
+#[test]
+fn status_says_what_is_wrong_first_and_its_exit_code_says_it_too() {
+    let (mut a, _b, service) = two();
+    let site = Site::start([service]);
+    let storm = storm(&site);
+    let well = site.status_shows(&[], "All is well: 1 service, 2 of 2 backends serve");
+    well.exits_with(0);
+    let rates = site.ballast(&["status"]);
+    rates.exits_with(0);
+    rates.shows(&["NEW/s", "2/2 serve"]);
+    storm.pass(20);
+    a.refuse();
+    site.daemon.wait_until_down(0, "a");
+    let wrong = site.status_shows(&[], "\nWRONG\n");
+    wrong.exits_with(1);
+    wrong.shows(&["  web/a  down for ", "refused", "1/2 serve"]);
+    let at = |part: &str| wrong.stdout.find(part);
+    assert!(at("WRONG") < at("SERVICE"), "{wrong:#?}");
+    let json = site.ballast(&["status", "--json"]);
+    json.exits_with(1);
+    let view: View = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (view.services[0].eligible, view.process.pid),
+        (1, site.daemon.pid())
+    );
+    let one = site.ballast(&["status", "web", "--json"]);
+    let service: ballast::api::Service = serde_json::from_str(&one.stdout).unwrap();
+    assert_eq!(service.name, "web");
+    site.ballast(&["status", "web", "--no-rates"])
+        .shows(&["web listens on 127.", "ADDRESS"]);
+    a.answer();
+    site.status_shows(&[], "All is well").exits_with(0);
+    storm.finish();
+}
+
+#[test]
+fn a_command_that_has_no_answer_says_what_to_do() {
+    let (_a, _b, service) = two();
+    let site = Site::start([service]);
+    let unknown = site.ballast(&["status", "wbe"]);
+    unknown.exits_with(3);
+    assert!(
+        unknown.stderr.contains("did you mean `web`?"),
+        "{unknown:#?}"
+    );
+    let Site { daemon, file, .. } = site;
+    let kept = std::fs::read_to_string(&file).unwrap();
+    drop(daemon);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ballast.toml");
+    std::fs::write(&file, kept).unwrap();
+    let gone = ballast(&file, &["status"]);
+    gone.exits_with(3);
+    assert!(
+        gone.stderr.contains("cannot reach the daemon at unix:"),
+        "{gone:#?}"
+    );
+    assert!(gone.stderr.contains("is it running"), "{gone:#?}");
+    std::fs::write(&file, "[[service]]\n").unwrap();
+    let nowhere = ballast(&file, &["status"]);
+    nowhere.exits_with(3);
+    assert!(
+        nowhere
+            .stderr
+            .contains("    [admin]\n    listen = \"127.0.0.1:9900\"\n"),
+        "{nowhere:#?}"
+    );
+}
+
+#[test]
+fn who_was_turned_away_and_why_is_in_the_status_and_in_the_log() {
+    let (mut a, mut b, service) = two();
+    let site = Site::start([service.key("retries", 0)]);
+    site.status_shows(&[], "All is well");
+    a.refuse();
+    b.refuse();
+    site.daemon.wait_until_down(0, "a");
+    site.daemon.wait_until_down(0, "b");
+    let address = site.daemon.address("web");
+    // The table that knows why is laid out a moment after the last has gone down.
+    eventually("the line says why", || {
+        assert!(ask_name(address).is_err());
+        let lines = site.daemon.sessions(0);
+        lines.iter().any(|it| it.has("why", "2 down")).then_some(())
+    });
+    let said = site.status_shows(&[], "turned away");
+    said.exits_with(1);
+    said.shows(&["no backend may serve", words::NO_BACKEND]);
+}
