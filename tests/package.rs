@@ -78,6 +78,19 @@ fn every_asset_is_in_the_sources_or_is_made_by_the_build() {
 }
 
 #[test]
+fn every_folder_that_ships_is_in_the_package() {
+    let assets = assets();
+    for entry in fs::read_dir(root().join("config")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let inside = format!("config/{name}");
+        let packed = assets
+            .iter()
+            .any(|[source, ..]| source.starts_with(&inside));
+        assert!(packed, "{inside} is in no package");
+    }
+}
+
+#[test]
 fn what_an_operator_edits_is_kept_by_upgrades() {
     let placed: BTreeSet<_> = assets()
         .into_iter()

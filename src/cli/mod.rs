@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
             Command::Failovers(options) => events::failovers(&options),
             Command::Sessions(options) => sessions::run(&options),
             Command::Backend { action } => backend::run(&action),
-            Command::Doctor { file, json } => doctor::run(&file.config, json),
+            Command::Doctor { reach, json } => doctor::run(&reach, json),
             Command::Report(options) => report::run(&options),
             Command::Completions { shell } => completions::run(shell),
             Command::Man { out } => man::run(out.as_deref()),
@@ -189,7 +189,7 @@ enum Command {
     #[command(after_long_help = doctor::DETAILS)]
     Doctor {
         #[command(flatten)]
-        file: ConfigFile,
+        reach: client::Reach,
         /// For programs: one JSON object
         #[arg(long)]
         json: bool,
@@ -352,15 +352,18 @@ mod tests {
 
     #[test]
     fn the_default_configuration_is_in_etc() {
-        for command in ["run", "check", "doctor"] {
+        for command in ["run", "check"] {
             let arguments = Arguments::try_parse_from(["ballast", command]).unwrap();
-            let (Command::Run { file, .. } | Command::Check(file) | Command::Doctor { file, .. }) =
-                arguments.command
-            else {
+            let (Command::Run { file, .. } | Command::Check(file)) = arguments.command else {
                 panic!("not {command}");
             };
-            assert_eq!(file.config, PathBuf::from("/etc/ballast/ballast.toml"));
+            assert_eq!(file.config, PathBuf::from(CONFIGURATION));
         }
+        let arguments = Arguments::try_parse_from(["ballast", "doctor"]).unwrap();
+        let Command::Doctor { reach, .. } = arguments.command else {
+            panic!("not doctor");
+        };
+        assert_eq!(reach.config, PathBuf::from(CONFIGURATION));
     }
 
     #[test]

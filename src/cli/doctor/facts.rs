@@ -5,11 +5,16 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use super::access::{Node, Want, Who};
+use crate::api::View;
+use crate::cli::client::{Client, Failure, Reach};
+use crate::cli::rates::Rates;
 use crate::config::{self, AlertTarget, Config};
 use crate::health::Kind;
 use crate::net::clock_is_synchronised;
@@ -24,6 +29,8 @@ pub(super) struct Facts {
     pub(super) config: Result<Config, String>,
     /// The daemon that runs with this file.
     pub(super) daemon: Option<Daemon>,
+    /// New sessions a second to each address, if the daemon says so.
+    pub(super) rates: BTreeMap<SocketAddr, f64>,
     /// Whose rights count: the daemon's, or those it would have.
     pub(super) who: Who,
     /// Descriptors that one process may have.
@@ -145,8 +152,9 @@ fn counter(text: &str, line: &str, name: &str) -> Option<u64> {
 }
 
 impl Facts {
-    /// Everything about this machine and the file at `path`.
-    pub(super) fn read(path: &Path) -> Self {
+    /// Everything about this machine, the file, and the daemon where one answers; that takes a second.
+    pub(super) fn read(reach: &Reach) -> Self {
+        let path = reach.config.as_path();
         let loaded = config::load(path);
         let config = loaded
             .map(|loaded| loaded.config)
@@ -165,6 +173,8 @@ impl Facts {
                 .and_then(|it| it.descriptors)
                 .unwrap_or_else(process::own_descriptors),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            // A daemon without an admin API is judged by what /proc says.
+            rates: rates(reach).unwrap_or_default(),
             kernel: Kernel::read(),
             meters: Meters::read(),
             clock: Clock {
@@ -179,6 +189,28 @@ impl Facts {
         }
     }
 }
+
+fn rates(reach: &Reach) -> Result<BTreeMap<SocketAddr, f64>, Failure> {
+    let client = Client::find(reach)?;
+    let before: View = client.get("/v1/view")?;
+    thread::sleep(WATCHED);
+    let after: View = client.get("/v1/view")?;
+    let rates = Rates::between(&before, &after);
+    let mut by_address = BTreeMap::new();
+    for service in &after.services {
+        for backend in &service.backends {
+            let address = backend.address.as_ref().and_then(|it| it.parse().ok());
+            let rate = rates.of(&service.name, Some(&backend.name));
+            if let (Some(address), Some(rate)) = (address, rate) {
+                *by_address.entry(address).or_default() += rate.sessions;
+            }
+        }
+    }
+    Ok(by_address)
+}
+
+/// How long sessions are counted for their rate.
+const WATCHED: Duration = Duration::from_secs(1);
 
 fn state_directory(config: Option<&Config>, daemon: Option<&Daemon>) -> Option<PathBuf> {
     let configured = config.and_then(|it| it.runtime.state_file.as_deref());

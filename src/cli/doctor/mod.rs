@@ -10,16 +10,16 @@ mod judge;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use self::facts::Facts;
+use super::client::Reach;
 
 /// The whole subcommand: 0 when nothing is wrong, 1 when something is.
-pub(super) fn run(path: &Path, json: bool) -> ExitCode {
-    let facts = Facts::read(path);
+pub(super) fn run(reach: &Reach, json: bool) -> ExitCode {
+    let facts = Facts::read(reach);
     let diagnosis = Diagnosis::of(&facts);
     let text = match json {
         true => serde_json::to_string_pretty(&diagnosis).map(|it| it + "\n"),

@@ -302,7 +302,7 @@ mod tests {
     fn what_is_too_old_of_another_version_or_damaged_is_not_used() {
         let bytes = encode(&contents(), at(1_000)).unwrap();
         let why = |bytes: &[u8], now| decode(bytes, now, HOUR).unwrap_err().to_string();
-        let dated = encode(&[entry()], at(10_000)).unwrap();
+        let dated = encode(&contents(), at(10_000)).unwrap();
         assert_eq!(
             why(&dated, at(6_399)),
             "it is dated 1h1s ahead of the clock, more than state_max_age"

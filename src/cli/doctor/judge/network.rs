@@ -94,7 +94,26 @@ pub(super) fn ports(facts: &Facts, config: &Config) -> Vec<Finding> {
         }
     };
     let mut findings = Vec::new();
-    if let Some((address, sessions)) = busiest(facts, config).filter(|(_, it)| *it > ports) {
+    // Without the setting, too, ports are taken over between addresses of this machine.
+    let held = facts
+        .rates
+        .iter()
+        .filter(|(to, _)| !reuses && !to.ip().is_loopback());
+    let fastest = held.max_by(|(_, left), (_, right)| left.total_cmp(right));
+    let too_fast = fastest.filter(|(_, rate)| **rate * TIME_WAIT as f64 * 2.0 > ports as f64);
+    if let Some((address, rate)) = too_fast {
+        let finding = match rate * TIME_WAIT as f64 > ports as f64 {
+            true => Finding::problem("ports", now),
+            false => Finding::advice("ports", now),
+        };
+        findings.push(wider(
+            finding
+                .wanted(format!(
+                    "room for {rate:.0} new sessions a second to {address}, and for more"
+                ))
+                .why("without a port a session goes to another backend, or fails"),
+        ));
+    } else if let Some((address, sessions)) = busiest(facts, config).filter(|(_, it)| *it > ports) {
         findings.push(wider(
             Finding::problem("ports", now)
                 .wanted(format!("{} for the sessions that {address} may get", number(sessions)))

@@ -36,6 +36,7 @@ fn healthy(file: &str) -> Facts {
         path: "/etc/ballast/ballast.toml".into(),
         config: Ok(compile(file, "f").unwrap().config),
         daemon: None,
+        rates: Default::default(),
         who: Who {
             name: "ballast".to_owned(),
             uid: 991,
@@ -214,6 +215,39 @@ fn default_port_settings_are_advice_only_where_backends_are_elsewhere() {
         told(&default(&SERVICE.replace("10.0.0.1:80", "127.0.0.1:81"))),
         []
     );
+}
+
+#[test]
+fn ports_must_do_for_the_rate_that_the_daemon_tells() {
+    let with = |to: &str, rate: f64| {
+        but(SERVICE, |facts| {
+            set("net.ipv4.tcp_tw_reuse", "2")(facts);
+            facts.rates.insert(to.parse().unwrap(), rate);
+        })
+    };
+    // 55,296 ports, each held for a minute.
+    assert_eq!(told(&with("10.0.0.1:80", 400.0)), []);
+    let parts = [
+        "room for 500 new sessions a second to 10.0.0.1:80",
+        "tcp_tw_reuse='1'",
+    ];
+    finds(
+        &with("10.0.0.1:80", 500.0),
+        Severity::Advice,
+        "ports",
+        &parts,
+    );
+    finds(
+        &with("10.0.0.1:80", 1000.0),
+        Severity::Problem,
+        "ports",
+        &[],
+    );
+    assert_eq!(told(&with("127.0.0.1:80", 1000.0)), []);
+    let reusing = but(SERVICE, |facts| {
+        facts.rates.insert("10.0.0.1:80".parse().unwrap(), 1000.0);
+    });
+    assert_eq!(told(&reusing), []);
 }
 
 #[test]
