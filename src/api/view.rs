@@ -133,6 +133,10 @@ pub struct Service {
     pub queue: Queue,
     /// Of all its sessions.
     pub traffic: Traffic,
+    /// Clients that were not let in, for each rule of `access` and `limits` that has met one.
+    pub refusals: Vec<Refusals>,
+    /// Clients whose source had no place in the table that counts sources.
+    pub uncounted_sources_total: u64,
     /// Clients that were given no backend.
     pub unserved: Unserved,
     /// Failovers that are over.
@@ -224,6 +228,17 @@ pub struct Queue {
     pub left_total: u64,
     /// Clients that were turned away because nobody was left who may serve.
     pub unserved_total: u64,
+}
+
+/// What one rule has done to clients.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Refusals {
+    /// `access`, `max_per_source`, …
+    pub rule: String,
+    /// Clients that it has refused.
+    pub refused_total: u64,
+    /// Clients that it would have refused, but for `dry_run`.
+    pub would_be_total: u64,
 }
 
 /// Clients that were accepted, given no backend, and reset.

@@ -112,6 +112,7 @@ fn service(
         _ => api::Standing::Degraded,
     };
     let queue = serving.service.queue().sum();
+    let gate = members.gate().sum();
     let size = if config
         .backends
         .iter()
@@ -135,6 +136,8 @@ fn service(
         min_up: count(members.rules().min_up.of(in_first)),
         queue: counted::queue(&queue, size),
         traffic,
+        refusals: counted::refusals(&gate),
+        uncounted_sources_total: gate.uncounted,
         unserved: counted::unserved(&listeners, clock),
         failovers_total: serving.failovers.total,
         last_failover_seconds: serving.failovers.last.map(|it| it.as_secs_f64()),

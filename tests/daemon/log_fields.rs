@@ -67,7 +67,13 @@ fn every_field_of_a_life_is_documented_and_of_its_type() {
         .backend("a", a.address())
         .backend("b", b.address());
     let narrow = Service::new("narrow").capped("capped", capped.address(), 1);
-    let config = Config::of(web).service(narrow).log_every_session();
+    let denied = Service::new("denied")
+        .access("deny", "127.0.0.0/8")
+        .backend("a", a.address());
+    let config = Config::of(web)
+        .service(narrow)
+        .service(denied)
+        .log_every_session();
     let mut daemon = Daemon::start(&config);
     daemon.wait_until_up(0, "b");
     let address = daemon.address("web");
@@ -77,6 +83,7 @@ fn every_field_of_a_life_is_documented_and_of_its_type() {
     let mut broken = connect(address).unwrap();
     read_name(&mut broken).unwrap();
     broken.reset();
+    wait_for_error(&connect_unasked(daemon.address("denied")).unwrap());
     // One waits for the other's place.
     let held = Held::open(daemon.address("narrow"));
     let waiting = std::thread::spawn({
@@ -100,7 +107,7 @@ fn every_field_of_a_life_is_documented_and_of_its_type() {
     daemon.signal(Signal::USR1);
     eventually("a report", || {
         let reports = daemon.log().all(0, |line| line.says(words::BACKEND));
-        (reports.len() >= 7).then_some(())
+        (reports.len() >= 9).then_some(())
     });
     daemon.signal(Signal::TERM);
     daemon.wait_until_stopped();

@@ -150,6 +150,34 @@ fn bytes_are_counted_while_a_session_runs() {
 }
 
 #[test]
+fn clients_that_are_not_let_in_are_counted_by_rule_and_by_reason() {
+    let backend = Backend::named("only");
+    let denied = Service::new("denied")
+        .access("deny", "127.0.0.0/8")
+        .backend("only", backend.address());
+    let dry = Service::new("dry")
+        .access("deny", "127.0.0.0/8")
+        .access("dry_run", true)
+        .backend("only", backend.address());
+    let daemon = Daemon::start(&config(denied).service(dry));
+    daemon.wait_until_up(0, "only");
+    ask_name(daemon.address("dry")).unwrap();
+    let client = connect_unasked(daemon.address("denied")).unwrap();
+    wait_for_error(&client);
+    let (api, rule) = (daemon.api(), "rule=\"access\"");
+    let refused = "ballast_service_refused_total";
+    let samples = scrape_when(&api, refused, &["service=\"denied\"", rule], 1.0);
+    let reason = ["service=\"denied\"", "reason=\"denied\""];
+    assert_eq!(
+        samples.sum("ballast_listener_rejections_total", &reason),
+        1.0
+    );
+    let would_be = "ballast_service_would_be_refused_total";
+    assert_eq!(samples.sum(would_be, &["service=\"dry\"", rule]), 1.0);
+    assert_eq!(samples.sum(refused, &["service=\"dry\"", rule]), 0.0);
+}
+
+#[test]
 fn a_reload_is_counted_and_a_rejected_one_is_told_until_it_is_repaired() {
     let backend = Backend::named("only");
     let config = config(Service::new("web").backend("only", backend.address()));

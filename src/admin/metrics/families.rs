@@ -235,6 +235,29 @@ const SERVICES: &[Family<Service>] = &[
         },
     ),
     counter(
+        "ballast_service_refused",
+        "Clients that were not let in, by rule",
+        |it, rows| {
+            it.refusals.iter().try_for_each(|its| {
+                rows.labelled(&[("rule", &its.rule)], Value::Whole(its.refused_total))
+            })
+        },
+    ),
+    counter(
+        "ballast_service_would_be_refused",
+        "Clients that would not have been let in but for dry_run, by rule",
+        |it, rows| {
+            it.refusals.iter().try_for_each(|its| {
+                rows.labelled(&[("rule", &its.rule)], Value::Whole(its.would_be_total))
+            })
+        },
+    ),
+    counter(
+        "ballast_service_uncounted_sources",
+        "Clients whose source had no place in the table that counts sources",
+        |it, rows| rows.whole(it.uncounted_sources_total),
+    ),
+    counter(
         "ballast_service_failovers",
         "Failovers that are over",
         |it, rows| rows.whole(it.failovers_total),

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Clock;
+use crate::admission::Rule;
 use crate::api;
 use crate::model::{Cause, HistogramSum, LedgerSum, TallySum, Who};
+use crate::pool::GateSum;
 use crate::pool::queue::QueueSum;
 use crate::telemetry::instant;
 
@@ -62,6 +64,20 @@ pub(super) fn unserved(listeners: &[(SocketAddr, LedgerSum)], clock: &Clock) -> 
         last: last.and_then(instant).map(|at| clock.tell(at)),
         causes,
     }
+}
+
+/// What the rules have done to clients: those that have met one.
+pub(super) fn refusals(sum: &GateSum) -> Vec<api::Refusals> {
+    let counts = sum.refused.iter().zip(&sum.dry);
+    let rules = Rule::ALL.into_iter().zip(counts);
+    rules
+        .filter(|(_, (refused, dry))| **refused + **dry > 0)
+        .map(|(rule, (refused, dry))| api::Refusals {
+            rule: rule.to_string(),
+            refused_total: *refused,
+            would_be_total: *dry,
+        })
+        .collect()
 }
 
 pub(super) fn queue(sum: &QueueSum, size: u64) -> api::Queue {
