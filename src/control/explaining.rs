@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::reload::Running;
 use crate::api;
-use crate::config::ServiceConfig;
+use crate::config::{LimitsConfig, ServiceConfig};
 use crate::forecast::{Table, Tried, entropy};
 use crate::health::Seat;
 use crate::model::ClientAddr;
@@ -66,6 +66,7 @@ impl Case {
             *counts.entry(&**picked.id().name()).or_default() += 1;
         }
         let chosen = self.snapshot.foretell(&flow(0));
+        let chosen = chosen.filter(|_| !self.keeps_out(client));
         let home = chosen
             .filter(|_| basis == Basis::Source)
             .and_then(|_| self.home(client));
@@ -85,11 +86,22 @@ impl Case {
             seen_as: seen_as(client, basis, parameters.ipv6_prefix),
             address: chosen.map(|it| it.address().to_string()),
             always: always && name.is_some(),
-            why: self.verdict(name.as_deref(), home.as_deref()),
+            why: match self.keeps_out(client) {
+                true => {
+                    "it is reset at once: [service.access] does not let its address in".to_owned()
+                }
+                false => self.verdict(name.as_deref(), home.as_deref()),
+            },
             notes: self.notes(client),
             backends: backends.collect(),
             backend: name,
         }
+    }
+
+    /// Whether the client may not come in, and is not only counted for it.
+    fn keeps_out(&self, client: IpAddr) -> bool {
+        let access = self.config.admission.access.as_ref();
+        access.is_some_and(|it| !it.dry_run && !it.rules.admits(client))
     }
 
     /// Where the client would be if nobody else had a session.
@@ -200,6 +212,19 @@ impl Case {
                     "it may not connect itself, only through a proxy of accept_from".to_owned()
                 }
             });
+        }
+        let admission = &self.config.admission;
+        if let Some(access) = &admission.access
+            && access.dry_run
+            && !access.rules.admits(client)
+        {
+            let note = "[service.access] would not let its address in, and is a dry run";
+            notes.push(note.to_owned());
+        }
+        if admission.limits != LimitsConfig::default() {
+            let note = "[service.limits] may refuse it for a time: the log tells \
+                        `clients refused`, and by which rule";
+            notes.push(note.to_owned());
         }
         if self.view.queue.size > 0 && self.view.queue.waiting > 0 {
             notes.push(format!(

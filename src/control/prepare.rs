@@ -90,18 +90,24 @@ pub(super) async fn prepare_proposal(
         questions,
         endpoints,
     } = known;
+    let own = match (&proposal.text, &proposal.name) {
+        (None, _) => None,
+        (Some(_), None) => Some("the file".to_owned()),
+        (Some(_), Some(name)) => Some(one_line(name, MOST_OF_A_NAME)),
+    };
+    let name = own.clone();
     let compiled = tokio::task::spawn_blocking(move || match &proposal.text {
         None => load(&path),
         Some(text) => {
-            let name = proposal.name.as_deref().unwrap_or("the file");
-            compile_in_place_of(&path, text, &one_line(name, MOST_OF_A_NAME))
+            let name = name.as_deref().unwrap_or_default();
+            compile_in_place_of(&path, text, name)
         }
     });
     let Ok(loaded) = compiled.await else {
         // The panic itself is logged.
         return Err(vec!["internal error while reading the file".into()]);
     };
-    let loaded = loaded.map_err(|rejected| rejected.lines())?;
+    let loaded = loaded.map_err(|rejected| told(&rejected, &own))?;
     let mut admin = loaded.config.admin.clone();
     // A Unix socket would take the path over.
     admin.listen.retain(|it| matches!(it, AdminAddress::Tcp(_)));
@@ -109,6 +115,22 @@ pub(super) async fn prepare_proposal(
     match bind(&admin, &endpoints).await {
         Ok(_) => Ok(Box::new(prepared)),
         Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
+    }
+}
+
+/// What is wrong with a proposal, whose text is called `own`. What is in other files that it names is not for
+/// whoever sends it to read.
+fn told(rejected: &Rejected, own: &Option<String>) -> Vec<String> {
+    let report = rejected.report();
+    match own {
+        Some(own) if own != report.origin() => {
+            vec![format!(
+                "{} has {} problems: see what `ballast check` says",
+                report.origin(),
+                report.errors()
+            )]
+        }
+        Some(_) | None => rejected.lines(),
     }
 }
 

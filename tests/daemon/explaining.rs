@@ -6,7 +6,8 @@ use std::process::Command;
 use ballast::api::{Explained, Explanation};
 
 use crate::support::{
-    Backend, Config, Daemon, Meeting, Service, connect_from, eventually, fresh_ip, read_name, words,
+    Backend, Config, Daemon, Launch, Meeting, Service, connect_from, eventually, fresh_ip,
+    read_name, words,
 };
 
 fn start(service: Service) -> Daemon {
@@ -139,6 +140,23 @@ fn where_turns_decide_the_next_one_and_the_shares_are_told() {
         assert_eq!(shares, [75.0, 25.0]);
         assert_eq!(explained.backend, Some(served_by(&daemon, client)));
     }
+}
+
+#[test]
+fn who_may_not_come_in_gets_nobody() {
+    let a = Backend::named("a");
+    let service = Service::new("web").backend("a", a.address());
+    let config = Config::of(service).admin("listen", "127.0.0.1:0");
+    let text = format!(
+        "{}\n[service.access]\ndeny = [\"127.4.0.0/16\"]\n",
+        config.text()
+    );
+    let daemon = Launch::new().start_text(&text);
+    let explained = explain(&daemon, IpAddr::V4(Ipv4Addr::new(127, 4, 0, 1)));
+    assert_eq!(explained.backend, None);
+    assert!(explained.why.contains("[service.access]"), "{explained:?}");
+    let explained = explain(&daemon, IpAddr::V4(Ipv4Addr::new(127, 5, 0, 1)));
+    assert_eq!(explained.backend.as_deref(), Some("a"));
 }
 
 #[test]

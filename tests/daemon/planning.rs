@@ -428,6 +428,16 @@ fn a_text_that_is_no_file_runs_no_program_and_tells_nothing_of_other_files() {
         "{plan:?}"
     );
     assert!(!format!("{plan:?}").contains("hush"), "{plan:?}");
+    let service = Service::new("web")
+        .listen(&listener)
+        .backend("a", a.address());
+    let text = empty_of(&empty).service(service).text();
+    let access = format!("{text}\n[service.access]\nallow_file = {secret:?}\n");
+    let plan = asked.plan_of(&access);
+    assert_eq!(plan.outcome, Prospect::Rejected);
+    let said = "secret has 1 problems";
+    assert!(plan.problems[0].contains(said), "{plan:?}");
+    assert!(!format!("{plan:?}").contains("hush"), "{plan:?}");
     let log = asked
         .daemon
         .log()
