@@ -14,6 +14,7 @@ mod figures;
 mod man;
 mod plan;
 mod rates;
+mod reload;
 mod report;
 mod run;
 mod service;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
             Command::Check(file) => check::run(&file.config),
             Command::Explain(options) => explain::run(&options),
             Command::Plan(options) => plan::run(&options),
+            Command::Reload(options) => reload::run(&options),
             Command::Simulate(arguments) => simulate::run(&arguments),
             Command::Status(options) => status::run(&options),
             Command::Top(options) => top::run(&options),
@@ -137,6 +139,11 @@ enum Command {
     /// source-hash would get another server, and which new backends do not answer.
     #[command(after_long_help = plan::DETAILS)]
     Plan(plan::Options),
+    /// Have the daemon read its file again: tells what that would do, asks, waits for the outcome
+    ///
+    /// Unlike a signal, it has an answer: what has changed, or why the running configuration stays.
+    #[command(after_long_help = reload::DETAILS)]
+    Reload(reload::Options),
     /// Tell who would get how much, and who moves when backends are missing
     ///
     /// Plays clients through the tables that the file leads to: shares per backend beside what their
@@ -256,9 +263,15 @@ fn hinted(mut error: clap::Error) -> clap::Error {
         _ => return error,
     };
     let usage = error.get(ContextKind::Usage).map(ToString::to_string);
-    let takes_file = ["ballast run", "ballast check", "ballast doctor"]
-        .into_iter()
-        .find(|command| usage.as_ref().is_some_and(|usage| usage.contains(command)));
+    let takes_file = [
+        "ballast run",
+        "ballast check",
+        "ballast doctor",
+        "ballast plan",
+        "ballast simulate",
+    ]
+    .into_iter()
+    .find(|command| usage.as_ref().is_some_and(|usage| usage.contains(command)));
     if let (ErrorKind::UnknownArgument, Some(command)) = (error.kind(), takes_file) {
         let hint = format!("to name the file, write '{command} -c {argument}'");
         error.insert(

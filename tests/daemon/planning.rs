@@ -452,3 +452,48 @@ fn who_may_not_change_anything_gets_no_plan() {
     let daemon = Daemon::start(&config.admin("listen", "127.0.0.1:0"));
     assert_eq!(daemon.api().post("/v1/plan", &json!({})).status, 403);
 }
+
+#[test]
+fn a_reload_by_command_tells_first_asks_and_waits_for_what_comes_of_it() {
+    let [a, b] = ["a", "b"].map(Backend::named);
+    let listener = fresh_listen();
+    let web = || {
+        Service::new("web")
+            .listen(&listener)
+            .backend("a", a.address())
+    };
+    let (asked, empty) = Asked::start(|config| config.service(web()));
+    asked.daemon.wait_until_up(0, "a");
+    let reload = |arguments: &[&str]| {
+        let output = asked.ballast(&[&["reload"], arguments].concat());
+        let said = String::from_utf8(output.stdout).unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said + &complaint)
+    };
+    let write = |config: Config| asked.daemon.write(&config.text());
+    let (code, said) = reload(&["--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("Nothing to do"), "{said}");
+
+    let mark = asked.daemon.log().mark();
+    write(empty_of(&empty).service(web().backend("b", b.address())));
+    let (code, said) = reload(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    for part in ["+ backend web/b", "no terminal to ask at"] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    let outcome =
+        |line: &crate::support::Line| line.says(words::RELOADED) || line.says(words::REJECTED);
+    assert!(asked.daemon.log().all(mark, outcome).is_empty());
+
+    let (code, said) = reload(&["--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("s: services +0 -0 ~1 =0"), "{said}");
+    let line = asked.daemon.log().wait(mark, "the outcome", outcome);
+    assert!(said.contains(&line.text("plan")), "{said}");
+
+    write(empty_of(&empty).service(web().key("bind", "x")));
+    let (code, said) = reload(&["--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("unknown key `bind`"), "{said}");
+}
