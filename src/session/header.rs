@@ -36,7 +36,7 @@ pub(super) async fn receive(
         }
         Err(Unheard::Malformed(why)) => {
             tracing::debug!(client = %record.client(), %why, "no PROXY header");
-            Err(ending(Who::Client, Cause::BadHeader))
+            Err(ending(Who::Ballast, Cause::BadHeader))
         }
         Err(Unheard::Ended(who, cause)) => Err(ending(who, cause)),
     }

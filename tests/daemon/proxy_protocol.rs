@@ -183,14 +183,14 @@ fn whoever_sends_no_header_is_reset_and_told_why() {
             "client",
             words::BAD_HEADER,
         ),
-        (b"GET / HTTP/1.1\r\n", false, "client", words::BAD_HEADER),
+        (b"GET / HTTP/1.1\r\n", false, "ballast", words::BAD_HEADER),
         (
             b"PROXY TCP4 192.0.2.7\r\n",
             false,
-            "client",
+            "ballast",
             words::BAD_HEADER,
         ),
-        (&summed, false, "client", words::BAD_HEADER),
+        (&summed, false, "ballast", words::BAD_HEADER),
     ] {
         let (end, line) = refused(bytes, finish);
         assert_eq!(end, End::Reset, "{bytes:?}");
