@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use ballast::api::View;
 
 use crate::support::{
-    Backend, Config, Daemon, Said, Service, Storm, ask_name, ballast, eventually, words,
+    Backend, Config, Daemon, Held, Said, Service, Storm, ask_name, ballast, eventually, words,
 };
 
 /// A daemon whose file names the socket that it answers at.
 struct Site {
     daemon: Daemon,
     file: PathBuf,
+    config: Config,
     _directory: tempfile::TempDir,
 }
 
@@ -26,6 +27,7 @@ impl Site {
         Self {
             file: daemon.beside("ballast.toml"),
             daemon,
+            config,
             _directory: directory,
         }
     }
@@ -152,4 +154,102 @@ fn who_was_turned_away_and_why_is_in_the_status_and_in_the_log() {
     let said = site.status_shows(&[], "turned away");
     said.exits_with(1);
     said.shows(&["no backend may serve", words::NO_BACKEND]);
+}
+
+#[test]
+fn a_backend_is_drained_weighed_and_brought_back_by_commands_while_clients_come() {
+    let (_a, _b, service) = two();
+    let site = Site::start([service]);
+    let storm = storm(&site);
+    let address = site.daemon.address("web");
+    site.status_shows(&[], "All is well");
+    let unasked = site.ballast(&["backend", "drain", "web/a"]);
+    unasked.exits_with(1);
+    for part in [
+        "web/a gets no new sessions",
+        "1 backend of web goes on to serve",
+        "Add --yes",
+    ] {
+        assert!(unasked.stderr.contains(part), "{part}\n{unasked:#?}");
+    }
+    site.ballast(&["status", "--no-rates"]).exits_with(0);
+    let drained = site.ballast(&["backend", "drain", "web/a", "--yes"]);
+    drained.exits_with(0);
+    assert!(!drained.stdout.is_empty(), "{drained:#?}");
+    site.status_shows(&[], "\nNOTED\n")
+        .shows(&["drained by an operator", "1/2 serve"]);
+    for _ in 0..10 {
+        assert_eq!(ask_name(address).unwrap(), "b");
+    }
+    // It is no business of the file's.
+    site.daemon.reload(&site.config);
+    site.status_shows(&[], "drained by an operator");
+    site.ballast(&["backend", "weight", "web/b", "50%", "--yes"])
+        .exits_with(0);
+    site.status_shows(&[], "an operator gives it 50% of its weight");
+    site.ballast(&["backend", "enable", "web/a", "--yes"])
+        .exits_with(0);
+    eventually("a serves again", || {
+        (ask_name(address).ok()? == "a").then_some(())
+    });
+    site.ballast(&["backend", "reset", "web/*", "--yes"])
+        .exits_with(0);
+    site.status_shows(&[], "All is well");
+    let typo = site.ballast(&["backend", "drain", "web/aa", "--yes"]);
+    typo.exits_with(3);
+    assert!(typo.stderr.contains("did you mean `a`?"), "{typo:#?}");
+    let tally = storm.finish();
+    assert!(tally.failed.is_empty(), "{:?}", tally.failed);
+}
+
+#[test]
+fn sessions_are_listed_and_closed() {
+    let (_a, _b, service) = two();
+    let site = Site::start([service]);
+    let address = site.daemon.address("web");
+    let mut held: Vec<Held> = (0..4).map(|_| Held::open(address)).collect();
+    let listed = site.ballast(&["sessions", "--service", "web"]);
+    listed.exits_with(0);
+    assert_eq!(listed.stdout.matches(" relay ").count(), 4, "{listed:#?}");
+    let json = site.ballast(&["sessions", "--json", "--limit", "3"]);
+    assert_eq!(json.stdout.lines().count(), 3, "{json:#?}");
+    let closed = site.ballast(&["backend", "close", "web/a", "--yes"]);
+    closed.exits_with(0);
+    let left = eventually("those of a are closed", || {
+        let listed = site.ballast(&["sessions"]);
+        (!listed.stdout.contains("web/a ")).then_some(listed)
+    });
+    assert_eq!(left.stdout.matches("web/b ").count(), 2, "{left:#?}");
+    held.retain(|it| it.name == "b");
+    held.iter_mut().for_each(Held::still_works);
+    assert_eq!(held.len(), 2);
+}
+
+#[test]
+fn what_has_happened_is_told_once_and_what_it_has_cost() {
+    let (mut a, _b, service) = two();
+    let site = Site::start([service]);
+    site.status_shows(&[], "All is well");
+    let storm = storm(&site);
+    storm.pass(5);
+    a.refuse();
+    site.daemon.wait_until_down(0, "a");
+    let told = eventually("the failover is told", || {
+        let told = site.ballast(&["failovers"]);
+        told.stdout.contains("web/a").then_some(told)
+    });
+    told.shows(&["BACKEND", "LOST", "refused"]);
+    let events = site.ballast(&["events", "--service", "web"]);
+    events.exits_with(0);
+    events.shows(&["a "]);
+    let first = events.stdout.lines().next().unwrap_or_default().to_owned();
+    let id = first.split_whitespace().next().unwrap().to_owned();
+    let later = site.ballast(&["events", "--since", &id]);
+    assert!(!later.stdout.contains(&first), "{later:#?}");
+    let json = site.ballast(&["events", "--json"]);
+    for line in json.stdout.lines() {
+        let event: ballast::api::Event = serde_json::from_str(line).unwrap();
+        assert!(event.id > 0 && !event.text.is_empty(), "{line}");
+    }
+    storm.finish();
 }

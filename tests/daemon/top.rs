@@ -138,7 +138,13 @@ fn it_shows_what_happens_and_changes_what_is_agreed_to() {
     ]);
     screen.press(&["Down", "d"]);
     screen.shows(&["Drain web/app-0?", "y yes   n no"]);
-    screen.press(&["n"]);
+    screen.press(&["n", "d"]);
+    screen.press(&["y"]);
+    screen.shows(&["draining", "1/2 serve"]);
+    screen.press(&["Enter"]);
+    screen.shows(&["drained by an operator", "tier 0"]);
+    screen.press(&["e", "y", "Escape"]);
+    screen.shows(&["2/2 serve"]);
     backends[1].refuse();
     daemon.wait_until_down(0, "app-1");
     screen.shows(&["wrong: ", "down "]);

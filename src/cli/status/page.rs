@@ -46,7 +46,7 @@ impl Page<'_> {
         }
         for event in events.iter().rev() {
             let past = ago(&event.at, &self.view.at).map_or_else(String::new, time);
-            out += &format!("  {past:>8} ago  {}\n", event.text);
+            out += &format!("  {past:>7} ago  {}\n", event.text);
         }
         out
     }
