@@ -226,6 +226,10 @@ impl Page<'_> {
         if service.unserved.total > 0 {
             out += &format!("{}\n", turned_away(service, &self.view.at));
         }
+        for rule in service.refusals.iter().filter(|it| it.refused_total > 0) {
+            let clients = of(rule.refused_total, "client");
+            out += &format!("{clients} not let in by {}\n", rule.rule);
+        }
         let mut table = Table::new(&[Words, Words, Numbers, Numbers, Words, Numbers, Numbers]);
         let heading = [
             "BACKEND",
