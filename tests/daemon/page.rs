@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
 use crate::support::{Backend, Browser, Config, Daemon, Line, Service, installed, words};
 
 /// Two services: `web` with `a` and `b`, `db` with `c`.
@@ -89,6 +91,39 @@ fn a_flip_shows_within_two_seconds_and_the_console_stays_empty() {
 
     backends[0].answer();
     browser.wait("it is up again", WELL);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn events_and_failovers_are_told_and_drawn() {
+    if !installed(Browser::PROGRAMS) {
+        return;
+    }
+    let (mut backends, config) = two_services();
+    let daemon = Daemon::start(&config);
+    let browser = Browser::start();
+    browser.open(admin(&daemon));
+    browser.wait("all are up", WELL);
+    daemon.wait_until_up(0, "b");
+    backends[1].refuse();
+    browser.wait(
+        "the failover is drawn with its three times",
+        "document.querySelectorAll('tr.failover .course rect').length === 4 && !document.getElementById('failovers').hidden",
+    );
+    browser.wait(
+        "the list of events has it, the newest first",
+        "[...document.querySelectorAll('#events li')].some(it => it.textContent.includes('down'))",
+    );
+    let ids = browser.run(
+        "return [...document.querySelectorAll('#events li')].map(it => Number(it.dataset.id))",
+    );
+    let ids: Vec<i64> = ids
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_i64)
+        .collect();
+    assert!(ids.is_sorted_by(|newer, older| newer > older), "{ids:?}");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 

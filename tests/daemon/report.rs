@@ -52,11 +52,15 @@ fn fail_and_repair(daemon: &Daemon, a: &mut Backend) {
 }
 
 #[test]
-fn it_tells_measured_beside_predicted_availability() {
+fn it_tells_measured_beside_predicted_availability_and_each_failover() {
     let (mut a, b) = (Backend::named("a"), Backend::named("b"));
     let daemon = Daemon::start(&web(&a, &b, 1));
     fail_and_repair(&daemon, &mut a);
-    let found = json(&daemon, &[]);
+    let found = eventually("the failover is over", || {
+        let found = json(&daemon, &[]);
+        let failovers = found["failovers"].as_array().unwrap().len();
+        (failovers == 1).then_some(found)
+    });
     let service = &found["services"][0];
     assert_eq!(service["name"], "web");
     // One of two was enough.
@@ -74,17 +78,32 @@ fn it_tells_measured_beside_predicted_availability() {
         (predicted - 1.0).abs() < 1e-9,
         "b never failed: {predicted}"
     );
+    let failover = &found["failovers"][0];
+    assert_eq!(
+        (&failover["service"], &failover["backend"]),
+        (&"web".into(), &"a".into())
+    );
+    let times = ["detected_seconds", "moved_seconds", "recovered_seconds"];
+    let times = times.map(|it| failover[it].as_f64().unwrap());
+    assert!(times.is_sorted() && times[0] >= 0.0, "{times:?}");
+
     let told = text(report(&daemon, &[]));
     for part in [
         "web: 1 of 2 backends must be up",
         "measured",
         "predicted",
-        "since",
+        "1 failover since",
+        "web/a",
     ] {
         assert!(told.contains(part), "{part:?} not in\n{told}");
     }
     let page = text(report(&daemon, &["--format", "html"]));
-    assert!(page.starts_with("<!doctype html>") && page.contains("<th>a</th>"));
+    assert!(page.starts_with("<!doctype html>") && page.contains("<svg") && page.contains("web/a"));
+    // Nothing has happened in the last moment.
+    assert_eq!(
+        json(&daemon, &["--since", "0s"])["failovers"],
+        Value::Array(Vec::new())
+    );
 }
 
 #[test]

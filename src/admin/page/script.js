@@ -132,12 +132,13 @@ function history(service, backend) {
   for (const [at, becomesDown] of flips) {
     parts.push([at, until, down]);
     until = at;
-    down = !becomesDown;
+    // Before its first verdict nothing was known of it.
+    down = becomesDown ? false : at - time(view.process.started) < 10000 ? null : true;
   }
   if (flips.length === 0 && time(backend.since) > born) {
     parts.push([time(backend.since), until, down]);
     until = time(backend.since);
-    down = down === null ? null : null;
+    down = null;
   }
   parts.push([born, until, down]);
   return parts.filter(([from, to]) => to > from).map(([from, to, is]) => [(from - start) / WINDOW, (to - start) / WINDOW, is]);

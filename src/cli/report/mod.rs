@@ -64,17 +64,9 @@ pub(super) fn run(options: &Options) -> ExitCode {
 
 fn ask(client: &Client, since: Duration) -> Result<Report, Failure> {
     let view: View = client.get("/v1/view")?;
-    let failovers: Failovers = kept(client.get("/v1/failovers"))?;
-    let events: Events = kept(client.get("/v1/events"))?;
+    let failovers: Failovers = client.get("/v1/failovers")?;
+    let events: Events = client.get("/v1/events")?;
     Ok(Report::of(&view, &failovers, &events, since))
-}
-
-/// A daemon that does not keep such things has had none to tell of.
-fn kept<T: Default>(answer: Result<T, Failure>) -> Result<T, Failure> {
-    answer.or_else(|failure| match failure.is_refusal() {
-        true => Ok(T::default()),
-        false => Err(failure),
-    })
 }
 
 pub(super) const DETAILS: &str = "\
@@ -103,4 +95,4 @@ Exit codes:
 Examples:
   ballast report
   ballast report --since 30d --format html > availability.html
-  ballast report --format json | jq '.services[] | [.name, .record.availability]'";
+  ballast report --format json | jq '.services[] | [.name, .record]'";
