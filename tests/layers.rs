@@ -234,6 +234,82 @@ fn every_file_opens_by_saying_what_it_is_for() {
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
+/// The names of the fields of every line that a piece of code logs at level info or above.
+fn logged_fields(code: &str) -> BTreeSet<String> {
+    let macros = ["tracing::info!(", "tracing::warn!(", "tracing::error!("];
+    let calls = macros.iter().flat_map(|call| {
+        let found = code.match_indices(call);
+        found.map(|(at, call)| &code[at + call.len()..])
+    });
+    calls
+        .flat_map(arguments)
+        .filter_map(|it| field(&it))
+        .collect()
+}
+
+/// The arguments of a call, up to its closing parenthesis, without what is within quotes.
+fn arguments(call: &str) -> Vec<String> {
+    let mut arguments = vec![String::new()];
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for character in call.chars() {
+        if quoted {
+            quoted = escaped || character != '"';
+            escaped = character == '\\' && !escaped;
+            continue;
+        }
+        match character {
+            '"' => quoted = true,
+            ')' | ']' | '}' if depth == 0 => break,
+            ')' | ']' | '}' => depth -= 1,
+            '(' | '[' | '{' if depth > 0 => depth += 1,
+            ',' if depth == 0 => arguments.push(String::new()),
+            _ if depth == 0 => {
+                arguments.last_mut().unwrap().push(character);
+                depth = usize::from("([{".contains(character));
+            }
+            _ => {}
+        }
+    }
+    arguments
+}
+
+/// `x`, `%x`, `?x` or `x = …`.
+fn field(argument: &str) -> Option<String> {
+    let argument = argument.trim().trim_start_matches(['%', '?']);
+    let name = identifier(argument);
+    let rest = argument[name.len()..].trim_start();
+    (!name.is_empty() && (rest.is_empty() || rest.starts_with('='))).then_some(name)
+}
+
+#[test]
+fn every_field_of_a_log_line_is_in_the_index_template() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let template = fs::read_to_string(root.join("config/logging/elasticsearch-template.json"));
+    let template: serde_json::Value = serde_json::from_str(&template.unwrap()).unwrap();
+    let known = &template["template"]["mappings"]["properties"];
+    let mut seen = 0;
+    let mut missing = BTreeSet::new();
+    // The commands write no log.
+    for source in sources().iter().filter(|it| it.room != "cli") {
+        for field in logged_fields(&source.code()) {
+            seen += 1;
+            if known.get(&field).is_none() {
+                missing.insert(format!("{field} of {}", source.path.display()));
+            }
+        }
+    }
+    assert!(seen > 100, "the lines are where they were");
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn the_reader_of_log_lines_sees_every_form() {
+    let code = r#"tracing::warn!(%a, ?b, c, d = f(x, y), e = "z, \" zz", "message {x}, {}", g());
+        tracing::debug!(not = 1, "this");"#;
+    let seen: Vec<_> = logged_fields(code).into_iter().collect();
+    assert_eq!(seen, ["a", "b", "c", "d", "e"]);
+}
+
 #[test]
 fn the_reader_of_imports_sees_every_form() {
     let source = |text: &str, depth| Source {
