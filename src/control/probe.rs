@@ -2,6 +2,7 @@
 //! Deciding what that means, and when to ask again, is not its business.
 
 use std::future::poll_fn;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -20,7 +21,7 @@ use crate::model::BackendId;
 use crate::runner::Runner;
 
 /// An address, how it is checked, and when.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TargetId {
     /// Where sessions go.
     pub(super) address: SocketAddr,
@@ -28,6 +29,17 @@ pub(super) struct TargetId {
     pub(super) probed_at: SocketAddr,
     pub(super) check: Arc<Check>,
     pub(super) policy: Policy,
+}
+
+/// By the addresses alone, because it is hashed for every probe: there are hardly two checks of the same
+/// two.
+impl Hash for TargetId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+        if self.probed_at != self.address {
+            self.probed_at.hash(state);
+        }
+    }
 }
 
 /// What a probe came to.

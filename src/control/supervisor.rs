@@ -374,6 +374,15 @@ impl Supervisor {
         let Ok(finding) = &probed.finding else {
             return;
         };
+        if finding.verdict == Verdict::Alive
+            && transition.is_none()
+            && !other_agent
+            && turn.is_none()
+        {
+            // So it is nearly always, thousands of times a second.
+            self.relent(id);
+            return;
+        }
         let users = self.running.users.get(id).cloned().unwrap_or_default();
         if finding.verdict == Verdict::Alive {
             for load in users.iter().filter_map(|user| self.running.load(&user.id)) {
@@ -404,6 +413,17 @@ impl Supervisor {
                 self.reconsider(user.id.service());
             }
         }
+    }
+
+    /// A probe has found a target alive, which changes nothing.
+    fn relent(&self, id: &TargetId) {
+        let Some(users) = self.running.users.get(id) else {
+            return;
+        };
+        for load in users.iter().filter_map(|user| self.running.load(&user.id)) {
+            load.relent();
+        }
+        self.report_answered(users, id);
     }
 
     /// Keeps the number of those who may serve up to date until the roster decides.
