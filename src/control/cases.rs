@@ -51,12 +51,18 @@ impl Cases {
     /// Whether sessions of that backend have failed lately.
     pub(super) fn suspects(&self, backend: &BackendId) -> bool {
         let case = self.of.get(backend);
-        case.is_some_and(|case| case.suspicion.failures().next().is_some())
+        case.is_some_and(|case| case.suspicion.is_open())
     }
 
-    /// Forgets failures that do not count any more.
-    pub(super) fn forget(&mut self, policy: impl Fn(&BackendId) -> Option<Passive>, now: Instant) {
+    /// Forgets failures that do not count any more; `well` is when a backend last did well.
+    pub(super) fn forget(
+        &mut self,
+        policy: impl Fn(&BackendId) -> Option<Passive>,
+        well: impl Fn(&BackendId, &TargetId) -> Option<Instant>,
+        now: Instant,
+    ) {
         for (id, case) in &mut self.of {
+            case.suspicion.relent(well(id, &case.target));
             if let Some(policy) = policy(id) {
                 case.suspicion.is_clear(&policy, now);
             }

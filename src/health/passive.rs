@@ -145,6 +145,8 @@ impl fmt::Display for Evidence {
 pub struct Suspicion {
     /// The latest, never more than are needed.
     failures: VecDeque<Failure>,
+    /// The first since the backend last did well, whatever was made of it since.
+    first: Option<Failure>,
     /// There was enough, and nobody has decided yet.
     pending: bool,
     rest: Duration,
@@ -152,6 +154,22 @@ pub struct Suspicion {
 }
 
 impl Suspicion {
+    /// Notes that a backend which did well at `well` last has come to this failure.
+    pub fn note(&mut self, failure: Failure, well: Option<Instant>) {
+        self.relent(well);
+        self.first.get_or_insert(failure);
+    }
+
+    /// Forgets how its failures began, if the backend has done well since.
+    pub fn relent(&mut self, well: Option<Instant>) {
+        self.first = self.first.filter(|it| well.is_none_or(|well| well < it.at));
+    }
+
+    /// Whether anything speaks against the backend.
+    pub fn is_open(&self) -> bool {
+        self.first.is_some() || !self.failures.is_empty()
+    }
+
     /// Takes a failure in. Tells the evidence once there is enough of it, and then not again until
     /// it was [dropped](Self::dropped) or [heard](Self::heard).
     pub fn observe(&mut self, failure: Failure, policy: &Passive) -> Option<Evidence> {
@@ -201,9 +219,9 @@ impl Suspicion {
         self.failures.is_empty() && !self.pending
     }
 
-    /// The failures that still count, the oldest first.
+    /// The first failure since the backend did well, and those that still count, the oldest first.
     pub fn failures(&self) -> impl Iterator<Item = &Failure> {
-        self.failures.iter()
+        self.first.iter().chain(&self.failures)
     }
 
     fn forget(&mut self, policy: &Passive, now: Instant) {
@@ -429,6 +447,27 @@ mod tests {
         assert!(gaps.is_sorted(), "{gaps:?}");
         assert!(gaps[0] <= 60, "{gaps:?}");
         assert!(*gaps.last().unwrap() >= 10_000, "{gaps:?}");
+    }
+
+    #[test]
+    fn how_it_began_is_known_whatever_came_of_it_until_the_backend_does_well() {
+        let start = Instant::now();
+        let mut suspicion = Suspicion::default();
+        let first = failure(Symptom::Refused, start);
+        for milli in 0..100 {
+            let failure = failure(Symptom::Refused, after(start, milli));
+            suspicion.note(failure, None);
+            if suspicion.observe(failure, &policy()).is_some() {
+                suspicion.dropped(&policy(), after(start, milli));
+            }
+        }
+        assert_eq!(suspicion.failures().next(), Some(&first));
+        suspicion.relent(Some(after(start, 50)));
+        let later = failure(Symptom::Refused, after(start, 200));
+        suspicion.note(later, Some(after(start, 150)));
+        assert_eq!(suspicion.failures().next(), Some(&later));
+        suspicion.heard();
+        assert!(!suspicion.is_open());
     }
 
     #[test]

@@ -204,7 +204,8 @@ impl Record {
         if let Some(lease) = &self.lease
             && ending.phase == Phase::Relay
         {
-            if ending.who == Who::Backend && !ending.is_clean() {
+            let is_broken = ending.who == Who::Backend && !ending.is_clean();
+            if is_broken || ending.cause == Cause::BackendDown {
                 let tally = lease.backend().load().tally(self.worker as usize);
                 tally.hurt(moment(Instant::now()));
             }

@@ -91,6 +91,37 @@ fn the_timeline_of_a_killed_backend_is_what_clients_saw() {
     panic!("no failover agreed with the clients: {told:?}");
 }
 
+#[test]
+fn the_failover_of_the_only_backend_begins_with_the_first_session_that_it_failed() {
+    let mut failing = ProcessBackend::named("failing");
+    let service = Service::new("web")
+        .health("interval", "2s")
+        .health("fall", 2)
+        .backend("failing", failing.address());
+    let mut told = Vec::new();
+    for _ in 0..TRIES {
+        let daemon = Daemon::start(&Config::of(service.clone()));
+        let address = daemon.address("web");
+        daemon.wait_until_up(0, "failing");
+        let storm = Storm::start(4, move |_| ask_name(address));
+        storm.pass(100);
+        let killed = failing.kill();
+        let line = daemon.wait_for(0, words::FAILOVER, "backend", "failing");
+        let clients = storm.finish();
+        failing.start();
+        // A probe takes it down; sessions knew long before, and nobody else could take them.
+        assert_eq!(line.text("eligible"), "0/1");
+        let lost = clients.failed.len() as u64;
+        let hurt = line.number("sessions_hurt");
+        assert!(0 < hurt && hurt <= lost, "{hurt} of {lost}");
+        if apart(timeline(&line).began, killed) <= AGREES {
+            return;
+        }
+        told.push(line);
+    }
+    panic!("no failover began when the backend was killed: {told:?}");
+}
+
 /// Clients that were kept waiting for the time of a connect, with the beginning and the end of each.
 type Stalled = Arc<Mutex<Vec<(Instant, Instant)>>>;
 

@@ -84,6 +84,8 @@ fn sessions_of_a_backend_that_went_down_are_reset_on_both_sides() {
         assert!(line.has("who", "ballast") && line.has("phase", "relay"));
         assert!(line.has("backend", "only"));
     }
+    let failover = daemon.wait_for(0, words::FAILOVER, "backend", "only");
+    assert_eq!(failover.number("sessions_hurt"), 10);
     assert_eq!(
         daemon
             .wait_for(0, words::CLOSING, "backend", "only")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::loads::Loads;
-use crate::config::{BackendAddress, BackendConfig, ServiceConfig, SessionLog};
+use crate::config::{BackendAddress, BackendConfig, OnDown, ServiceConfig, SessionLog};
 use crate::control::failovers::Harm;
 use crate::control::memory::Memory;
 use crate::control::probe::TargetId;
@@ -221,6 +221,16 @@ impl Members {
     /// The longest that a session takes to connect.
     pub(in crate::control) fn patience(&self) -> Duration {
         self.config.timeouts.connect_total
+    }
+
+    /// How long closing so many sessions of a backend that went down takes, if they are closed.
+    pub(in crate::control) fn closing_time(&self, sessions: u32) -> Duration {
+        match self.config.on_down {
+            OnDown::Keep => Duration::ZERO,
+            OnDown::Close { rate } => {
+                Duration::from_secs_f64(f64::from(sessions) / f64::from(rate))
+            }
+        }
     }
 
     /// What failures of sessions lead to.

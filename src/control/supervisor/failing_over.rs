@@ -8,6 +8,7 @@ use super::Supervisor;
 use crate::control::Event;
 use crate::control::failovers::{Open, log};
 use crate::control::probe::TargetId;
+use crate::control::reload::Running;
 use crate::control::targets::Target;
 use crate::health::{Evidence, Failover, Started, Why};
 use crate::model::BackendId;
@@ -26,12 +27,8 @@ impl Supervisor {
         let serving = self.running.services.0.get(backend.service())?;
         let snapshot = serving.service.snapshot();
         snapshot.backends.iter().find(|it| it.id() == backend)?;
+        let successes = self.running.successes(backend, target);
         let known = self.running.targets.get(target);
-        let sum = self.running.load(backend)?.sum();
-        let successes = [
-            instant(sum.last_success),
-            known.and_then(Target::last_alive),
-        ];
         let probe = known.and_then(Target::first_miss);
         let case = self.cases.get_mut(backend);
         let told = case.iter().flat_map(|case| case.suspicion.failures());
@@ -75,7 +72,7 @@ impl Supervisor {
             revision: serving.revision,
             load: Arc::clone(load),
             before,
-            patience: serving.members.patience(),
+            patience: serving.members.patience() + serving.members.closing_time(load.in_flight()),
             moved: None,
             idle: None,
         });
@@ -102,7 +99,14 @@ impl Supervisor {
             let serving = services.get(backend.service())?;
             Some(serving.members.passive().clone())
         };
-        self.cases.forget(policy, Instant::now());
+        let well = |backend: &BackendId, target: &TargetId| {
+            self.running
+                .successes(backend, target)
+                .into_iter()
+                .flatten()
+                .max()
+        };
+        self.cases.forget(policy, well, Instant::now());
         let (cases, targets) = (&self.cases, &self.running.targets);
         for serving in self.running.services.0.values_mut() {
             serving.members.note(|backend, target| {
@@ -110,5 +114,17 @@ impl Supervisor {
                 target.and_then(Target::first_miss).is_some() || cases.suspects(backend)
             });
         }
+    }
+}
+
+impl Running {
+    /// When a session to that backend, and a probe of it, last went well.
+    pub(super) fn successes(&self, id: &BackendId, target: &TargetId) -> [Option<Instant>; 2] {
+        let sum = self.load(id).map(|load| load.sum());
+        let known = self.targets.get(target);
+        [
+            sum.and_then(|sum| instant(sum.last_success)),
+            known.and_then(Target::last_alive),
+        ]
     }
 }

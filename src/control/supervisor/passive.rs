@@ -42,6 +42,9 @@ impl Supervisor {
             // Known already, or about an address that it had before.
             return;
         }
+        let well = self.running.successes(&backend, &case.target);
+        case.suspicion
+            .note(failure, well.into_iter().flatten().max());
         let Some(evidence) = case.suspicion.observe(failure, policy) else {
             return;
         };
