@@ -4,7 +4,7 @@
 //! `routes` is the one table of what can be asked for. `server` takes connections and bounds what they
 //! may cost, `guard` decides who may do what, `bind` makes the sockets, `hub` is what connections share,
 //! `reply` is how answers look. `read` and `change` answer, `page` is the status page, and `stream` tells
-//! events as they happen, which control writes into the `journal`.
+//! events as they happen, which control writes into the `journal`; `openapi` describes it all to programs.
 
 mod bind;
 mod change;
@@ -13,6 +13,7 @@ mod guard;
 mod hub;
 mod journal;
 mod metrics;
+mod openapi;
 mod page;
 mod plan;
 mod read;

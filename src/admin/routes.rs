@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 
 use super::hub::{Hub, Shown};
 use super::reply::{Answer, Refusal};
-use super::{change, explain, metrics, page, plan, read, stream};
+use super::{change, explain, metrics, openapi, page, plan, read, stream};
 
 /// What can be asked for.
 #[derive(Debug)]
@@ -118,6 +118,7 @@ pub(super) static ROUTES: &[Route] = &[
     get("/v1/sessions", Reading, Handler::Call(read::sessions)),
     get("/v1/config", Reading, Handler::Call(read::configuration)),
     get("/v1/build", Reading, Handler::Call(read::build)),
+    get("/v1/openapi.json", Reading, Handler::Call(openapi::openapi)),
     post("/v1/services/{service}/backends", change::backends),
     post(
         "/v1/services/{service}/backends/{backend}",

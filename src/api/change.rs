@@ -1,9 +1,10 @@
 //! What an operator asks for while the daemon runs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `POST /v1/services/SERVICE/backends/BACKEND`, or the same without `/BACKEND` for all of them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Change {
     /// Takes no new sessions; those that it has go on, for `deadline_seconds` at most if that is given.
@@ -27,7 +28,7 @@ pub enum Change {
 }
 
 /// Whom a change concerns.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
     /// Which service.
     pub service: String,
@@ -36,7 +37,7 @@ pub struct Target {
 }
 
 /// A change was made, and is on disk where there is a state file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
     /// What was done, for people.
     pub text: String,
@@ -49,7 +50,7 @@ pub struct Changed {
 }
 
 /// A request was not carried out: the body of every answer of 400 and above.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
     /// Why, for people.
     pub error: String,
@@ -61,7 +62,7 @@ pub struct Refused {
 }
 
 /// `POST /v1/reload`: the file has taken effect.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
     /// What has changed, in numbers.
     pub plan: String,
@@ -74,7 +75,7 @@ pub struct Reloaded {
 }
 
 /// `GET /v1/build`: what runs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Build {
     /// Of the program.
     pub version: String,

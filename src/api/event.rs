@@ -1,16 +1,17 @@
 //! What has happened.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/events`, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Events {
     /// Those that are kept and were asked for.
     pub events: Vec<Event>,
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// Counts from 1 since the start of the daemon, without a gap: one that is missing was dropped.
     pub id: u64,
@@ -30,14 +31,14 @@ pub struct Event {
 }
 
 /// `GET /v1/failovers`, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failovers {
     /// Those that are kept and were asked for.
     pub failovers: Vec<Failover>,
 }
 
 /// A backend that was serving was taken out, and what that has cost.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failover {
     /// Which service it concerns.
     pub service: String,

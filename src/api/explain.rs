@@ -1,9 +1,10 @@
 //! Which backend a client gets, and why.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/explain?client=IP&service=NAME`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// When this was so.
     pub at: String,
@@ -14,7 +15,7 @@ pub struct Explanation {
 }
 
 /// What becomes of the client at one service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explained {
     /// Its name.
     pub service: String,
@@ -37,7 +38,7 @@ pub struct Explained {
 }
 
 /// How one backend stands to the client.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Chance {
     /// Its name, unique in its service.
     pub backend: String,

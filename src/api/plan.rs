@@ -1,9 +1,10 @@
 //! What a reload would do, before it does.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is asked of `POST /v1/plan`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Proposal {
     /// The text of a file that is to take the place of the daemon's; without it, that file is read.
     pub text: Option<String>,
@@ -12,7 +13,7 @@ pub struct Proposal {
 }
 
 /// What `POST /v1/plan` answers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// What would come of a reload.
     pub outcome: Prospect,
@@ -43,7 +44,7 @@ pub struct Plan {
 }
 
 /// What would come of a reload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Prospect {
     /// Nothing would change.
@@ -56,7 +57,7 @@ pub enum Prospect {
 }
 
 /// What would become of things with an identity.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// Only in the new file.
     pub added: Vec<String>,
@@ -69,7 +70,7 @@ pub struct Difference {
 }
 
 /// What a reload means for one service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effect {
     /// Its name.
     pub service: String,
@@ -95,7 +96,7 @@ pub struct Effect {
 }
 
 /// How the first check of a backend went.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Probe {
     /// Its name.
     pub backend: String,

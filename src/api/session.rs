@@ -1,9 +1,10 @@
 //! Running sessions.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/sessions`, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sessions {
     /// One page of those that were asked for.
     pub sessions: Vec<Session>,
@@ -14,7 +15,7 @@ pub struct Sessions {
 }
 
 /// A running session.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Session {
     /// Names it to who closes it.
     pub id: String,

@@ -1,9 +1,10 @@
 //! How everything stands at one moment.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/view`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct View {
     /// When this was so.
     pub at: String,
@@ -14,7 +15,7 @@ pub struct View {
 }
 
 /// The daemon as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Process {
     /// Of the program.
@@ -50,7 +51,7 @@ pub struct Process {
 }
 
 /// What became of alerts since the start.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Alerts {
     /// Delivered.
     pub sent_total: u64,
@@ -59,7 +60,7 @@ pub struct Alerts {
 }
 
 /// One thread that serves.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Worker {
     /// From 0.
@@ -77,7 +78,7 @@ pub struct Worker {
 }
 
 /// The configuration in force.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Configuration {
     /// Where it was read.
     pub path: Option<String>,
@@ -90,7 +91,7 @@ pub struct Configuration {
 }
 
 /// A configuration that was not put in force.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rejection {
     /// When.
     pub at: String,
@@ -99,7 +100,7 @@ pub struct Rejection {
 }
 
 /// What became of reloads since the start.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloads {
     /// Took effect.
     pub applied: u64,
@@ -110,7 +111,7 @@ pub struct Reloads {
 }
 
 /// One service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Service {
     /// Its name.
@@ -151,7 +152,7 @@ pub struct Service {
 }
 
 /// How a service stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// Everybody who is meant to serve may.
@@ -164,7 +165,7 @@ pub enum Standing {
 }
 
 /// One bound address.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Listener {
     /// As bound: the port is never 0.
@@ -186,7 +187,7 @@ pub struct Listener {
 }
 
 /// Sessions that have ended in one way, in the words of the session log.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ended {
     /// Whose act ended them: `client`, `backend`, `ballast`.
     pub who: String,
@@ -199,7 +200,7 @@ pub struct Ended {
 }
 
 /// How long things took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Histogram {
     /// Upper bounds, ascending; empty as long as nothing was counted.
     pub bounds_seconds: Vec<f64>,
@@ -211,7 +212,7 @@ pub struct Histogram {
 }
 
 /// Who waits for a place at a backend that is full.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Queue {
     /// Now.
@@ -231,7 +232,7 @@ pub struct Queue {
 }
 
 /// What one rule has done to clients.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusals {
     /// `access`, `max_per_source`, …
     pub rule: String,
@@ -242,7 +243,7 @@ pub struct Refusals {
 }
 
 /// Clients that were accepted, given no backend, and reset.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Unserved {
     /// So many so far.
     pub total: u64,
@@ -253,7 +254,7 @@ pub struct Unserved {
 }
 
 /// How often something has happened.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Count {
     /// What, in the words of the session log.
     pub cause: String,
@@ -262,7 +263,7 @@ pub struct Count {
 }
 
 /// What sessions have come to since the identity they are counted for appeared.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Traffic {
     /// Running, those that are being connected included.
@@ -294,7 +295,7 @@ pub struct Traffic {
 }
 
 /// One backend.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Backend {
     /// Its name, unique in its service.
     pub name: String,
@@ -336,7 +337,7 @@ pub struct Backend {
 }
 
 /// Whether a backend answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// No verdict yet.
@@ -353,7 +354,7 @@ pub enum State {
 }
 
 /// What an operator has said of a backend.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Admin {
     /// `serve`, `drain` or `maintenance`.
     pub duty: String,
@@ -362,7 +363,7 @@ pub struct Admin {
 }
 
 /// A check, and how it last went.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// `tcp`, `http`, …
     pub kind: String,
@@ -385,7 +386,7 @@ pub struct Check {
 }
 
 /// How available a backend or a service has been, as far as that is known.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// Time up.
     pub up_seconds: f64,

@@ -6,11 +6,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use ballast::api::{self, Changed, Events, Refused, Reloaded, Sessions, Standing, State, View};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     Api, Backend, Config, Daemon, End, Held, Launch, Peer, Service, Signal, Storm, ask_name,
-    echo_once, eventually, read_head, words,
+    echo_once, eventually, faults, read_head, words,
 };
 
 /// A service of two backends, `a` and `b`, with the API on a free port of loopback.
@@ -515,4 +515,73 @@ fn whoever_is_slow_silent_or_numerous_harms_neither_sessions_nor_operators() {
     storm.pass(20);
     assert_eq!(storm.finish().failed.len(), 0);
     drop(crowd);
+}
+
+#[test]
+fn every_document_is_as_the_description_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut a, _b, config) = administered(directory.path());
+    let daemon = Daemon::start(&config);
+    let api = daemon.api().bearing("secret");
+    let address = daemon.address("web");
+    let _held: Vec<_> = (0..4).map(|_| Held::open(address)).collect();
+    a.refuse();
+    view_when(&api, "one is down", |view| view.services[0].eligible == 1);
+    eventually("a failover is told of", || {
+        let all: api::Failovers = api.get("/v1/failovers").good();
+        all.failovers.first().cloned()
+    });
+    let description: Value = api.get("/v1/openapi.json").good();
+    assert_eq!(description["openapi"], "3.1.0");
+    let session = api.get("/v1/sessions").good::<Sessions>().sessions[0]
+        .id
+        .clone();
+    let check = |method: &str, path: &str, status: &str, answer: &Value| {
+        let pointer = path.replace('/', "~1");
+        let operation = format!("/paths/{pointer}/{method}/responses/{status}");
+        let schema = format!("{operation}/content/application~1json/schema");
+        let schema = description.pointer(&schema);
+        let schema = schema.unwrap_or_else(|| panic!("{method} {path} has no schema"));
+        let faults = faults(&description, schema, answer);
+        assert!(faults.is_empty(), "{method} {path}: {faults:#?}");
+    };
+    let mut documents = 0;
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        let concrete = path.replace("{service}", "web").replace("{backend}", "a");
+        let content = &operations["get"]["responses"]["200"]["content"];
+        if content["application/json"].get("schema").is_some() {
+            let query = if path == "/v1/explain" {
+                "?client=192.0.2.1"
+            } else {
+                ""
+            };
+            let answer: Value = api.get(&format!("{concrete}{query}")).good();
+            check("get", path, "200", &answer);
+            documents += 1;
+        }
+        let body = match path.as_str() {
+            "/v1/services/{service}/backends" => json!({ "do": "drain", "deadline_seconds": 5.0 }),
+            "/v1/services/{service}/backends/{backend}" => json!({ "do": "weight", "percent": 7 }),
+            _ => json!({}),
+        };
+        if operations.get("post").is_some() {
+            let answer = api.post(&concrete.replace("{session}", &session), &body);
+            let status = if answer.status == 200 {
+                "200"
+            } else {
+                "default"
+            };
+            check("post", path, status, &answer.document());
+            if let Some(schema) =
+                operations["post"]["requestBody"]["content"]["application/json"].get("schema")
+            {
+                let faults = faults(&description, schema, &body);
+                assert!(faults.is_empty(), "{path}: {faults:#?}");
+            }
+            documents += 1;
+        }
+    }
+    assert!(documents >= 15, "{documents}");
+    let nowhere: Value = api.get("/v1/services/none").document();
+    check("get", "/v1/services/{service}", "default", &nowhere);
 }
