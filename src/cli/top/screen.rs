@@ -839,7 +839,7 @@ mod tests {
             "SERVICE           STATE        SINCE   SESS NEW/s  IN/s OUT/s"
         );
         assert!(
-            lines[4].starts_with("▾ web             1/2 serve                80    50     0     0"),
+            lines[4].starts_with("▾ web             1/2 serve              80    50     0     0"),
             "{lines:#?}"
         );
         assert!(
