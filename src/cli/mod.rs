@@ -89,7 +89,10 @@ Files:
   /etc/ballast/ballast.toml         the configuration, unless -c names another
 
 Exit codes:
-  0  a clean end     1  a problem, told on stderr     2  a wrong command line
+  0  a clean end
+  1  a problem, told on stderr; for status, something is wrong
+  2  a wrong command line; for plan, the file would change something
+  3  the daemon cannot be asked
 
 'ballast <command> --help' says more about each command.",
     arg_required_else_help = true,
