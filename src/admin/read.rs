@@ -42,7 +42,7 @@ fn missing(view: &View) -> Vec<String> {
         if service.eligible < service.min_up {
             let (eligible, min_up) = (service.eligible, service.min_up);
             missing.push(format!(
-                "service {name}: {eligible} backends up, {min_up} needed"
+                "service {name}: {eligible} backends may serve, {min_up} needed"
             ));
         }
     }

@@ -41,6 +41,10 @@ pub struct Plan {
     pub alerts: Difference,
     /// What it means for each service that is not the same after it.
     pub effects: Vec<Effect>,
+    /// A file was rejected since the last reload that took effect, and this one would end that, even
+    /// where nothing else changes.
+    #[serde(default)]
+    pub clears_rejection: bool,
 }
 
 /// What would come of a reload.
@@ -50,7 +54,7 @@ pub enum Prospect {
     /// Nothing would change.
     #[default]
     Nothing,
-    /// It would take effect.
+    /// It would take effect; if only by the end of a rejection.
     Changes,
     /// It would be rejected.
     Rejected,

@@ -88,6 +88,9 @@ pub struct Configuration {
     pub generation: u64,
     /// The file at `path` was rejected since: what runs is not what is in it.
     pub rejected: Option<Rejection>,
+    /// The file was broken at the start, and the last configuration that had taken effect runs in its place.
+    #[serde(default)]
+    pub last_good: bool,
 }
 
 /// A configuration that was not put in force.
@@ -144,7 +147,8 @@ pub struct Service {
     pub failovers_total: u64,
     /// How long the last of them took, until no session could be on its way to the lost backend.
     pub last_failover_seconds: Option<f64>,
-    /// How long `min_up` or more of its backends might serve.
+    /// How long `min_up` or more of its backends might serve; time in which only an operator kept them from
+    /// it counts neither way.
     #[serde(default)]
     pub record: Record,
     /// Every backend, in the order of the file.

@@ -138,8 +138,12 @@ fn daemon(view: &View) -> Vec<Finding> {
     }
     if let Some(rejection) = &process.configuration.rejected {
         let path = process.configuration.path.as_deref().unwrap_or("the file");
+        let runs = match process.configuration.last_good {
+            true => "the last good configuration runs in its place",
+            false => "what runs is not what is in it",
+        };
         let mut lines = vec![format!(
-            "{path} was rejected{}: what runs is not what is in it",
+            "{path} was rejected{}: {runs}",
             since(Some(&rejection.at), &view.at, " ", " ago")
         )];
         lines.extend(rejection.problems.iter().take(MOST_LINES).cloned());

@@ -84,12 +84,21 @@ pub(super) fn told(plan: &Plan) -> String {
     let path = plan.path.as_deref().unwrap_or("the file");
     let verdict = match plan.outcome {
         Prospect::Nothing => format!("Nothing to do: what runs is what {path} says."),
+        Prospect::Changes if is_empty(plan) => {
+            format!("Nothing but this: a file was rejected, and what runs is what {path} says now.")
+        }
         Prospect::Changes => "A reload would do this, and break no session:".to_owned(),
         Prospect::Rejected => "A reload would be rejected, and what runs would stay:".to_owned(),
     };
     put(&mut text, &verdict);
     for problem in &plan.problems {
         put(&mut text, &format!("  error: {problem}"));
+    }
+    if plan.clears_rejection {
+        put(
+            &mut text,
+            "  = a reload ends the rejected state of the configuration",
+        );
     }
     if !plan.changes.is_empty() || !plan.settings.is_empty() {
         text.push('\n');
@@ -128,6 +137,14 @@ pub(super) fn told(plan: &Plan) -> String {
         put(&mut text, &format!("It would log: {}", plan.summary));
     }
     text
+}
+
+/// Whether nothing would be other than it is.
+fn is_empty(plan: &Plan) -> bool {
+    plan.changes.is_empty()
+        && plan.settings.is_empty()
+        && plan.needs_restart.is_empty()
+        && plan.effects.is_empty()
 }
 
 /// What it means for one service, a line for each thing that is to be known.
@@ -212,7 +229,8 @@ no program that only that file names is run.
 Exit codes:
   0  nothing would change
   1  a reload would be rejected, or there is no answer
-  2  something would change, or a wrong command line
+  2  something would change, if only that a rejection is over, or a wrong
+     command line
 
 Examples:
   ballast plan                     what would a reload do now?

@@ -141,6 +141,19 @@ pub(super) fn entry(event: &Event) -> Option<api::Event> {
     })
 }
 
+/// Accepting pauses because there are as many sessions as there may be, in all or at a service, or it
+/// goes on.
+pub(super) fn pause(service: Option<&Arc<str>>, full: bool, most: usize) -> api::Event {
+    let of = service.map_or_else(String::new, |it| format!("{it}: "));
+    match full {
+        true => {
+            let text = format!("{of}accepting pauses: all {most} sessions of max_connections");
+            note("full", "warn", service, text)
+        }
+        false => note("room", "info", service, format!("{of}accepting goes on")),
+    }
+}
+
 /// An entry that is no more than a line.
 pub(super) fn note(
     kind: &str,

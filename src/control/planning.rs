@@ -34,6 +34,8 @@ pub(super) struct Draft {
     before: Vec<Before>,
     /// Whether programs may be run to check what is new.
     runs_programs: bool,
+    /// Whether a file was rejected since the last that took effect.
+    after_rejection: bool,
 }
 
 /// A service that runs and would not go on as it is.
@@ -51,8 +53,14 @@ struct Before {
 
 impl Running {
     /// Everything that the plan of `prepared` is told from, which `is_own` to the daemon when it was read from its
-    /// file; listeners are tried on `workers` sockets.
-    pub(super) fn draft(&self, prepared: &Prepared, workers: usize, is_own: bool) -> Draft {
+    /// file; listeners are tried on `workers` sockets. `after_rejection` is whether a file was rejected before.
+    pub(super) fn draft(
+        &self,
+        prepared: &Prepared,
+        workers: usize,
+        is_own: bool,
+        after_rejection: bool,
+    ) -> Draft {
         let config = &prepared.loaded.config;
         let plan = Plan::between(&self.config, config);
         let gone = plan.services.removed.iter().chain(&plan.services.changed);
@@ -85,6 +93,7 @@ impl Running {
             before,
             plan,
             runs_programs: is_own,
+            after_rejection,
         }
     }
 
@@ -145,7 +154,7 @@ impl Draft {
         }
         let outcome = match () {
             () if !self.problems.is_empty() => api::Prospect::Rejected,
-            () if self.plan.is_empty() => api::Prospect::Nothing,
+            () if self.plan.is_empty() && !self.after_rejection => api::Prospect::Nothing,
             () => api::Prospect::Changes,
         };
         let effects = self.effects(now);
@@ -153,6 +162,7 @@ impl Draft {
             plan,
             warnings,
             problems,
+            after_rejection,
             ..
         } = self;
         let strings = |all: &[&'static str]| all.iter().map(ToString::to_string).collect();
@@ -170,6 +180,7 @@ impl Draft {
             problems,
             warnings,
             effects,
+            clears_rejection: after_rejection && outcome == api::Prospect::Changes,
         }
     }
 

@@ -496,6 +496,8 @@ impl Supervisor {
         let full = !self.permits.has_room();
         if full != std::mem::replace(&mut self.full, full) {
             let max_connections = self.permits.limit();
+            self.journal
+                .write(journal::pause(None, full, max_connections));
             if full {
                 tracing::warn!(
                     max_connections,

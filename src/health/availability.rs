@@ -83,6 +83,12 @@ impl Availability {
         }
     }
 
+    /// From `now` on nothing counts, until it is entered again.
+    pub fn rest(&mut self, now: Instant) {
+        self.totals = self.at(now);
+        self.now = None;
+    }
+
     /// The totals as of `now`.
     pub fn at(&self, now: Instant) -> Totals {
         let mut totals = self.totals;
@@ -138,6 +144,23 @@ mod tests {
         assert_eq!(totals.mtbf(), Some(Duration::from_secs(915)));
         assert_eq!(totals.mttr(), Some(Duration::from_secs(85)));
         assert_eq!(totals.availability(), Some(0.915));
+    }
+
+    #[test]
+    fn rest_is_neither_a_failure_nor_time_of_any_kind() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut record = Availability::default();
+        record.enter(true, at(0));
+        record.rest(at(10));
+        assert_eq!(record.is_up(), None);
+        record.enter(true, at(100));
+        let totals = record.at(at(110));
+        assert_eq!(
+            (totals.up, totals.down),
+            (Duration::from_secs(20), Duration::ZERO)
+        );
+        assert_eq!((totals.failures, totals.recoveries), (0, 0));
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! Which backends have failed a session that still looks for one: those that are counted once it is
-//! known how that went.
+//! The backend that has failed a session first, while that still looks for one: what has become of the
+//! session is counted there once that is known, and there only. A client that meets three dead backends
+//! is one client that was lost, not three; it was on its way to the first, and the others were tried to
+//! save it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,30 +9,26 @@ use std::time::Instant;
 use super::clock::moment;
 use crate::model::Load;
 
-/// The backends to blame. Nothing for nearly every session, so it weighs as little as can be.
-#[expect(
-    clippy::box_collection,
-    reason = "a vector of its own would weigh three times as much in each idle session"
-)]
+/// Who is to blame. Nobody for nearly every session.
 #[derive(Debug, Default)]
-pub(super) struct Blame(Option<Box<Vec<Arc<Load>>>>);
+pub(super) struct Blame(Option<Arc<Load>>);
 
 impl Blame {
-    /// That backend has failed the session. There are no more than a session may try.
+    /// That backend has failed the session.
     pub(super) fn put_on(&mut self, load: &Arc<Load>) {
-        self.0.get_or_insert_default().push(Arc::clone(load));
+        self.0.get_or_insert_with(|| Arc::clone(load));
     }
 
     /// Another backend has taken the session.
     pub(super) fn moved(&mut self, worker: usize) {
-        for load in self.0.take().into_iter().flat_map(|all| *all) {
+        if let Some(load) = self.0.take() {
             load.tally(worker).moved_away(moment(Instant::now()));
         }
     }
 
     /// The session is lost.
     pub(super) fn hurt(&mut self, worker: usize) {
-        for load in self.0.take().into_iter().flat_map(|all| *all) {
+        if let Some(load) = self.0.take() {
             load.tally(worker).hurt(moment(Instant::now()));
         }
     }

@@ -458,7 +458,7 @@ fn it_is_not_ready_before_it_stops_and_when_too_few_are_up() {
         Some(api.get("/readyz")).filter(|it| it.status == 503)
     });
     assert!(
-        answer.text().contains("0 backends up, 1 needed"),
+        answer.text().contains("0 backends may serve, 1 needed"),
         "{}",
         answer.text()
     );

@@ -131,6 +131,18 @@ impl Memory {
         }
     }
 
+    /// A service has not, and that is what an operator wanted: it counts neither way from `now` on.
+    pub(super) fn rest_service(&mut self, service: &Arc<str>, now: Instant) {
+        if let Some(record) = self
+            .services
+            .get_mut(service)
+            .filter(|it| it.is_up().is_some())
+        {
+            record.rest(now);
+            self.touch();
+        }
+    }
+
     /// The record of a service.
     pub(super) fn service_totals(&self, service: &str, now: Instant) -> Totals {
         let record = self.services.get(service);

@@ -13,7 +13,7 @@ use crate::control::memory::Memory;
 use crate::control::probe::TargetId;
 use crate::control::targets::{Target, Targets};
 use crate::health::{
-    self, AdminView, Decision, HealthView, Passive, Roster, Rules, State, WhenAllDown,
+    self, AdminView, Decision, Duty, HealthView, Passive, Roster, Rules, State, WhenAllDown,
 };
 use crate::model::{BackendId, Load};
 use crate::pool::Gate;
@@ -311,6 +311,16 @@ impl Members {
         let first = self.all.iter().map(|it| it.priority).min();
         let in_first = self.all.iter().filter(|it| Some(it.priority) == first);
         self.rules().min_up.of(in_first.count())
+    }
+
+    /// Whether nobody is missing but those that an operator has taken out.
+    pub(in crate::control) fn are_set_aside(&self, targets: &Targets) -> bool {
+        let is_taken_out = |it: &Member| it.admin.duty != Duty::Serve || it.admin.weight.get() == 0;
+        let in_file = || self.all.iter().filter(|it| it.enabled);
+        in_file().any(is_taken_out)
+            && in_file()
+                .filter(|it| !is_taken_out(it))
+                .all(|it| it.view(targets).is_eligible())
     }
 
     /// Has the record of each backend go on with what is known of it.

@@ -127,6 +127,7 @@ impl Supervisor {
                 applied: time(reloads.applied_at.unwrap_or(SystemTime::UNIX_EPOCH)),
                 generation: self.running.epoch,
                 rejected: reloads.rejection.clone(),
+                last_good: !self.options.broken.is_empty(),
             },
             reloads: api::Reloads {
                 applied: reloads.applied,

@@ -118,11 +118,20 @@ impl Supervisor {
                 }
             }
         }
-        self.administered(&service);
         let whom = match &target.backend {
             Some(backend) => format!("{service}/{backend}"),
             None => format!("all {} backends of {service}", concerned.len()),
         };
+        if backends == 0 {
+            // Nothing has happened, so there is nothing to log.
+            return Ok(Changed {
+                text: format!("{whom}: {}", already(change)),
+                backends,
+                sessions,
+                durable: false,
+            });
+        }
+        self.administered(&service);
         let text = format!("{whom}: {}", told(change));
         let (eligible, configured) = self.standing_of(&service);
         tracing::info!(
@@ -215,6 +224,14 @@ impl Supervisor {
                 let serving = self.running.services.0.get(backend.service());
                 let rate = serving.map_or(CLOSE_RATE, close_rate);
                 let marks = self.running.loads.marks(&backend);
+                let left = load.in_flight();
+                let text =
+                    format!("the drain of {backend} is over: {left} sessions left are closed");
+                let note = journal::note("drained", "warn", Some(backend.service()), text);
+                self.journal.write(api::Event {
+                    backend: Some(backend.name().to_string()),
+                    ..note
+                });
                 self.evictions.begin(&backend, (&load, marks), rate, now);
             }
         }
@@ -330,6 +347,18 @@ fn told(change: &Change) -> String {
         Change::Weight { percent } => format!("weight {percent}%"),
         Change::Reset => "reset".to_owned(),
         Change::CloseSessions => "close sessions".to_owned(),
+    }
+}
+
+/// What is said of a change that there is nothing to be done for.
+fn already(change: &Change) -> String {
+    match change {
+        Change::Drain { .. } => "already drained".to_owned(),
+        Change::Disable => "already disabled".to_owned(),
+        Change::Enable => "already enabled".to_owned(),
+        Change::Weight { percent } => format!("already at {percent}% of its weight"),
+        Change::Reset => "already what the file says".to_owned(),
+        Change::CloseSessions => "no sessions to close".to_owned(),
     }
 }
 

@@ -104,7 +104,9 @@ impl Supervisor {
         let draft = match prepared {
             Ok(prepared) => {
                 let workers = self.workers.count();
-                self.running.draft(&prepared, workers, asked.is_own)
+                let after_rejection = self.reloads.rejection.is_some();
+                self.running
+                    .draft(&prepared, workers, asked.is_own, after_rejection)
             }
             Err(problems) => {
                 let _ = asked.reply.send(Ok(api::Plan {

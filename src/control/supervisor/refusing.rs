@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use crate::admission::Rule;
+use crate::control::journal;
 use crate::pool::GateSum;
 
 /// Between two lines about the clients of one service.
@@ -43,7 +44,13 @@ impl Supervisor {
                 continue;
             }
             let told = self.refusing.told.entry(Arc::clone(service)).or_default();
-            match (std::mem::replace(&mut told.full, full.is_some()), full) {
+            let was_full = std::mem::replace(&mut told.full, full.is_some());
+            if was_full != full.is_some() {
+                let most = full.unwrap_or_default();
+                let news = journal::pause(Some(service), full.is_some(), most);
+                self.journal.write(news);
+            }
+            match (was_full, full) {
                 (false, Some(max_connections)) => tracing::warn!(
                     %service,
                     max_connections,

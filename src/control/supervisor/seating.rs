@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
+use crate::api;
 use crate::config::written;
 use crate::control::Event;
+use crate::control::journal;
 use crate::control::services::{Built, Served, Serving};
 use crate::health::{Decision, FailBack, StandDown, TierChange};
 
@@ -147,9 +149,12 @@ impl Supervisor {
         serving.wake = decision.again;
         serving.eligible = decision.eligible;
         let whole = decision.eligible >= serving.members.needed();
-        self.running
-            .memory
-            .enter_service(service, whole, Instant::now());
+        let now = Instant::now();
+        // What an operator has taken out on purpose has not failed.
+        match !whole && serving.members.are_set_aside(&self.running.targets) {
+            true => self.running.memory.rest_service(service, now),
+            false => self.running.memory.enter_service(service, whole, now),
+        }
         let configured = serving.members.configured();
         let eligible = format!("{}/{configured}", decision.eligible);
         for change in &decision.changes {
@@ -159,6 +164,9 @@ impl Supervisor {
         let before = std::mem::replace(&mut serving.served, served);
         if served != before {
             say_served(service, served, before);
+            if let Some(news) = news_of(service, served, before) {
+                self.journal.write(news);
+            }
         }
         let stands_in = serving.roster.stands_in();
         for change in &decision.changes {
@@ -285,4 +293,23 @@ fn say_served(service: &str, served: Served, before: Served) {
         // The line of who is back has said it.
         Served::ByTheEligible => {}
     }
+}
+
+/// The same, for those who read the journal.
+fn news_of(service: &Arc<str>, served: Served, before: Served) -> Option<api::Event> {
+    let (kind, level, text) = match (served, before) {
+        (Served::ByNobody, _) => (
+            "unserved",
+            "error",
+            "no backend may serve: clients are reset",
+        ),
+        (Served::Regardless, _) => ("unserved", "error", "no backend is up: all are used"),
+        (Served::ByTheEligible, Served::Regardless) => {
+            ("served", "info", "only those that are up are used again")
+        }
+        (Served::ByTheEligible, Served::ByNobody) => ("served", "info", "clients are served again"),
+        (Served::ByTheEligible, Served::ByTheEligible) => return None,
+    };
+    let text = format!("{service}: {text}");
+    Some(journal::note(kind, level, Some(service), text))
 }
