@@ -113,6 +113,21 @@ pub(super) enum Value {
     Real(f64),
 }
 
+impl Value {
+    fn encode(self, kind: Kind, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        match (kind, self) {
+            (Kind::Counter, Value::Whole(value)) => {
+                encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
+            }
+            (Kind::Counter, Value::Real(value)) => {
+                encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
+            }
+            (Kind::Gauge | Kind::Histogram, Value::Whole(value)) => encoder.encode_gauge(&value),
+            (Kind::Gauge | Kind::Histogram, Value::Real(value)) => encoder.encode_gauge(&value),
+        }
+    }
+}
+
 impl<'b> Rows<'_, 'b> {
     /// Has samples be about `labels`.
     pub(super) fn of(
@@ -146,17 +161,11 @@ impl<'b> Rows<'_, 'b> {
 
     pub(super) fn labelled(&mut self, more: &[Label<'_>], value: Value) -> fmt::Result {
         let labels = Labels(self.labels, more);
-        let mut encoder = self.encoder.encode_family(&labels)?;
-        match (self.kind, value) {
-            (Kind::Counter, Value::Whole(value)) => {
-                encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
-            }
-            (Kind::Counter, Value::Real(value)) => {
-                encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
-            }
-            (Kind::Gauge | Kind::Histogram, Value::Whole(value)) => encoder.encode_gauge(&value),
-            (Kind::Gauge | Kind::Histogram, Value::Real(value)) => encoder.encode_gauge(&value),
+        // A family without labels would be written with empty braces, which is legal and ugly.
+        if labels.is_empty() {
+            return value.encode(self.kind, self.encoder);
         }
+        value.encode(self.kind, &mut self.encoder.encode_family(&labels)?)
     }
 
     pub(super) fn histogram(&mut self, histogram: &Histogram) -> fmt::Result {
@@ -178,6 +187,12 @@ impl<'b> Rows<'_, 'b> {
 
 /// Whom a sample is about, and which of its kind it is.
 struct Labels<'a>(&'a [Label<'a>], &'a [Label<'a>]);
+
+impl Labels<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty() && self.1.is_empty()
+    }
+}
 
 impl EncodeLabelSet for Labels<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
