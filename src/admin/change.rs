@@ -33,7 +33,7 @@ pub(super) fn backends(call: Call) -> Later {
         };
         let changed = call
             .hub
-            .ask(|reply| Request::Change(target, change, reply))
+            .ask(|reply| Request::Change(target, change, call.by, reply))
             .await??;
         call.hub.forget_view().await;
         Ok(json(StatusCode::OK, &changed))
@@ -46,7 +46,7 @@ pub(super) fn fail_back(call: Call) -> Later {
         let service = call.parameters.into_iter().next().unwrap_or_default();
         let changed = call
             .hub
-            .ask(|reply| Request::FailBack(service, reply))
+            .ask(|reply| Request::FailBack(service, call.by, reply))
             .await??;
         call.hub.forget_view().await;
         Ok(json(StatusCode::OK, &changed))

@@ -43,7 +43,7 @@ impl Entrance {
 /// Whether a request may go on.
 pub(super) async fn admit(
     hub: &Hub,
-    entrance: Entrance,
+    (entrance, by): (Entrance, &str),
     needs: Needs,
     headers: &HeaderMap,
 ) -> Result<(), Refusal> {
@@ -58,7 +58,9 @@ pub(super) async fn admit(
         (Needs::Nothing, _) | (_, Entrance::Socket) | (Needs::Reading, Entrance::Loopback) => {
             Ok(())
         }
-        (Needs::Reading, Entrance::Network) | (Needs::Changing, _) => by_token(hub, headers).await,
+        (Needs::Reading, Entrance::Network) | (Needs::Changing, _) => {
+            by_token(hub, headers, by).await
+        }
     }
 }
 
@@ -104,7 +106,7 @@ fn refuse_other_names(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-async fn by_token(hub: &Hub, headers: &HeaderMap) -> Result<(), Refusal> {
+async fn by_token(hub: &Hub, headers: &HeaderMap, by: &str) -> Result<(), Refusal> {
     let Some(file) = hub.token_file() else {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,
@@ -120,10 +122,13 @@ async fn by_token(hub: &Hub, headers: &HeaderMap) -> Result<(), Refusal> {
     let token = tokio::task::spawn_blocking(move || token(&file)).await;
     match token {
         Ok(Ok(token)) if bool::from(token.as_bytes().ct_eq(&given)) => Ok(()),
-        Ok(Ok(_)) => Err(Refusal::new(
-            StatusCode::UNAUTHORIZED,
-            "this is not the token",
-        )),
+        Ok(Ok(_)) => {
+            hub.tell_wrong_token(by);
+            Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "this is not the token",
+            ))
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, "token of the admin endpoint not read");
             Err(Refusal::new(

@@ -22,6 +22,8 @@ pub(super) struct Hub {
     /// Held while control is asked: a flood of questions is one.
     shown: Mutex<Option<(Instant, Shown)>>,
     token_file: Lock<Option<Arc<PathBuf>>>,
+    /// When a wrong token was told of last, and how many have come since.
+    wrong_tokens: Lock<(Option<Instant>, u64)>,
     /// Held by what takes control some time: a flood of it is answered one after the other.
     pub(super) slowly: Mutex<()>,
     pub(super) scrapes: Scrapes,
@@ -58,6 +60,7 @@ impl Hub {
             control,
             shown: Mutex::new(None),
             token_file: Lock::default(),
+            wrong_tokens: Lock::default(),
             slowly: Mutex::new(()),
             scrapes: Scrapes::default(),
             journal,
@@ -123,6 +126,20 @@ impl Hub {
         *held = file.map(Arc::new);
     }
 
+    /// Somebody has come with a wrong token, which is told at most every [`TELLING`].
+    pub(super) fn tell_wrong_token(&self, by: &str) {
+        let held = self.wrong_tokens.lock();
+        let mut held = held.unwrap_or_else(PoisonError::into_inner);
+        let (told, unlogged) = &mut *held;
+        if told.is_some_and(|at| at.elapsed() < TELLING) {
+            *unlogged += 1;
+            return;
+        }
+        let unlogged = Some(std::mem::take(unlogged)).filter(|&it| it > 0);
+        *told = Some(Instant::now());
+        tracing::warn!(by, unlogged, "wrong token at the admin endpoint");
+    }
+
     pub(super) fn token_file(&self) -> Option<Arc<PathBuf>> {
         let held = self
             .token_file
@@ -134,5 +151,7 @@ impl Hub {
 
 /// How old a view may be: as many as ask within this time are shown the same one.
 pub(super) const FRESH: Duration = Duration::from_millis(100);
+/// Between two lines about wrong tokens.
+const TELLING: Duration = Duration::from_secs(10);
 /// How long control may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

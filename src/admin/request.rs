@@ -23,10 +23,15 @@ pub enum Request {
     ),
     /// What a reload would do.
     Plan(Proposal, oneshot::Sender<Result<Plan, Refused>>),
-    /// A change of backends. Answered once it is on disk.
-    Change(Target, Change, oneshot::Sender<Result<Changed, Denied>>),
-    /// Has the standby tiers of a service stand down.
-    FailBack(String, oneshot::Sender<Result<Changed, Denied>>),
+    /// A change of backends, and by whom. Answered once it is on disk.
+    Change(
+        Target,
+        Change,
+        Arc<str>,
+        oneshot::Sender<Result<Changed, Denied>>,
+    ),
+    /// Has the standby tiers of a service stand down, and by whom.
+    FailBack(String, Arc<str>, oneshot::Sender<Result<Changed, Denied>>),
     /// Read the file again. Answered once it has taken effect, or has not.
     Reload(oneshot::Sender<Result<Reloaded, Denied>>),
     /// Those that are over.

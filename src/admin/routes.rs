@@ -51,6 +51,8 @@ pub(super) type Later = Pin<Box<dyn Future<Output = Answer> + Send>>;
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) hub: Arc<Hub>,
+    /// Who asks: `uid 0` through a Unix socket, an address over TCP.
+    pub(super) by: Arc<str>,
     /// What stands for the `{…}` of the path, in their order.
     pub(super) parameters: Vec<String>,
     pub(super) query: String,

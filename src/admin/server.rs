@@ -104,7 +104,9 @@ impl Server {
                 tracing::info!(listener = %local, "admin endpoint listens");
                 let task = tokio::spawn(async move {
                     loop {
-                        let accepted = listener.accept().await.map(|(stream, _)| stream);
+                        let accepted = listener.accept().await;
+                        let accepted =
+                            accepted.map(|(stream, peer)| (stream, peer.to_string().into()));
                         take(accepted, entrance, &hub, &connections).await;
                     }
                 });
@@ -118,7 +120,11 @@ impl Server {
                 tracing::info!(listener = %address, "admin endpoint listens");
                 let task = tokio::spawn(async move {
                     loop {
-                        let accepted = listener.accept().await.map(|(stream, _)| stream);
+                        let accepted = listener.accept().await;
+                        let accepted = accepted.map(|(stream, _)| {
+                            let by = peer_of(&stream);
+                            (stream, by)
+                        });
                         take(accepted, Entrance::Socket, &hub, &connections).await;
                     }
                 });
@@ -131,9 +137,17 @@ impl Server {
     }
 }
 
+/// Who is at the other end of a Unix socket.
+fn peer_of(stream: &tokio::net::UnixStream) -> Arc<str> {
+    match stream.peer_cred() {
+        Ok(peer) => format!("uid {}", peer.uid()).into(),
+        Err(_) => "somebody".into(),
+    }
+}
+
 /// Sees a connection served, if there is one.
 async fn take<S>(
-    accepted: io::Result<S>,
+    accepted: io::Result<(S, Arc<str>)>,
     entrance: Entrance,
     hub: &Arc<Hub>,
     connections: &Arc<Connections>,
@@ -141,11 +155,11 @@ async fn take<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match accepted {
-        Ok(stream) => {
+        Ok((stream, by)) => {
             // A flood of connections is taken in slowly, and waits in the kernel.
             sleep_until(connections.pace(Pace::Connections)).await;
             if let Some(slot) = Connections::enter(connections) {
-                tokio::spawn(converse(stream, entrance, Arc::clone(hub), slot));
+                tokio::spawn(converse((stream, by), entrance, Arc::clone(hub), slot));
             }
         }
         Err(error) => {
@@ -156,17 +170,17 @@ async fn take<S>(
 }
 
 /// Serves one connection until it ends, has been silent for too long, or another one needs its place.
-async fn converse<S>(stream: S, entrance: Entrance, hub: Arc<Hub>, slot: Slot)
+async fn converse<S>((stream, by): (S, Arc<str>), entrance: Entrance, hub: Arc<Hub>, slot: Slot)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let slot = Arc::new(slot);
     let service = service_fn(|request| {
-        let (hub, slot) = (Arc::clone(&hub), Arc::clone(&slot));
+        let (hub, slot, by) = (Arc::clone(&hub), Arc::clone(&slot), Arc::clone(&by));
         async move {
             let busy = Busy::begin(&slot);
             sleep_until(slot.all.pace(Pace::Requests)).await;
-            let answer = timeout(REQUEST, answer(request, entrance, hub)).await;
+            let answer = timeout(REQUEST, answer(request, entrance, by, hub)).await;
             drop(busy);
             let answer = answer.unwrap_or_else(|_| {
                 Err(Refusal::new(
@@ -204,17 +218,19 @@ where
 async fn answer(
     request: hyper::Request<Incoming>,
     entrance: Entrance,
+    by: Arc<str>,
     hub: Arc<Hub>,
 ) -> reply::Answer {
     let (head, body) = request.into_parts();
     let (route, parameters) = find(&head.method, head.uri.path())?;
-    admit(&hub, entrance, route.needs, &head.headers).await?;
+    admit(&hub, (entrance, &by), route.needs, &head.headers).await?;
     let body = match route.method == Method::POST {
         true => whole(body, &head.headers, route.most).await?,
         false => Bytes::new(),
     };
     let call = Call {
         hub: Arc::clone(&hub),
+        by,
         parameters,
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,

@@ -364,6 +364,15 @@ pub struct Admin {
     pub duty: String,
     /// Of the configured weight.
     pub weight_percent: u16,
+    /// Since when, …
+    #[serde(default)]
+    pub since: Option<String>,
+    /// … and who said it: `uid 0` through a Unix socket, an address over TCP.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// When what is left of its sessions is closed.
+    #[serde(default)]
+    pub deadline: Option<String>,
 }
 
 /// A check, and how it last went.

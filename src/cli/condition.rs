@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::figures::{ago, grouped, of, time};
-use crate::api::{Backend, Service, Standing, State, View};
+use crate::api::{Admin, Backend, Service, Standing, State, View};
 
 /// How bad something is, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -235,7 +235,9 @@ fn backend(service: &Service, backend: &Backend, now: &str) -> Option<Finding> {
     let mut lines = Vec::new();
     let is_by_operator = [Condition::Draining, Condition::Disabled].contains(&condition);
     match (&backend.admin, &backend.why) {
-        (Some(_), Some(why)) if is_by_operator => lines.push(why.clone()),
+        (Some(admin), Some(why)) if is_by_operator => {
+            lines.push(format!("{why}{}", said(admin, now)));
+        }
         (_, why) => {
             let mut line = condition.word().to_owned();
             if condition != Condition::Unresolved {
@@ -278,6 +280,28 @@ fn backend(service: &Service, backend: &Backend, now: &str) -> Option<Finding> {
     })
 }
 
+/// Since when it is in its condition: what an operator has said of it is told before its health.
+pub(super) fn since_when(backend: &Backend) -> Option<&str> {
+    let admin = backend.admin.as_ref().filter(|it| it.duty != "serve");
+    let said = admin.and_then(|it| it.since.as_deref());
+    said.or(backend.since.as_deref())
+}
+
+/// What is still to be known of what an operator has said: ` 10s ago by uid 0; what is left is closed in 4m`.
+fn said(admin: &Admin, now: &str) -> String {
+    let mut text = since(admin.since.as_deref(), now, " ", " ago");
+    if let Some(by) = &admin.by {
+        text += &format!(" by {by}");
+    }
+    if let Some(left) = admin.deadline.as_deref().and_then(|it| ago(now, it)) {
+        text += &match left.is_zero() {
+            true => "; its deadline is over".to_owned(),
+            false => format!("; what is left is closed in {}", time(left)),
+        };
+    }
+    text
+}
+
 /// How long ago that was, between two words; nothing if that is not known.
 fn since(then: Option<&str>, now: &str, before: &str, after: &str) -> String {
     match then.and_then(|then| ago(then, now)) {
@@ -296,7 +320,7 @@ const MOST_LINES: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Admin, Count, Rejection, Traffic, Unserved};
+    use crate::api::{Count, Rejection, Traffic, Unserved};
 
     const NOW: &str = "2026-11-21T12:00:10.000Z";
     const BEFORE: &str = "2026-11-21T12:00:00.000Z";
@@ -337,6 +361,7 @@ mod tests {
             Some(Admin {
                 duty: duty.into(),
                 weight_percent: 100,
+                ..Admin::default()
             })
         };
         let down = Backend {
@@ -433,6 +458,9 @@ mod tests {
                     admin: Some(Admin {
                         duty: "drain".into(),
                         weight_percent: 100,
+                        since: Some("2026-11-21T12:00:08.000Z".into()),
+                        by: Some("uid 0".into()),
+                        deadline: Some("2026-11-21T12:01:10.000Z".into()),
                     }),
                     why: Some("drained by an operator".into()),
                     serving: false,
@@ -466,7 +494,7 @@ mod tests {
             ),
             (
                 Gravity::Noted,
-                "web/b: drained by an operator; 2 sessions still there",
+                "web/b: drained by an operator 2s ago by uid 0; what is left is closed in 1m; 2 sessions still there",
             ),
         ];
         assert_eq!(

@@ -29,19 +29,29 @@ pub(super) struct Case {
     snapshot: Arc<Snapshot>,
     /// Whose turn it is.
     next: u64,
+    /// Why nobody is let in before a session ends, if that is so.
+    full: Option<String>,
 }
 
 impl Running {
-    /// Everything that an explanation is made from: `view` is how a service of that name stands.
-    pub(super) fn case(&self, view: api::Service) -> Option<Case> {
+    /// Everything that an explanation is made from: `view` is how a service of that name stands, and `full`
+    /// why the daemon lets nobody in.
+    pub(super) fn case(&self, view: api::Service, full: Option<&str>) -> Option<Case> {
         let serving = self.services.0.get(view.name.as_str())?;
         let decision = serving.laid_out.as_ref();
+        let own = serving.members.gate().is_full();
         Some(Case {
             config: serving.members.config().clone(),
             seats: decision.map(|it| it.seats.clone()).unwrap_or_default(),
             candidates: decision.map(|it| it.serving.clone()).unwrap_or_default(),
             snapshot: serving.service.snapshot_in_force(),
             next: serving.service.turn(),
+            full: full.map(str::to_owned).or_else(|| {
+                let most = own?;
+                Some(format!(
+                    "all {most} sessions of max_connections in [service.limits] are in use"
+                ))
+            }),
             view,
         })
     }
@@ -66,7 +76,7 @@ impl Case {
             *counts.entry(&**picked.id().name()).or_default() += 1;
         }
         let chosen = self.snapshot.foretell(&flow(0));
-        let chosen = chosen.filter(|_| !self.keeps_out(client));
+        let chosen = chosen.filter(|_| self.full.is_none() && !self.keeps_out(client));
         let home = chosen
             .filter(|_| basis == Basis::Source)
             .and_then(|_| self.home(client));
@@ -124,10 +134,23 @@ impl Case {
 
     /// Why it is `chosen`.
     fn verdict(&self, chosen: Option<&str>, home: Option<&str>) -> String {
+        if let Some(full) = &self.full {
+            return format!("it waits to be accepted until a session ends: {full}");
+        }
         let Some(chosen) = chosen else {
+            let queue = &self.view.queue;
             return match &self.view.why {
-                Some(why) => format!("nobody can take it now: {why}"),
-                None => "nobody can take it now: all that may serve are full, and it would wait"
+                Some(why) if self.candidates.is_empty() => {
+                    format!("nobody can take it now: {why}")
+                }
+                _ if queue.waiting >= queue.size => {
+                    format!(
+                        "it is reset, queue full: all that may serve are full, and {} of {} places \
+                         in the queue are taken",
+                        queue.waiting, queue.size
+                    )
+                }
+                _ => "nobody can take it now: all that may serve are full, and it would wait"
                     .to_owned(),
             };
         };
@@ -175,6 +198,16 @@ impl Case {
             };
         }
         let sessions = backend.traffic.sessions;
+        let is_full = backend
+            .max_connections
+            .is_some_and(|most| sessions >= u64::from(most));
+        let is_home = home == Some(&*backend.name);
+        if !is_chosen && !is_home && (is_full || chosen.is_none()) {
+            return unless_well.unwrap_or_else(|| match is_full {
+                true => "full: as many sessions as it may have".to_owned(),
+                false => "may serve".to_owned(),
+            });
+        }
         let mut why = match (self.config.strategy.goes_by, is_chosen) {
             (Basis::Source, true) => match home {
                 Some(home) if home != backend.name => "the next choice of this address".to_owned(),

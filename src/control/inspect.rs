@@ -210,9 +210,15 @@ fn backend(
         ejected_until: ejected_until.map(|at| clock.tell(at)),
         suspect: known.is_some_and(|it| it.turn().suspect),
         agent: (agent != Agent::default()).then(|| agent.to_string()),
-        admin: (view.admin != AdminView::default()).then(|| api::Admin {
-            duty: view.admin.duty.to_string(),
-            weight_percent: view.admin.weight.get(),
+        admin: (view.admin != AdminView::default()).then(|| {
+            let said = running.memory.said(&member.id);
+            api::Admin {
+                duty: view.admin.duty.to_string(),
+                weight_percent: view.admin.weight.get(),
+                since: said.since.map(time),
+                by: said.by.map(|it| it.to_string()),
+                deadline: said.until.map(time),
+            }
         }),
         check: target.map(|id| {
             let turn = known.map(Target::turn);

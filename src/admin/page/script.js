@@ -179,7 +179,8 @@ function backendRow(service, backend, rows) {
   const [kind, word, weight] = judge(backend);
   const address = backend.address && backend.address !== backend.name ? backend.address : backend.address ? "" : "its name leads nowhere";
   put(row.name, address, backend.name, address ? element("span", { class: "quiet" }, address) : "");
-  const length = span((now() - time(backend.since)) / 1000);
+  const said = backend.admin && backend.admin.duty !== "serve" && backend.state !== "down";
+  const length = span((now() - time((said && backend.admin.since) || backend.since)) / 1000);
   const why = weight < 4 && backend.why ? backend.why : "";
   put(row.state, [kind, word, length, why].join("\n"), element("span", { class: kind }, shape(kind), word),
     length ? element("span", { class: "since" }, `, ${length}`) : "", why && why !== word ? element("span", { class: "because" }, why) : "");

@@ -42,6 +42,11 @@ pub(in crate::cli) fn outlook(service: &Service, backend: Option<&str>, change: 
     match change {
         Change::Drain { deadline_seconds } => {
             lines.push(format!("{they} gets no new sessions."));
+            let has_deadline =
+                |it: &&Backend| it.admin.as_ref().is_some_and(|it| it.deadline.is_some());
+            if deadline_seconds.is_none() && concerned.iter().any(has_deadline) {
+                lines.push("The deadline of its drain is removed.".to_owned());
+            }
             lines.push(match deadline_seconds {
                 None => running(TO_ITS_END),
                 Some(seconds) => {

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::api::{Backend, Event, Service, Standing, View};
-use crate::cli::condition::{Condition, Finding, Gravity, findings, turned_away};
+use crate::cli::condition::{Condition, Finding, Gravity, findings, since_when, turned_away};
 use crate::cli::figures::{ago, count, grouped, of, rate, scaled, time};
 use crate::cli::rates::Rates;
 use crate::cli::table::{BOLD, Cell, Column, DIM, GREEN, PLAIN, RED, Table, YELLOW};
@@ -181,7 +181,7 @@ impl Page<'_> {
             Gravity::Well if condition == Condition::Up => GREEN,
             Gravity::Well => DIM,
         };
-        let since = backend.since.as_deref();
+        let since = since_when(backend);
         let since = since.and_then(|since| ago(since, &self.view.at));
         [
             format!("  {}", backend.name).into(),

@@ -14,7 +14,7 @@ use super::history::{Sample, sparkline};
 use super::rows::{Key, Row, Sort};
 use super::state::{Pane, Proposal, Top};
 use crate::api::{Backend, Service, View};
-use crate::cli::condition::{Condition, Finding, Gravity, findings};
+use crate::cli::condition::{Condition, Finding, Gravity, findings, since_when};
 use crate::cli::figures::{ago, count, fitted, grouped, of, rate, scaled, time, width};
 use crate::cli::status::{availability, milliseconds, weight};
 
@@ -408,7 +408,7 @@ fn draw_row(
             (state, String::new())
         }
         Some(backend) => {
-            let since = backend.since.as_deref().and_then(|since| ago(since, now));
+            let since = since_when(backend).and_then(|since| ago(since, now));
             let state = Condition::of(backend).word().to_owned();
             (state, since.map_or_else(String::new, time))
         }
@@ -507,7 +507,7 @@ fn detail(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
 
 fn facts(service: &Service, backend: &Backend, now: &str) -> Vec<(&'static str, String)> {
     let seconds = |seconds: f64| time(Duration::try_from_secs_f64(seconds).unwrap_or_default());
-    let since = backend.since.as_deref().and_then(|since| ago(since, now));
+    let since = since_when(backend).and_then(|since| ago(since, now));
     let since = since.map_or_else(String::new, |past| format!(" for {}", time(past)));
     let mut facts = vec![("state", format!("{}{since}", Condition::of(backend).word()))];
     facts.extend(backend.why.clone().map(|why| ("why", why)));

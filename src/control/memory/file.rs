@@ -19,7 +19,16 @@ pub(super) struct Entry {
     pub(super) address: Option<SocketAddr>,
     pub(super) state: State,
     pub(super) admin: AdminView,
+    pub(super) said: Said,
     pub(super) totals: Totals,
+}
+
+/// When an operator has said what holds of a backend, who it was, and until when it drains.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::control) struct Said {
+    pub(in crate::control) since: Option<SystemTime>,
+    pub(in crate::control) by: Option<Arc<str>>,
+    pub(in crate::control) until: Option<SystemTime>,
 }
 
 /// All that is remembered.
@@ -124,6 +133,13 @@ struct WrittenBackend {
     health: WrittenState,
     duty: WrittenDuty,
     weight_percent: u16,
+    /// Not in files of before that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    said_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    said_by: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drains_until_ms: Option<u64>,
     up_ms: u64,
     down_ms: u64,
     failures: u64,
@@ -171,6 +187,9 @@ impl From<&Entry> for WrittenBackend {
                 Duty::Maintenance => WrittenDuty::Maintenance,
             },
             weight_percent: entry.admin.weight.get(),
+            said_ms: entry.said.since.map(since_epoch),
+            said_by: entry.said.by.clone(),
+            drains_until_ms: entry.said.until.map(since_epoch),
             up_ms: millis(up),
             down_ms: millis(down),
             failures,
@@ -224,6 +243,11 @@ impl From<WrittenBackend> for Entry {
                 },
                 weight: Percent::new(written.weight_percent),
             },
+            said: Said {
+                since: written.said_ms.and_then(moment),
+                by: written.said_by,
+                until: written.drains_until_ms.and_then(moment),
+            },
             totals: Totals {
                 up: Duration::from_millis(written.up_ms),
                 down: Duration::from_millis(written.down_ms),
@@ -234,6 +258,20 @@ impl From<WrittenBackend> for Entry {
         }
     }
 }
+
+fn since_epoch(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    millis(since.unwrap_or_default())
+}
+
+/// A time that can be written as a date; a damaged file may hold others.
+fn moment(ms: u64) -> Option<SystemTime> {
+    let since = Duration::from_millis(ms);
+    (ms < YEAR_9999_MS).then_some(SystemTime::UNIX_EPOCH + since)
+}
+
+/// Beyond it there is no date in RFC 3339.
+const YEAR_9999_MS: u64 = 253_370_764_800_000;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -255,6 +293,11 @@ mod tests {
             admin: AdminView {
                 duty: Duty::Drain,
                 weight: Percent::new(30),
+            },
+            said: Said {
+                since: moment(7_000),
+                by: Some("uid 0".into()),
+                until: moment(9_001),
             },
             totals: Totals {
                 up: Duration::from_millis(1_234),
@@ -335,6 +378,7 @@ mod tests {
                 address: Some(SocketAddr::from(([10, 0, 0, 1], port))),
                 state: State::Up,
                 admin: AdminView { duty: Duty::Serve, weight: Percent::new(weight) },
+                said: Said::default(),
                 totals: Totals {
                     up: Duration::from_millis(up),
                     down: Duration::from_millis(down),

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
+pub(super) use self::file::Said;
 use self::file::{Contents, Entry};
 use self::writer::{Refusal, Writer};
 use crate::health::{AdminView, Availability, State, Totals};
@@ -27,7 +28,7 @@ use crate::model::BackendId;
 pub(super) struct Memory {
     records: HashMap<BackendId, Availability>,
     services: HashMap<Arc<str>, Availability>,
-    admin: HashMap<BackendId, AdminView>,
+    admin: HashMap<BackendId, (AdminView, Said)>,
     /// What a daemon before this one knew, of backends that have not been seen since.
     priors: HashMap<BackendId, (SocketAddr, State)>,
     writer: Option<Writer>,
@@ -78,7 +79,8 @@ impl Memory {
                 self.priors.insert(entry.backend.clone(), prior);
             }
             if entry.admin != AdminView::default() {
-                self.admin.insert(entry.backend.clone(), entry.admin);
+                let said = (entry.admin, entry.said);
+                self.admin.insert(entry.backend.clone(), said);
             }
             let record = Availability::restored(entry.totals);
             self.records.insert(entry.backend, record);
@@ -100,13 +102,28 @@ impl Memory {
 
     /// What an operator has said of a backend.
     pub(super) fn admin(&self, backend: &BackendId) -> AdminView {
-        self.admin.get(backend).copied().unwrap_or_default()
+        self.admin.get(backend).map(|it| it.0).unwrap_or_default()
     }
 
     /// Takes in what an operator says. It is on disk once [`Memory::save`] has told so.
-    pub(super) fn set_admin(&mut self, backend: &BackendId, admin: AdminView) {
-        self.admin.insert(backend.clone(), admin);
+    pub(super) fn set_admin(&mut self, backend: &BackendId, admin: AdminView, said: Said) {
+        self.admin.insert(backend.clone(), (admin, said));
         self.touch();
+    }
+
+    /// When an operator has said it, and who that was.
+    pub(super) fn said(&self, backend: &BackendId) -> Said {
+        self.admin
+            .get(backend)
+            .map(|it| it.1.clone())
+            .unwrap_or_default()
+    }
+
+    /// Backends that drain until a moment.
+    pub(super) fn drains(&self) -> Vec<(BackendId, SystemTime)> {
+        let all = self.admin.iter();
+        all.filter_map(|(backend, (_, said))| Some((backend.clone(), said.until?)))
+            .collect()
     }
 
     /// A backend is up or down from `now` on.
@@ -231,6 +248,7 @@ impl Memory {
             address,
             state,
             admin: self.admin(backend),
+            said: self.said(backend),
             totals: self.totals(backend, now),
         };
         let awaited = self.priors.iter();
@@ -331,7 +349,12 @@ mod tests {
         let now = Instant::now();
         memory.enter(&backend, true, now);
         memory.enter(&backend, false, now);
-        memory.set_admin(&backend, drain);
+        let said = Said {
+            since: None,
+            by: Some("uid 0".into()),
+            until: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(9)),
+        };
+        memory.set_admin(&backend, drain, said.clone());
         let (web, gone) = ("web".into(), "gone".into());
         memory.enter_service(&web, true, now);
         memory.enter_service(&gone, true, now);
@@ -341,6 +364,7 @@ mod tests {
 
         let memory = Memory::open(&path, Duration::from_secs(60));
         assert_eq!(memory.admin(&backend), drain);
+        assert_eq!(memory.said(&backend), said);
         assert_eq!(memory.totals(&backend, Instant::now()).failures, 1);
         let of_service = |name| memory.service_totals(name, Instant::now()).failures;
         assert_eq!((of_service("web"), of_service("gone")), (1, 0));

@@ -22,7 +22,12 @@ impl Supervisor {
                 let _ = reply.send(Arc::new(self.view()));
             }
             Request::Explain(client, services, reply) => {
-                let cases = services.into_iter().filter_map(|it| self.running.case(it));
+                let most = self.permits.limit();
+                let full = (!self.permits.has_room())
+                    .then(|| format!("all {most} sessions of max_connections are in use"));
+                let cases = services
+                    .into_iter()
+                    .filter_map(|it| self.running.case(it, full.as_deref()));
                 let cases: Vec<_> = cases.collect();
                 // Thousands of picks are made beside control.
                 tokio::task::spawn_blocking(move || {
@@ -30,8 +35,10 @@ impl Supervisor {
                     let _ = reply.send(explained.collect());
                 });
             }
-            Request::Change(target, change, reply) => self.change(&target, &change, reply),
-            Request::FailBack(service, reply) => self.fail_back(&service, reply),
+            Request::Change(target, change, by, reply) => {
+                self.change(&target, &change, &by, reply);
+            }
+            Request::FailBack(service, by, reply) => self.fail_back(&service, &by, reply),
             Request::Reload(reply) => self.reload_for(reply),
             Request::Failovers(reply) => {
                 let clock = Clock::now();

@@ -2,7 +2,7 @@
 //! it is on disk.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -14,6 +14,7 @@ use crate::config::{OnDown, written};
 use crate::control::Event;
 use crate::control::event::Standing;
 use crate::control::journal;
+use crate::control::memory::Said;
 use crate::control::services::Serving;
 use crate::health::{AdminView, Duty, FailBack, Percent};
 use crate::model::BackendId;
@@ -35,15 +36,15 @@ enum Order {
 }
 
 impl Supervisor {
-    /// Makes a change, and has `reply` told once it is on disk.
-    pub(super) fn change(&mut self, target: &Target, change: &Change, reply: Reply) {
-        let changed = self.carry_out(target, change);
+    /// Makes a change that `by` asks for, and has `reply` told once it is on disk.
+    pub(super) fn change(&mut self, target: &Target, change: &Change, by: &Arc<str>, reply: Reply) {
+        let changed = self.carry_out(target, change, by);
         self.answer_when_saved(changed, reply);
     }
 
     /// Has the tiers of `service` that stand in and need not stand down.
-    pub(super) fn fail_back(&mut self, service: &str, reply: Reply) {
-        let failed_back = self.carry_out_fail_back(service);
+    pub(super) fn fail_back(&mut self, service: &str, by: &str, reply: Reply) {
+        let failed_back = self.carry_out_fail_back(service, by);
         self.answer_when_saved(failed_back, reply);
     }
 
@@ -63,7 +64,12 @@ impl Supervisor {
         });
     }
 
-    fn carry_out(&mut self, target: &Target, change: &Change) -> Result<Changed, Denied> {
+    fn carry_out(
+        &mut self,
+        target: &Target,
+        change: &Change,
+        by: &Arc<str>,
+    ) -> Result<Changed, Denied> {
         if self.stopping {
             return Err(Denied::Busy(refused("the daemon is stopping", None)));
         }
@@ -85,6 +91,7 @@ impl Supervisor {
         }
         let rate = close_rate(serving);
         let now = Instant::now();
+        let (wall, mut unbound) = (SystemTime::now(), false);
         let (mut backends, mut sessions) = (0, 0);
         for id in &concerned {
             let load = self.running.load(id).cloned();
@@ -102,8 +109,20 @@ impl Supervisor {
                         | Change::Reset
                         | Change::CloseSessions => deadline.map(|it| now + it),
                     };
-                    backends += u32::from(was != is || had != due);
-                    self.running.memory.set_admin(id, is);
+                    if was != is || had != due {
+                        backends += 1;
+                        unbound |= is.duty == Duty::Drain && had.is_some() && due.is_none();
+                        // A backend that drains goes on to do so since then.
+                        let before = self.running.memory.said(id).since;
+                        let stays = was.duty == is.duty && is.duty != Duty::Serve;
+                        let said = Said {
+                            since: before.filter(|_| stays).or(Some(wall)),
+                            by: Some(Arc::clone(by)),
+                            until: due
+                                .and_then(|it| wall.checked_add(it.saturating_duration_since(now))),
+                        };
+                        self.running.memory.set_admin(id, is, said);
+                    }
                     match is.duty {
                         Duty::Drain => self.evictions.set_deadline(id, due),
                         Duty::Serve | Duty::Maintenance => self.evictions.relent(id),
@@ -132,12 +151,18 @@ impl Supervisor {
             });
         }
         self.administered(&service);
-        let text = format!("{whom}: {}", told(change));
+        let besides = if unbound {
+            ", and its deadline is removed"
+        } else {
+            ""
+        };
+        let text = format!("{whom}: {}{besides}", told(change));
         let (eligible, configured) = self.standing_of(&service);
         tracing::info!(
             %service,
             backend = target.backend.as_deref(),
             change = told(change),
+            %by,
             sessions,
             eligible = %format_args!("{eligible}/{configured}"),
             "changed by an operator"
@@ -151,7 +176,7 @@ impl Supervisor {
         })
     }
 
-    fn carry_out_fail_back(&mut self, service: &str) -> Result<Changed, Denied> {
+    fn carry_out_fail_back(&mut self, service: &str, by: &str) -> Result<Changed, Denied> {
         if self.stopping {
             return Err(Denied::Busy(refused("the daemon is stopping", None)));
         }
@@ -168,7 +193,7 @@ impl Supervisor {
             serving.roster.fail_back();
         }
         self.reconsider(&name);
-        tracing::info!(%service, change = "fail back", "changed by an operator");
+        tracing::info!(%service, change = "fail back", by, "changed by an operator");
         let text = format!("{service}: standby tiers that are not needed stand down");
         self.note(&name, None, &text);
         Ok(Changed {

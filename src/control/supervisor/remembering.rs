@@ -2,7 +2,7 @@
 //! what is to be said when the last good configuration runs in place of a broken one.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout;
 
@@ -24,6 +24,13 @@ impl Supervisor {
         let opened = tokio::task::spawn_blocking(move || Memory::open(&file, max_age));
         // A panic is logged; then nothing is remembered.
         self.running.memory = opened.await.unwrap_or_default();
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        for (backend, until) in self.running.memory.drains() {
+            let left = until.duration_since(wall).unwrap_or_default();
+            if let Some(deadline) = now.checked_add(left) {
+                self.evictions.set_deadline(&backend, Some(deadline));
+            }
+        }
     }
 
     fn state_by_default(&self) -> Option<PathBuf> {
