@@ -29,6 +29,7 @@ pub(super) enum Condition {
     Draining,
     Disabled,
     Unknown,
+    NoWeight,
     Standby,
     Up,
 }
@@ -51,6 +52,14 @@ impl Condition {
             State::Recovering => Self::Recovering,
             _ if backend.agent.as_deref() == Some("drain") => Self::Draining,
             State::Unknown => Self::Unknown,
+            State::Up
+                if backend
+                    .admin
+                    .as_ref()
+                    .is_some_and(|it| it.weight_percent == 0) =>
+            {
+                Self::NoWeight
+            }
             State::Up if !backend.serving => Self::Standby,
             State::Up if backend.suspect => Self::Slow,
             State::Up => Self::Up,
@@ -69,6 +78,7 @@ impl Condition {
             Self::Draining => "draining",
             Self::Disabled => "disabled",
             Self::Unknown => "unchecked",
+            Self::NoWeight => "no weight",
             Self::Standby => "standby",
             Self::Up => "up",
         }
@@ -78,7 +88,9 @@ impl Condition {
     pub(super) fn gravity(self) -> Gravity {
         match self {
             Self::Down | Self::Unresolved | Self::Ejected | Self::Failing => Gravity::Wrong,
-            Self::Recovering | Self::Slow | Self::Draining | Self::Unknown => Gravity::Noted,
+            Self::Recovering | Self::Slow | Self::Draining | Self::Unknown | Self::NoWeight => {
+                Gravity::Noted
+            }
             Self::Disabled | Self::Standby | Self::Up => Gravity::Well,
         }
     }
@@ -96,6 +108,12 @@ pub(super) struct Finding {
 }
 
 impl Finding {
+    /// What a single line says of it: that clients are turned away, if they are, and why.
+    pub(super) fn gist(&self) -> Option<&str> {
+        let hurt = self.lines.iter().find(|line| line.contains(TURNED_AWAY));
+        hurt.or(self.lines.first()).map(String::as_str)
+    }
+
     /// Whether it matters to who asks for `service`: what concerns the daemon always does.
     pub(super) fn concerns(&self, service: &str) -> bool {
         let rest = self.subject.strip_prefix(service);
@@ -178,9 +196,14 @@ fn service(service: &Service, now: &str) -> Option<Finding> {
         Standing::Ok => {}
     }
     if service.queue.waiting > 0 {
+        let is_full = service.queue.waiting >= service.queue.size;
+        if is_full {
+            gravity = Gravity::Wrong;
+        }
         lines.push(format!(
-            "{} in line for a place, at most {}",
+            "{} in line for a place, {} {}",
             of(service.queue.waiting, "client"),
+            if is_full { "all of" } else { "at most" },
             grouped(service.queue.size)
         ));
     }
@@ -195,10 +218,28 @@ fn service(service: &Service, now: &str) -> Option<Finding> {
             lines.push(turned_away(service, now));
         }
     }
+    lines.extend(not_let_in(service));
     (!lines.is_empty()).then(|| Finding {
         gravity,
         subject: service.name.clone(),
         lines,
+    })
+}
+
+/// `12 clients were not let in so far: 10 by access, 2 by max_per_source`
+pub(super) fn not_let_in(service: &Service) -> Option<String> {
+    let rules = service.refusals.iter().filter(|it| it.refused_total > 0);
+    let total: u64 = rules.clone().map(|it| it.refused_total).sum();
+    let were = if total == 1 { "was" } else { "were" };
+    let by: Vec<String> = rules
+        .map(|it| match it.refused_total == total {
+            true => format!("by {}", it.rule),
+            false => format!("{} by {}", grouped(it.refused_total), it.rule),
+        })
+        .collect();
+    (total > 0).then(|| {
+        let clients = of(total, "client");
+        format!("{clients} {were} not let in so far: {}", by.join(", "))
     })
 }
 
@@ -220,7 +261,7 @@ pub(super) fn turned_away(service: &Service, now: &str) -> String {
         false => format!(": {}", causes.join(", ")),
     };
     format!(
-        "{} {were} turned away{}{because}",
+        "{} {were} {TURNED_AWAY}{}{because}",
         of(unserved.total, "client"),
         since(unserved.last.as_deref(), now, ", the last ", " ago")
     )
@@ -237,6 +278,10 @@ fn backend(service: &Service, backend: &Backend, now: &str) -> Option<Finding> {
     match (&backend.admin, &backend.why) {
         (Some(admin), Some(why)) if is_by_operator => {
             lines.push(format!("{why}{}", said(admin, now)));
+            // Whoever ends the drain finds it down.
+            if backend.state == State::Down {
+                lines.push(down(backend, now));
+            }
         }
         (_, why) => {
             let mut line = condition.word().to_owned();
@@ -302,6 +347,17 @@ fn said(admin: &Admin, now: &str) -> String {
     text
 }
 
+/// `down for 5m: refused`, by its checks alone.
+fn down(backend: &Backend, now: &str) -> String {
+    let mut line = "down".to_owned();
+    line += &since(backend.since.as_deref(), now, " for ", "");
+    let check = backend.check.as_ref();
+    if let Some(failure) = check.and_then(|it| it.last_failure.as_deref()) {
+        line += &format!(": {failure}");
+    }
+    line
+}
+
 /// How long ago that was, between two words; nothing if that is not known.
 fn since(then: Option<&str>, now: &str, before: &str, after: &str) -> String {
     match then.and_then(|then| ago(then, now)) {
@@ -310,6 +366,7 @@ fn since(then: Option<&str>, now: &str, before: &str, after: &str) -> String {
     }
 }
 
+const TURNED_AWAY: &str = "turned away";
 const DAEMON: &str = "daemon";
 const CONFIGURATION: &str = "configuration";
 /// A client that was turned away longer ago is history.
@@ -320,7 +377,7 @@ const MOST_LINES: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Count, Rejection, Traffic, Unserved};
+    use crate::api::{Count, Refusals, Rejection, Traffic, Unserved};
 
     const NOW: &str = "2026-11-21T12:00:10.000Z";
     const BEFORE: &str = "2026-11-21T12:00:00.000Z";
@@ -514,6 +571,38 @@ mod tests {
         let expected = "configuration: /etc/b.toml was rejected 10s ago: what runs is not what is in it; \
                         b.toml:3:1: unknown key";
         assert_eq!(told(&view), [(Gravity::Wrong, expected.to_owned())]);
+    }
+
+    #[test]
+    fn clients_that_rules_kept_out_are_told_by_rule() {
+        let rule = |rule: &str, refused_total| Refusals {
+            rule: rule.into(),
+            refused_total,
+            would_be_total: 0,
+        };
+        let mut service = Service {
+            name: "web".into(),
+            refusals: vec![rule("access", 3), rule("max_per_source", 1)],
+            ..Service::default()
+        };
+        let both = "web: 4 clients were not let in so far: 3 by access, 1 by max_per_source";
+        assert_eq!(
+            told(&view(service.clone())),
+            [(Gravity::Noted, both.into())]
+        );
+        service.refusals.remove(0);
+        let one = "web: 1 client was not let in so far: by max_per_source";
+        assert_eq!(told(&view(service)), [(Gravity::Noted, one.into())]);
+    }
+
+    #[test]
+    fn a_full_queue_is_wrong() {
+        let mut service = Service::default();
+        service.queue.size = 2;
+        service.queue.waiting = 1;
+        assert_eq!(told(&view(service.clone()))[0].0, Gravity::Noted);
+        service.queue.waiting = 2;
+        assert_eq!(told(&view(service))[0].0, Gravity::Wrong);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::client::{Client, Failure, Reach, segment};
-use super::figures::{grouped, moment};
+use super::figures::{grouped, moment, tenths};
 use super::status::complain;
 use super::table::{Cell, Column, Table};
 use crate::api::{Event, Events, Failover, Failovers};
@@ -196,28 +196,39 @@ fn line(event: &Event) -> String {
 }
 
 fn table(failovers: &[Failover]) -> String {
-    use Column::{Numbers, Words};
     if failovers.is_empty() {
         return "There was no failover since the daemon started.\n".into();
     }
-    let mut table = Table::new(&[Words, Words, Words, Numbers, Numbers, Numbers, Numbers]);
-    let heading = ["BACKEND", "BEGAN", "WHY", "DOWN", "OVER", "LOST", "MOVED"];
-    table.row(heading.map(Cell::from));
+    let mut table = failover_table();
     for failover in failovers {
-        let after = |seconds: f64| format!("{:.1} ms", seconds * 1e3);
-        table.row([
-            format!("{}/{}", failover.service, failover.backend).into(),
-            moment(&failover.began).into(),
-            failover.why.clone().into(),
-            after(failover.detected_seconds).into(),
-            after(failover.recovered_seconds).into(),
-            grouped(failover.sessions_hurt).into(),
-            grouped(failover.sessions_moved).into(),
-        ]);
+        table.row(failover_row(failover));
     }
     table.text(usize::MAX, false)
-        + "\nDOWN: from the first failure until it was known to be down. OVER: until no session could be\n\
-           on its way there any more. LOST: sessions that were broken. MOVED: taken by another backend.\n"
+        + "\nSince BEGAN, T1: it was known to be down. T2: no new session went there. T3: no session could be\n\
+           on its way there any more. MOVED: sessions that another backend took. LOST: that were broken.\n"
+}
+
+/// The one layout of failovers: what the log calls detected_ms, moved_ms, total_ms.
+pub(super) fn failover_table() -> Table {
+    use Column::{Numbers, Words};
+    let mut table = Table::new(&[
+        Words, Words, Numbers, Numbers, Numbers, Numbers, Numbers, Words,
+    ]);
+    table.row(["BACKEND", "BEGAN", "T1", "T2", "T3", "MOVED", "LOST", "WHY"].map(Cell::from));
+    table
+}
+
+pub(super) fn failover_row(failover: &Failover) -> [Cell; 8] {
+    [
+        format!("{}/{}", failover.service, failover.backend).into(),
+        moment(&failover.began).into(),
+        tenths(failover.detected_seconds).into(),
+        tenths(failover.moved_seconds).into(),
+        tenths(failover.recovered_seconds).into(),
+        grouped(failover.sessions_moved).into(),
+        grouped(failover.sessions_hurt).into(),
+        failover.why.clone().into(),
+    ]
 }
 
 /// A path with those parameters that are there.

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::client::{Client, Failure, Reach, segment};
-use super::status::complain;
+use super::status::{VIEW, complain, known};
 use super::table::{Column, Table};
-use crate::api::{Explained, Explanation};
+use crate::api::{Explained, Explanation, View};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -49,6 +49,10 @@ fn ask(options: &Options) -> Result<(String, bool), Failure> {
     );
     if let Some(service) = &options.service {
         path += &format!("&service={}", segment(service));
+    }
+    if options.service.is_some() {
+        let view: View = client.get(VIEW)?;
+        known(&view, options.service.as_deref())?;
     }
     let explanation: Explanation = client.get(&path)?;
     let is_served = explanation.services.iter().all(|it| it.backend.is_some());

@@ -68,6 +68,11 @@ pub(super) fn time(time: Duration) -> String {
     }
 }
 
+/// `710.0 ms`: what is compared is of one unit.
+pub(super) fn tenths(seconds: f64) -> String {
+    format!("{:.1} ms", seconds * 1e3)
+}
+
 /// How long `then` is past at `now`, both in RFC 3339; `None` if one of them is not.
 pub(super) fn ago(then: &str, now: &str) -> Option<Duration> {
     let moment = |text: &str| -> Option<SystemTime> { humantime::parse_rfc3339(text).ok() };
@@ -104,6 +109,24 @@ pub(super) fn of(number: u64, what: &str) -> String {
         1 => format!("1 {what}"),
         _ => format!("{} {what}s", grouped(number)),
     }
+}
+
+/// A sentence in lines of at most so many columns, broken between words.
+pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last().map_or(0, |line| width(line));
+        match lines.last_mut() {
+            Some(last) if line == 0 || line + 1 + width(word) <= columns => {
+                if line > 0 {
+                    last.push(' ');
+                }
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// How many columns a text takes.

@@ -21,7 +21,17 @@ pub(super) fn run(out: Option<&Path>) -> ExitCode {
         None => page(&command).and_then(|page| io::stdout().lock().write_all(page.as_bytes())),
     };
     match written {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            if let Some(directory) = out {
+                // With stdout closed there is nobody left to tell.
+                let _ = writeln!(
+                    io::stdout(),
+                    "The manual pages are in {}.",
+                    directory.display()
+                );
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             let place = out.map_or("stdout".into(), |it| it.display().to_string());
             eprintln!("ballast: cannot write to {place}: {error}");

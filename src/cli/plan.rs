@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::client::{Client, Failure, Reach};
-use super::figures::grouped;
+use super::figures::{grouped, of};
 use super::status::VIEW;
 use crate::api::{Effect, Plan, Probe, Proposal, Prospect, View};
 
@@ -32,10 +32,10 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> ExitCode {
     let made = Client::find(&options.reach).and_then(|client| ask(&client, &options.reach.config));
     match made {
-        Ok(plan) => {
+        Ok((plan, asked)) => {
             let text = match options.json {
                 true => serde_json::to_string(&plan).unwrap_or_default() + "\n",
-                false => told(&plan),
+                false => told(&plan, asked.as_deref()),
             };
             // The exit code says it all the same when nobody is left to read it.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -53,13 +53,14 @@ pub(super) fn run(options: &Options) -> ExitCode {
 }
 
 /// The plan of the file at `path`, which is the daemon's own unless it is another one.
-fn ask(client: &Client, path: &Path) -> Result<Plan, Failure> {
+fn ask(client: &Client, path: &Path) -> Result<(Plan, Option<String>), Failure> {
     let view: View = client.get(VIEW)?;
     let is_preset = path == Path::new(PRESET_FILE);
     let own = view.process.configuration.path.as_deref().map(Path::new);
     let same = own.is_some_and(|own| is_same(own, path, view.process.pid));
     if is_preset || same {
-        return client.post(PLAN, &Proposal::default());
+        let plan = client.post(PLAN, &Proposal::default())?;
+        return Ok((plan, None));
     }
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::Unknown(format!("{} cannot be read: {error}", path.display())))?;
@@ -67,7 +68,11 @@ fn ask(client: &Client, path: &Path) -> Result<Plan, Failure> {
         text: Some(text),
         name: Some(path.display().to_string()),
     };
-    client.post(PLAN, &proposal)
+    let plan = Plan {
+        path: proposal.name.clone(),
+        ..client.post(PLAN, &proposal)?
+    };
+    Ok((plan, proposal.name))
 }
 
 /// Whether `path` is the file that the daemon calls `own`, seen from where that process is.
@@ -78,10 +83,10 @@ fn is_same(own: &Path, path: &Path, pid: u32) -> bool {
     own.is_ok_and(|own| fs::canonicalize(path).is_ok_and(|path| path == own))
 }
 
-/// A plan, for people.
-pub(super) fn told(plan: &Plan) -> String {
+/// A plan, for people; `asked` is the file that was proposed, if it is not the daemon's.
+pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
     let mut text = String::new();
-    let path = plan.path.as_deref().unwrap_or("the file");
+    let path = asked.or(plan.path.as_deref()).unwrap_or("the file");
     let verdict = match plan.outcome {
         Prospect::Nothing => format!("Nothing to do: what runs is what {path} says."),
         Prospect::Changes if is_empty(plan) => {
@@ -93,6 +98,19 @@ pub(super) fn told(plan: &Plan) -> String {
     put(&mut text, &verdict);
     for problem in &plan.problems {
         put(&mut text, &format!("  error: {problem}"));
+    }
+    // Whoever reads no further must have read these.
+    for effect in plan.effects.iter().filter(|it| it.eligible == Some(0)) {
+        let service = &effect.service;
+        put(
+            &mut text,
+            &format!(
+                "  warning: {service}: nobody would be left to serve, and clients would be turned away"
+            ),
+        );
+    }
+    for warning in &plan.warnings {
+        put(&mut text, &format!("  warning: {warning}"));
     }
     if plan.clears_rejection {
         put(
@@ -129,9 +147,6 @@ pub(super) fn told(plan: &Plan) -> String {
     for effect in plan.effects.iter().take(MOST_SHOWN) {
         text += &of_service(effect);
     }
-    for warning in &plan.warnings {
-        put(&mut text, &format!("  warning: {warning}"));
-    }
     if plan.outcome == Prospect::Changes {
         text.push('\n');
         put(&mut text, &format!("It would log: {}", plan.summary));
@@ -164,20 +179,18 @@ fn of_service(effect: &Effect) -> String {
     };
     let mut text = String::new();
     put(&mut text, &format!("  {}: {up}", effect.service));
-    if effect.eligible == Some(0) {
-        put(
-            &mut text,
-            "    all of them are down, and clients would find nobody",
-        );
-    }
     if effect.sessions > 0 {
-        let sessions = grouped(effect.sessions);
+        let sessions = of(effect.sessions, "session");
+        let (go, last) = match effect.sessions {
+            1 => ("goes", "it lasts"),
+            _ => ("go", "they last"),
+        };
         put(
             &mut text,
             &match effect.sessions_leaving {
-                0 => format!("    {sessions} sessions go on as they are"),
+                0 => format!("    {sessions} {go} on, broken by nothing"),
                 leaving => format!(
-                    "    {sessions} sessions go on, {} of them at backends that leave, for as long as they last",
+                    "    {sessions} {go} on, {} of them at backends that leave, for as long as {last}",
                     grouped(leaving)
                 ),
             },

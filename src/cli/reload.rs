@@ -36,7 +36,7 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
     let client = Client::find(&options.reach)?;
     let plan: Plan = client.post(PLAN, &Proposal::default())?;
     let mut out = io::stdout();
-    let _ = out.write_all(told(&plan).as_bytes());
+    let _ = out.write_all(told(&plan, None).as_bytes());
     let _ = out.flush();
     match plan.outcome {
         Prospect::Nothing => return Ok(true),

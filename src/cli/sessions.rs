@@ -1,6 +1,7 @@
 //! `ballast sessions`: who is connected to what, the oldest first.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use serde_json::Value;
 use super::client::{Client, Failure, Reach};
 use super::events::query;
 use super::figures::{grouped, of, scaled, time};
-use super::status::complain;
+use super::status::{VIEW, complain, known};
 use super::table::{Cell, Column, Table};
-use crate::api::{Session, Sessions};
+use crate::api::{Session, Sessions, View};
 
 /// Which of them.
 #[derive(Args, Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Options {
     backend: Option<String>,
     /// Only those of this client
     #[arg(long, value_name = "IP")]
-    client: Option<String>,
+    client: Option<IpAddr>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: u64,
@@ -49,6 +50,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
 }
 
 fn list(client: &Client, options: &Options) -> Result<String, Failure> {
+    let of_client = options.client.map(|it| it.to_string());
     let mut all = Vec::new();
     let mut lines = String::new();
     let mut offset = Some(0);
@@ -60,7 +62,7 @@ fn list(client: &Client, options: &Options) -> Result<String, Failure> {
             &[
                 ("service", options.service.as_deref()),
                 ("backend", options.backend.as_deref()),
-                ("client", options.client.as_deref()),
+                ("client", of_client.as_deref()),
                 ("limit", Some(&limit.to_string())),
                 ("offset", Some(&from.to_string())),
             ],
@@ -80,6 +82,11 @@ fn list(client: &Client, options: &Options) -> Result<String, Failure> {
             .filter(|next| *next > from && !page.sessions.is_empty());
         all.extend(page.sessions);
     }
+    // A service that has left the file may have sessions still.
+    if total == 0 && options.service.is_some() {
+        let view: View = client.get(VIEW)?;
+        known(&view, options.service.as_deref())?;
+    }
     Ok(match options.json {
         true => lines,
         false => table(&all, total),
@@ -91,7 +98,13 @@ fn table(all: &[Session], total: u64) -> String {
     if all.is_empty() {
         return "No session is running.\n".into();
     }
-    let mut table = Table::new(&[Words, Words, Words, Numbers, Numbers, Numbers, Numbers]);
+    // What the daemon does not know has no column.
+    let is_counted = |it: &Session| {
+        it.idle_seconds.is_some() || it.to_backend_bytes.is_some() || it.to_client_bytes.is_some()
+    };
+    let columns = [Words, Words, Words, Numbers, Numbers, Numbers, Numbers];
+    let shown_columns = if all.iter().any(is_counted) { 7 } else { 4 };
+    let mut table = Table::new(columns.get(..shown_columns).unwrap_or(&columns));
     let heading = ["CLIENT", "BACKEND", "PHASE", "AGE", "IDLE", "IN B", "OUT B"];
     table.row(heading.map(Cell::from));
     for session in all {
@@ -142,13 +155,19 @@ mod tests {
             ..Session::default()
         };
         assert_eq!(
-            table(&[session], 1200),
+            table(&[session.clone()], 1200),
             "\
 CLIENT           BACKEND    PHASE     AGE  IDLE  IN B  OUT B
 192.0.2.1:40000  web/app-1  relay  1m 15s     -     -   5.0M
 1 of 1,200 sessions, the oldest first; --limit shows more
 "
         );
+        let bare = Session {
+            to_client_bytes: None,
+            ..session
+        };
+        let line = "192.0.2.1:40000  web/app-1  relay  1m 15s\n";
+        assert!(table(&[bare], 1).ends_with(line));
         assert_eq!(table(&[], 0), "No session is running.\n");
     }
 }

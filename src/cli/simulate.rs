@@ -16,6 +16,7 @@ use clap::Args;
 use tracing::Level;
 
 use super::ConfigFile;
+use super::figures::wrapped;
 use crate::api::{Share, Shares, Simulation, Without};
 use crate::config::{self, BackendAddress, ServiceConfig};
 use crate::forecast::{Table, Tried, clients};
@@ -378,7 +379,7 @@ fn told(shares: &Shares, simulation: &Simulation) -> String {
         shares.service,
         shares.strategy,
         grouped(simulation.clients),
-        shares.basis
+        wrapped(&shares.basis, COLUMNS - 2).join("\n  ")
     );
     let backends = &shares.backends;
     let width = backends
@@ -462,6 +463,8 @@ fn figures(seat: &str, clients: u64, percent: f64, ideal: f64) -> String {
     }
 }
 
+/// Of a line.
+const COLUMNS: usize = 100;
 /// Backends of a service that are printed.
 const MOST_SHOWN: usize = 100;
 

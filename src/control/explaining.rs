@@ -260,10 +260,10 @@ impl Case {
             notes.push(note.to_owned());
         }
         if self.view.queue.size > 0 && self.view.queue.waiting > 0 {
-            notes.push(format!(
-                "{} clients wait for a place before it",
-                self.view.queue.waiting
-            ));
+            notes.push(match self.view.queue.waiting {
+                1 => "1 client waits for a place before it".to_owned(),
+                waiting => format!("{waiting} clients wait for a place before it"),
+            });
         }
         notes
     }

@@ -159,11 +159,15 @@ fn why_of_service(
             health::WhenAllDown::UseAll => "no backend is up: all are used".to_owned(),
         }),
         api::Standing::Degraded if eligible_in_first == 0 => {
-            Some("nobody of the first tier may serve".to_owned())
+            Some("nobody of the first tier serves".to_owned())
         }
         api::Standing::Degraded => {
             let configured = serving.members.configured();
-            Some(format!("{missing} of {configured} backends may not serve"))
+            Some(match (missing, configured) {
+                (_, 1) => "the only backend does not serve".to_owned(),
+                (1, _) => format!("1 of {configured} backends does not serve"),
+                _ => format!("{missing} of {configured} backends do not serve"),
+            })
         }
     }
 }

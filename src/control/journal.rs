@@ -8,7 +8,7 @@ use super::inspect::time;
 use crate::api;
 use crate::config::written;
 use crate::health::{Failover, State, TierChange};
-use crate::model::BackendId;
+use crate::model::{BackendId, counted};
 use crate::telemetry::millis;
 
 /// What is written of an event, unless it is no news.
@@ -76,10 +76,14 @@ pub(super) fn entry(event: &Event) -> Option<api::Event> {
                 sessions_moved,
                 ..
             } = &**failover;
-            let took = millis(failover.total());
-            let text = format!(
-                "{backend} failed over in {took} ms: {sessions_hurt} sessions lost, {sessions_moved} moved"
-            );
+            let took = failover.total().as_secs_f64() * 1e3;
+            let lost = counted(*sessions_hurt, "session");
+            let text = match failover.eligible {
+                0 => format!("{backend} is gone, nobody took over: {lost} lost"),
+                _ => format!(
+                    "{backend} failed over in {took:.1} ms: {lost} lost, {sessions_moved} moved"
+                ),
+            };
             of_backend("failover", "info", backend, text)
         }
         Event::Tier {

@@ -32,6 +32,17 @@ pub enum State {
     Down,
 }
 
+impl State {
+    /// As the log has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// A change of state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {

@@ -12,6 +12,12 @@ pub fn one_line(text: &str, most: usize) -> String {
     line
 }
 
+/// `1 session`, `3 sessions`
+pub fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,6 @@ pub use backend::{Backend, BackendId, DownFlag, Freed, Load};
 pub use ending::{Cause, Ending, Phase, Who};
 pub use histogram::{Histogram, HistogramSum};
 pub use ledger::{Ledger, LedgerSum, Page};
-pub use line::one_line;
+pub use line::{counted, one_line};
 pub use portion::Portion;
 pub use tally::{Moment, Tally, TallySum};

@@ -68,10 +68,10 @@ fn after_a_kill_9_health_and_record_are_back_before_the_first_verdict() {
     let daemon = Daemon::start(&config);
     let hole = reported(&daemon, "hole");
     // Its first probe takes three seconds to fail.
-    assert_eq!(hole.text("state"), "Down", "{}", hole.raw());
+    assert_eq!(hole.text("state"), "down", "{}", hole.raw());
     assert_eq!(hole.number("failures"), 1);
     assert!(hole.text("availability").ends_with('%'));
-    assert_eq!(reported(&daemon, "other").text("state"), "Up");
+    assert_eq!(reported(&daemon, "other").text("state"), "up");
     let address = daemon.address("web");
     for _ in 0..10 {
         assert_eq!(ask_name(address).unwrap(), "other");

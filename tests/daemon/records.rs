@@ -129,8 +129,8 @@ fn a_report_on_demand_has_a_line_for_every_backend() {
             line
         };
         for service in ["web", "other"] {
-            assert_eq!(of(service, "a").text("state"), "Up");
-            assert_eq!(of(service, "b").text("state"), "Down");
+            assert_eq!(of(service, "a").text("state"), "up");
+            assert_eq!(of(service, "b").text("state"), "down");
         }
         for line in [of("web", "b"), of("other", "a"), of("other", "b")] {
             assert_eq!((line.number("sessions"), line.number("served")), (0, 0));

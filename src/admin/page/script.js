@@ -50,7 +50,7 @@ function fine(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 0.01) return `${(seconds * 1000).toFixed(1)} ms`;
-  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 1) return `${(seconds * 1000).toFixed(1)} ms`;
   return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
 }
 function rate(number) {
@@ -72,6 +72,22 @@ function percent(share) {
   return `${text.startsWith("100") ? "99.999" : text} %`;
 }
 const clock = (at) => new Date(at).toLocaleTimeString([], { hour12: false });
+
+// Clients that found nobody, or were not let in: who, and why. Those of the last minute matter now.
+function turnedAway(service) {
+  const lost = service.unserved, lines = [];
+  const recent = lost.total > 0 && !(now() - time(lost.last) > 60000);
+  const down = service.standing !== "ok";
+  if (recent || (lost.total > 0 && down)) {
+    const causes = lost.causes.map((it) => (lost.causes.length === 1 ? it.cause : `${it.total.toLocaleString("en")} ${it.cause}`)).join(", ");
+    lines.push(`${plural(lost.total, "client")} turned away, the last ${span((now() - time(lost.last)) / 1000)} ago: ${causes}`);
+  }
+  const rules = service.refusals.filter((it) => it.refused_total > 0);
+  if (rules.length) lines.push(`not let in so far: ${rules.map((it) => `${plural(it.refused_total, "client")} by ${it.rule}`).join(", ")}`);
+  const full = service.queue.waiting > 0 && service.queue.waiting >= service.queue.size;
+  if (full) lines.push(`${plural(service.queue.waiting, "client")} in line for a place: the queue is full`);
+  return { recent, full, text: lines.join(" · ") };
+}
 
 // What a backend is, in a word, and how much it matters.
 function judge(backend) {
@@ -181,7 +197,9 @@ function backendRow(service, backend, rows) {
   put(row.name, address, backend.name, address ? element("span", { class: "quiet" }, address) : "");
   const said = backend.admin && backend.admin.duty !== "serve" && backend.state !== "down";
   const length = span((now() - time((said && backend.admin.since) || backend.since)) / 1000);
-  const why = weight < 4 && backend.why ? backend.why : "";
+  const meant = backend.admin || !backend.enabled;
+  const failing = meant && backend.state === "down" && backend.check && backend.check.last_failure;
+  const why = weight < 4 ? [failing ? `its checks fail: ${failing}` : "", backend.why || ""].filter(Boolean).join("; ") : "";
   put(row.state, [kind, word, length, why].join("\n"), element("span", { class: kind }, shape(kind), word),
     length ? element("span", { class: "since" }, `, ${length}`) : "", why && why !== word ? element("span", { class: "because" }, why) : "");
   row.tr.className = `backend${weight === 0 ? " attention" : weight === 1 ? " attention mild" : ""}`;
@@ -227,8 +245,9 @@ function serviceCard(service) {
   const kind = { ok: "up", degraded: "warn", down: "down" }[service.standing] || "none";
   put(card.state, service.standing, element("span", { class: kind }, shape(kind), service.standing));
   say(card.about, `${service.listeners.map((it) => it.address).join(", ")} · ${service.strategy} · ${service.eligible} of ${service.configured} eligible`);
-  say(card.why, service.why || "");
-  card.why.hidden = !service.why;
+  const why = [service.why || "", turnedAway(service).text].filter(Boolean).join(" · ");
+  say(card.why, why);
+  card.why.hidden = !why;
   const found = index.get(service.name) || {};
   const waiting = service.queue.waiting > 0 ? `, ${service.queue.waiting} waiting` : "";
   const bytes = (found.to_backend_bytes_total || 0) + (found.to_client_bytes_total || 0);
@@ -271,9 +290,12 @@ function draw() {
   const all = view.services.flatMap((it) => it.backends);
   const bad = all.filter((it) => judge(it)[2] === 0), odd = all.filter((it) => judge(it)[2] === 1);
   const dead = view.services.filter((it) => it.standing === "down");
+  const hurt = view.services.filter((it) => turnedAway(it).recent), full = view.services.filter((it) => turnedAway(it).full);
   let kind = "up", text = "All is well";
   if (view.process.stopping) [kind, text] = ["warn", "Stopping: no new sessions are taken"];
   else if (dead.length) [kind, text] = ["down", `${dead.map((it) => it.name).slice(0, 3).join(", ")}${dead.length > 3 ? ` and ${dead.length - 3} more` : ""} ${dead.length === 1 ? "is" : "are"} down`];
+  else if (hurt.length) [kind, text] = ["down", `Clients of ${hurt.map((it) => it.name).slice(0, 3).join(", ")}${hurt.length > 3 ? ` and ${hurt.length - 3} more` : ""} are turned away`];
+  else if (full.length) [kind, text] = ["down", `The queue of ${full[0].name}${full.length > 1 ? ` and ${full.length - 1} more` : ""} is full`];
   else if (bad.length) [kind, text] = ["down", `${plural(bad.length, "backend")} of ${all.length} ${bad.length === 1 ? "is" : "are"} out`];
   else if (odd.length) [kind, text] = ["warn", `${plural(odd.length, "backend")} of ${all.length} ${odd.length === 1 ? "needs" : "need"} attention`];
   else if (all.some((it) => it.state === "unknown" && it.enabled && it.address)) [kind, text] = ["none", "Waiting for first answers"];

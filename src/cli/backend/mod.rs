@@ -13,6 +13,7 @@ use super::client::{Client, Failure, Reach, segment};
 use super::status::{VIEW, complain, no_such};
 use crate::api::{Change, Changed, Service, View};
 pub(super) use outlook::outlook;
+use outlook::warning;
 
 /// What is to be done.
 #[derive(Debug, Subcommand)]
@@ -109,6 +110,10 @@ fn carry_out(who: &Who, change: &Change) -> Result<bool, Failure> {
     let outlook = outlook(service, backend, change);
     if !who.yes && !agreed(&outlook) {
         return Ok(false);
+    }
+    // Scripts, too, have somebody who reads what they say.
+    if let Some(warning) = warning(&outlook).filter(|_| who.yes) {
+        let _ = writeln!(io::stderr(), "ballast: {warning}");
     }
     let path = path(&service.name, backend);
     let changed: Changed = client.post(&path, change)?;

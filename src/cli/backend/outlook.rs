@@ -111,7 +111,7 @@ fn left(service: &Service, backend: Option<&str>) -> Option<String> {
     let standby = service.backends.iter().filter(may_step_in).count();
     Some(match (left.len(), standby) {
         (0, 0) => format!(
-            "NOBODY WOULD BE LEFT: new clients of {} would be turned away.",
+            "{ALOUD}: new clients of {} would be turned away.",
             service.name
         ),
         (0, standby) => format!(
@@ -124,6 +124,13 @@ fn left(service: &Service, backend: Option<&str>) -> Option<String> {
     })
 }
 
+/// What of an outlook is to be said even to whom nothing is asked.
+pub(super) fn warning(outlook: &str) -> Option<&str> {
+    outlook.lines().find(|line| line.starts_with(ALOUD))
+}
+
+/// What an operator must not overlook.
+const ALOUD: &str = "NOBODY WOULD BE LEFT";
 /// What a session does that nobody ends.
 const TO_ITS_END: [&str; 2] = ["runs to its end", "run to their end"];
 

@@ -115,7 +115,8 @@ impl Door {
 
     /// What may be missing when the daemon answers `status`.
     pub(super) fn hint(&self, status: StatusCode) -> Option<&'static str> {
-        let is_locked = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
+        // Any other refusal is not about who asks, or the daemon says what to do.
+        let is_locked = status == StatusCode::UNAUTHORIZED;
         match (&self.address, &self.token_file) {
             (Address::Tcp(_), None) if is_locked => {
                 Some("over TCP this needs --token-file PATH; over the Unix socket it needs none")
@@ -149,9 +150,16 @@ impl Door {
             return Ok(None);
         };
         bearer(path).map(Some).map_err(|why| {
+            let first = match &*why {
+                NO_TOKEN => "write the daemon's token into it",
+                why if why == told(&io::ErrorKind::PermissionDenied.into()) => {
+                    "run this as a user who may"
+                }
+                _ => "put the daemon's token there",
+            };
             Failure::Unknown(format!(
-                "cannot read the token file {}: {why}\n  \
-                 run this as a user who may, or name another one with --token-file PATH",
+                "cannot use the token file {}: {why}\n  \
+                 {first}, or name another one with --token-file PATH",
                 path.display()
             ))
         })
@@ -169,7 +177,7 @@ fn bearer(path: &Path) -> Result<HeaderValue, String> {
         .and_then(|file| file.take(MOST_OF_A_TOKEN).read_to_string(&mut token))
         .map_err(|error| told(&error))?;
     if token.trim().is_empty() {
-        return Err("there is no token in it".into());
+        return Err(NO_TOKEN.into());
     }
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
         .map_err(|_| "what is in it is no token")?;
@@ -187,6 +195,9 @@ pub(super) fn told(error: &io::Error) -> String {
         None => text,
     }
 }
+
+/// Of an empty file.
+const NO_TOKEN: &str = "there is no token in it";
 
 /// The header that a token goes into.
 pub(super) const TOKEN: http::HeaderName = AUTHORIZATION;

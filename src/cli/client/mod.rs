@@ -188,19 +188,17 @@ pub(super) fn segment(name: &str) -> String {
 /// What the daemon says about its refusal, or what is known without it.
 fn refused(reply: &Reply, door: &Door) -> Failure {
     let status = reply.status;
-    let said = match serde_json::from_slice::<Refused>(&reply.body) {
-        Ok(Refused { error, help, .. }) => match help {
-            Some(help) => format!("{error}\n  {help}"),
-            None => error,
-        },
-        Err(_) => format!(
-            "{} answers {status}: {}",
-            door.address,
-            one_line(&String::from_utf8_lossy(&reply.body), MOST_WORDS)
-        ),
+    let (said, help) = match serde_json::from_slice::<Refused>(&reply.body) {
+        Ok(Refused { error, help, .. }) => (error, help),
+        Err(_) => {
+            let body = one_line(&String::from_utf8_lossy(&reply.body), MOST_WORDS);
+            let said = format!("{} answers {status}: {body}", door.address);
+            (said, None)
+        }
     };
-    let said = match door.hint(status) {
-        Some(hint) => format!("{said}\n  {hint}"),
+    // What is known here is about this command; the daemon speaks to any program.
+    let said = match door.hint(status).or(help.as_deref()) {
+        Some(help) => format!("{said}\n  {help}"),
         None => said,
     };
     Failure::Refused { status, said }
@@ -258,9 +256,13 @@ fn doors_of(written: &AdminDoors, reach: &Reach) -> Vec<Door> {
 }
 
 fn no_file(path: &Path, why: &str) -> Failure {
+    let first = match why {
+        "permission denied" => "run this as a user who may read it",
+        _ => "name the file that the daemon runs with by -c PATH",
+    };
     Failure::Unknown(format!(
         "nothing says where the daemon answers: {}: {why}\n  \
-         name its file with -c PATH, or where it answers with --admin 127.0.0.1:9900 or \
+         {first}, or say where it answers with --admin 127.0.0.1:9900 or \
          --admin unix:/run/ballast/admin.sock",
         path.display()
     ))

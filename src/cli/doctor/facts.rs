@@ -158,7 +158,7 @@ impl Facts {
         let loaded = config::load(path);
         let config = loaded
             .map(|loaded| loaded.config)
-            .map_err(|rejected| rejected.lines().join("; "));
+            .map_err(|rejected| rejected.render(false).trim_end().to_owned());
         let daemon = Daemon::find(path);
         let who = match &daemon {
             Some(daemon) => daemon.who.clone(),

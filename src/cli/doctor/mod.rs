@@ -185,6 +185,11 @@ impl Diagnosis {
 
 /// `text` in lines of at most [`COLUMNS`], the later ones indented; the first begins at `indent` already.
 fn wrapped(text: &str, indent: usize) -> String {
+    if text.contains('\n') {
+        // It has been laid out.
+        let between = format!("\n{:indent$}", "");
+        return text.lines().collect::<Vec<_>>().join(&between);
+    }
     let mut out = String::new();
     let mut column = indent;
     for (at, word) in text.split(' ').enumerate() {

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::document::{Line, Report, known, percent};
-use super::text::{fine, moment, of_seconds};
+use super::text::{moment, of_seconds};
 use crate::api::{Failover, Record};
-use crate::cli::figures::time;
+use crate::cli::figures::{tenths, time};
 
 /// The whole page.
 pub(super) fn of_all(report: &Report) -> String {
@@ -96,9 +96,9 @@ fn failovers(report: &Report) -> String {
             escaped(&it.backend),
             escaped(&moment(&it.began)),
             course(it, longest),
-            fine(it.detected_seconds),
-            fine(it.moved_seconds),
-            fine(it.recovered_seconds),
+            tenths(it.detected_seconds),
+            tenths(it.moved_seconds),
+            tenths(it.recovered_seconds),
             it.sessions_moved,
             it.sessions_hurt,
             escaped(&it.why)
@@ -159,6 +159,6 @@ mod tests {
             assert!(!page.contains(foreign), "{foreign}");
         }
         assert_eq!(page.matches("<svg").count(), 2);
-        assert!(page.contains("99.9000 %") && page.contains("<td>1.200s</td>"));
+        assert!(page.contains("99.9000 %") && page.contains("<td>1200.0 ms</td>"));
     }
 }

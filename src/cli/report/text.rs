@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::document::{Line, Report, known, percent};
 use crate::api::Record;
-use crate::cli::figures::{of, time};
+use crate::cli::events::{failover_row, failover_table};
+use crate::cli::figures::{of, time, width, wrapped};
 use crate::cli::table::{Cell, Column, Table};
 
 pub(super) fn of_seconds(seconds: Option<f64>) -> String {
@@ -97,28 +98,9 @@ fn failovers(report: &Report) -> String {
     if report.failovers.is_empty() {
         return text;
     }
-    let mut table = Table::new(&[
-        Column::Words,
-        Column::Words,
-        Column::Numbers,
-        Column::Numbers,
-        Column::Numbers,
-        Column::Numbers,
-        Column::Numbers,
-        Column::Words,
-    ]);
-    table.row(["BACKEND", "BEGAN", "T1", "T2", "T3", "MOVED", "LOST", "WHY"].map(Cell::from));
+    let mut table = failover_table();
     for it in &report.failovers {
-        table.row([
-            format!("{}/{}", it.service, it.backend).into(),
-            moment(&it.began).into(),
-            fine(it.detected_seconds).into(),
-            fine(it.moved_seconds).into(),
-            fine(it.recovered_seconds).into(),
-            it.sessions_moved.to_string().into(),
-            it.sessions_hurt.to_string().into(),
-            it.why.clone().into(),
-        ]);
+        table.row(failover_row(it));
     }
     text += &table.text(COLUMNS, false);
     text
@@ -131,7 +113,13 @@ fn events(report: &Report) -> String {
     }
     let mut text = format!("\n{} or errors\n", of(count as u64, "warning"));
     for event in report.events.iter().skip(count.saturating_sub(MOST_EVENTS)) {
-        let _ = writeln!(text, "{}  {}", moment(&event.at), event.text);
+        let time = moment(&event.at);
+        let hanging = " ".repeat(width(&time));
+        let lines = wrapped(&event.text, COLUMNS - width(&time) - 2);
+        for (index, line) in lines.iter().enumerate() {
+            let before = if index == 0 { &time } else { &hanging };
+            let _ = writeln!(text, "{before}  {line}");
+        }
     }
     if count > MOST_EVENTS {
         let _ = writeln!(text, "… the last {MOST_EVENTS}; all of them: --format json");
@@ -143,11 +131,6 @@ fn events(report: &Report) -> String {
 pub(super) fn moment(text: &str) -> String {
     let seconds = text.split('.').next().unwrap_or(text);
     seconds.trim_end_matches('Z').replace('T', " ")
-}
-
-/// `0.710s`
-pub(super) fn fine(seconds: f64) -> String {
-    format!("{seconds:.3}s")
 }
 
 const COLUMNS: usize = 100;
@@ -169,7 +152,7 @@ mod tests {
             "  a<b>",
             "90.0000 %",
             "2 failovers since 2026-11-19T12:00:00Z\n",
-            "web/c    2026-11-21 11:30:00  0.700s  0.710s  1.200s      3     0  refused",
+            "web/c    2026-11-21 11:30:00Z  700.0 ms  710.0 ms  1200.0 ms      3     0  refused",
             "2 warnings or errors\n",
             "has run since 2026-11-20T12:00:00.000Z.\n",
         ] {

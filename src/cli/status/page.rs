@@ -3,9 +3,11 @@
 
 use std::fmt::Write as _;
 
-use crate::api::{Backend, Event, Service, Standing, View};
-use crate::cli::condition::{Condition, Finding, Gravity, findings, since_when, turned_away};
-use crate::cli::figures::{ago, count, grouped, of, rate, scaled, time};
+use crate::api::{Backend, Event, Service, Standing, State, View};
+use crate::cli::condition::{
+    Condition, Finding, Gravity, findings, not_let_in, since_when, turned_away,
+};
+use crate::cli::figures::{ago, count, grouped, of, rate, scaled, time, width, wrapped};
 use crate::cli::rates::Rates;
 use crate::cli::table::{BOLD, Cell, Column, DIM, GREEN, PLAIN, RED, Table, YELLOW};
 
@@ -46,9 +48,33 @@ impl Page<'_> {
         }
         for event in events.iter().rev() {
             let past = ago(&event.at, &self.view.at).map_or_else(String::new, time);
-            out += &format!("  {past:>7} ago  {}\n", event.text);
+            // What is wrong with a file is told above, one problem a line.
+            let is_told = event.kind == "rejected" && event.service.is_none();
+            let is_told = is_told && self.view.process.configuration.rejected.is_some();
+            let text = match event.text.split_once(": ") {
+                Some((what, _)) if is_told => what,
+                Some(_) | None => &event.text,
+            };
+            let before = format!("  {past:>7} ago  ");
+            let room = self.line().saturating_sub(width(&before)).max(NARROW);
+            let lines = wrapped(text, room);
+            for (index, line) in lines.iter().enumerate() {
+                let before = match index {
+                    0 => before.clone(),
+                    _ => " ".repeat(width(&before)),
+                };
+                out += &format!("{before}{line}\n");
+            }
         }
         out
+    }
+
+    /// How long a sentence may be; whoever searches a pipe finds it whole.
+    fn line(&self) -> usize {
+        match self.columns {
+            usize::MAX => usize::MAX,
+            columns => columns.min(LINE),
+        }
     }
 
     fn services(&self) -> impl Iterator<Item = &Service> {
@@ -112,10 +138,14 @@ impl Page<'_> {
                 continue;
             }
             let mut table = Table::new(&[Column::Words, Column::Words]);
-            for finding in all.iter().take(MOST_FINDINGS) {
-                for (index, line) in finding.lines.iter().enumerate() {
+            let shown = || all.iter().take(MOST_FINDINGS);
+            let widest = shown().map(|it| width(&it.subject)).max().unwrap_or(0);
+            let room = self.line().saturating_sub(widest + 4).max(NARROW);
+            for finding in shown() {
+                let lines = finding.lines.iter().flat_map(|line| wrapped(line, room));
+                for (index, line) in lines.enumerate() {
                     let subject = if index == 0 { &*finding.subject } else { "" };
-                    table.row([format!("  {subject}").into(), line.clone().into()]);
+                    table.row([format!("  {subject}").into(), line.into()]);
                 }
             }
             let _ = write!(out, "\n{}\n", self.painted(colour, heading));
@@ -181,11 +211,16 @@ impl Page<'_> {
             Gravity::Well if condition == Condition::Up => GREEN,
             Gravity::Well => DIM,
         };
+        let is_meant = [Condition::Draining, Condition::Disabled].contains(&condition);
+        let word = match is_meant && backend.state == State::Down {
+            true => format!("{}, down", condition.word()),
+            false => condition.word().to_owned(),
+        };
         let since = since_when(backend);
         let since = since.and_then(|since| ago(since, &self.view.at));
         [
             format!("  {}", backend.name).into(),
-            Cell::from(condition.word()).coloured(colour),
+            Cell::from(word).coloured(colour),
             since.map_or_else(String::new, time).into(),
             count(backend.traffic.sessions).into(),
         ]
@@ -226,9 +261,8 @@ impl Page<'_> {
         if service.unserved.total > 0 {
             out += &format!("{}\n", turned_away(service, &self.view.at));
         }
-        for rule in service.refusals.iter().filter(|it| it.refused_total > 0) {
-            let clients = of(rule.refused_total, "client");
-            out += &format!("{clients} not let in by {}\n", rule.rule);
+        if let Some(told) = not_let_in(service) {
+            out += &format!("{told}\n");
         }
         let mut table = Table::new(&[Words, Words, Numbers, Numbers, Words, Numbers, Numbers]);
         let heading = [
@@ -273,7 +307,11 @@ impl Page<'_> {
 /// `3`, or `1.5 of 3` when less of it counts.
 pub(in crate::cli) fn weight(backend: &Backend) -> String {
     let whole = u64::from(backend.weight) * 1000;
-    let effective = backend.effective_weight_thousandths;
+    let said = backend.admin.as_ref().map_or(100, |it| it.weight_percent);
+    let effective = match backend.effective_weight_thousandths {
+        it if it == whole => whole / 100 * u64::from(said),
+        it => it,
+    };
     match effective {
         _ if !backend.serving || effective == whole => backend.weight.to_string(),
         _ => format!("{} of {}", effective as f64 / 1000.0, backend.weight),
@@ -298,6 +336,10 @@ pub(in crate::cli) fn availability(backend: &Backend) -> String {
     }
 }
 
+/// Columns of a sentence that is read with ease.
+const LINE: usize = 100;
+/// A sentence is never broken into shorter lines.
+const NARROW: usize = 30;
 /// Findings that are told one by one; a rack that dies is in the table, too.
 const MOST_FINDINGS: usize = 12;
 /// Backends of a service that are all listed beside others.
@@ -306,7 +348,7 @@ const MOST_BACKENDS: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Configuration, Process, State, Traffic};
+    use crate::api::{Configuration, Process, Traffic};
 
     fn backend(name: &str, state: State) -> Backend {
         Backend {

@@ -126,7 +126,10 @@ fn head(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
     );
     put(buffer, area, at as u16, 1, &line, look.style(Color::Cyan));
     let (text, style) = state(view, top, look);
-    let chosen = chosen(top);
+    let chosen = match top.trouble {
+        Some(_) => String::new(),
+        None => chosen(top),
+    };
     let at = area.width - width(&chosen).min(usize::from(area.width / 2)) as u16;
     let before = Rect {
         width: at.saturating_sub(u16::from(!chosen.is_empty())),
@@ -141,7 +144,10 @@ fn state(view: &View, top: &Top, look: Look) -> (String, Style) {
     if let Some(why) = &top.trouble {
         // Only the first line: the rest is advice for who has just called.
         let why = why.lines().next().unwrap_or_default();
-        let text = format!("{why}; this was {}", view.at.replace('T', " "));
+        // Where it should be stands above, and there is but one line.
+        let why = why.replace(&format!(" at {}", top.address), "");
+        let at = view.at.get(11..19).unwrap_or(&view.at);
+        let text = format!("{why}; this was at {at}Z");
         return (text, look.of(Gravity::Wrong));
     }
     let all = findings(view);
@@ -164,7 +170,7 @@ fn state(view: &View, top: &Top, look: Look) -> (String, Style) {
         );
         return (text, look.of(Gravity::Well));
     }
-    let line = |it: &Finding| Some(format!("{}: {}", it.subject, it.lines.first()?));
+    let line = |it: &Finding| Some(format!("{}: {}", it.subject, it.gist()?));
     let told: Vec<_> = wrong
         .iter()
         .take(MOST_TOLD)
@@ -776,7 +782,7 @@ mod tests {
             services: vec![Service {
                 name: "web".into(),
                 standing: Standing::Degraded,
-                why: Some("1 of 2 backends may not serve".into()),
+                why: Some("1 of 2 backends does not serve".into()),
                 eligible: 1,
                 configured: backends.len() as u32,
                 strategy: "round-robin".into(),
@@ -832,7 +838,7 @@ mod tests {
             lines[1].starts_with("   50 new/s     0 failed/s") && lines[1].ends_with("██"),
             "{lines:#?}"
         );
-        let wrong = "2 wrong: web: 1 of 2 backends may not serve · web/app-2";
+        let wrong = "2 wrong: web: 1 of 2 backends does not serve · web/app-2";
         assert!(lines[2].starts_with(&wrong[..40]), "{lines:#?}");
         assert_eq!(
             lines[3],

@@ -17,7 +17,7 @@ use crate::control::journal;
 use crate::control::memory::Said;
 use crate::control::services::Serving;
 use crate::health::{AdminView, Duty, FailBack, Percent};
-use crate::model::BackendId;
+use crate::model::{BackendId, counted};
 
 /// Who is told what has come of a change.
 pub(super) type Reply = oneshot::Sender<Result<Changed, Denied>>;
@@ -139,7 +139,8 @@ impl Supervisor {
         }
         let whom = match &target.backend {
             Some(backend) => format!("{service}/{backend}"),
-            None => format!("all {} backends of {service}", concerned.len()),
+            None if concerned.len() == 1 => format!("the backend of {service}"),
+            None => format!("each of the {} backends of {service}", concerned.len()),
         };
         if backends == 0 {
             // Nothing has happened, so there is nothing to log.
@@ -169,7 +170,7 @@ impl Supervisor {
         );
         self.note(&service, target.backend.as_deref(), &text);
         Ok(Changed {
-            text,
+            text: came_of(&whom, change, sessions, (eligible, configured)),
             backends,
             sessions,
             durable: false,
@@ -385,6 +386,37 @@ fn already(change: &Change) -> String {
         Change::Reset => "already what the file says".to_owned(),
         Change::CloseSessions => "no sessions to close".to_owned(),
     }
+}
+
+/// What came of it, in a sentence.
+fn came_of(whom: &str, change: &Change, sessions: u64, standing: (usize, usize)) -> String {
+    let is = match change {
+        Change::Drain { .. } => "drains".to_owned(),
+        Change::Disable => "is disabled".to_owned(),
+        Change::Enable => "is enabled".to_owned(),
+        Change::Weight { percent } => format!("has {percent}% of its weight"),
+        Change::Reset => "is as the file says".to_owned(),
+        Change::CloseSessions => "has its sessions closed".to_owned(),
+    };
+    let running = match (change, sessions) {
+        (_, 0) => "no session runs there".to_owned(),
+        (Change::CloseSessions, some) => counted(some, "session"),
+        (
+            Change::Drain {
+                deadline_seconds: Some(seconds),
+            },
+            some,
+        ) => {
+            let time = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+            let some = counted(some, "session");
+            format!("{some}, closed unless over within {}", written(time))
+        }
+        (_, 1) => "1 session goes on".to_owned(),
+        (_, some) => format!("{some} sessions go on"),
+    };
+    let (eligible, configured) = standing;
+    let serve = if eligible == 1 { "serves" } else { "serve" };
+    format!("{whom} {is}: {running}, {eligible} of {configured} backends {serve}")
 }
 
 /// How long the answer to a change waits for the disk.

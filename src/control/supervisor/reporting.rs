@@ -162,7 +162,7 @@ impl Supervisor {
                     service = %user.id.service(),
                     backend = %user.id.name(),
                     address = %target.address,
-                    state = ?state.unwrap_or(State::Unknown),
+                    state = state.unwrap_or(State::Unknown).word(),
                     enabled = user.enabled,
                     seat = serving.seat(&user).map(tracing::field::display),
                     portion = portions.get(&user.id).map(tracing::field::display),
