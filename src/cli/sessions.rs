@@ -155,7 +155,7 @@ mod tests {
             ..Session::default()
         };
         assert_eq!(
-            table(&[session.clone()], 1200),
+            table(std::slice::from_ref(&session), 1200),
             "\
 CLIENT           BACKEND    PHASE     AGE  IDLE  IN B  OUT B
 192.0.2.1:40000  web/app-1  relay  1m 15s     -     -   5.0M
