@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use ballast::admission::{Access, Rate, Source, SourceRules, Sources};
 use ballast::config::{ListenConfig, RelayMode, compile};
-use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
+use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load, Meter};
 use ballast::net::relay::{Relay, Terms, Workspace};
 use ballast::net::{Accepted, BoundListener, Listener, Registry, Socket, connect};
 use ballast::strategy::{Candidate, Entry, Flow, Parameters, REGISTRY, Skip, Strategy};
@@ -221,7 +221,7 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
         };
         let workspace: RefCell<Workspace> = Workspace::new();
         Relay::new(accepted, backend, terms)
-            .run(&ticket, &workspace, None)
+            .run(&ticket, &workspace, None, &Meter::new(Instant::now()))
             .await;
     });
     client

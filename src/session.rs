@@ -62,9 +62,8 @@ pub async fn serve<G>(context: Rc<Context>, route: Door, client: Client, guard: 
     let mut established = Box::pin(establish(client.socket, &context, &ticket, &mut record)).await;
     let ending = match &mut established {
         Ok(relay) => {
-            let tally = record.tally();
-            let report = relay.run(&ticket, &context.workspace, tally).await;
-            record.moved(report.to_backend, report.to_client);
+            let (tally, meter) = (record.tally(), record.meter());
+            let report = relay.run(&ticket, &context.workspace, tally, meter).await;
             let phase = if report.cause == Cause::Stopped {
                 Phase::Drain
             } else {

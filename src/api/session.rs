@@ -31,12 +31,12 @@ pub struct Session {
     pub phase: String,
     /// Since it was accepted.
     pub age_seconds: f64,
-    /// Since a byte last moved.
-    pub idle_seconds: Option<f64>,
-    /// From the client.
-    pub to_backend_bytes: Option<u64>,
-    /// To the client.
-    pub to_client_bytes: Option<u64>,
+    /// Since a byte or a FIN last moved; until one has, since it began to be relayed.
+    pub idle_seconds: f64,
+    /// Written to the backend so far, …
+    pub to_backend_bytes: u64,
+    /// … and to the client.
+    pub to_client_bytes: u64,
     /// Which worker it lives on.
     pub worker: u32,
 }

@@ -67,6 +67,7 @@ async fn describe(
     }
     all.sort_unstable_by_key(|(worker, it)| (it.found, *worker));
     let now = Instant::now();
+    let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
     let session = |(worker, it): (usize, Described)| api::Session {
         id: Id {
             worker,
@@ -79,12 +80,10 @@ async fn describe(
         service: it.service.to_string(),
         backend: names.get(&it.mark).map(|id| id.name().to_string()),
         phase: it.phase.to_string(),
-        age_seconds: now
-            .saturating_duration_since(it.found.started)
-            .as_secs_f64(),
-        idle_seconds: None,
-        to_backend_bytes: None,
-        to_client_bytes: None,
+        age_seconds: since(it.found.started),
+        idle_seconds: since(it.active),
+        to_backend_bytes: it.moved.0,
+        to_client_bytes: it.moved.1,
         worker: u32::try_from(worker).unwrap_or(u32::MAX),
     };
     all.into_iter().map(session).collect()

@@ -9,6 +9,7 @@ mod ending;
 mod histogram;
 mod ledger;
 mod line;
+mod meter;
 mod portion;
 mod tally;
 
@@ -18,5 +19,6 @@ pub use ending::{Cause, Ending, Phase, Who};
 pub use histogram::{Histogram, HistogramSum};
 pub use ledger::{Ledger, LedgerSum, Page};
 pub use line::{counted, one_line};
+pub use meter::Meter;
 pub use portion::Portion;
 pub use tally::{Moment, Tally, TallySum};

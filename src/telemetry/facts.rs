@@ -3,27 +3,30 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use crate::model::{ClientAddr, Phase};
+use crate::model::{ClientAddr, Meter, Phase};
 use crate::pool::Door;
 
-/// Who a session is for, where it came in, and how far it has come. Its record writes this, and whoever
-/// lists sessions reads it, on the same thread.
+/// Who a session is for, where it came in, how far it has come and what has moved. Its record and its relay
+/// write this, and whoever lists sessions reads it, on the same thread.
 #[derive(Debug)]
 pub struct Facts {
     client: Cell<ClientAddr>,
     route: Door,
     started: Instant,
     phase: Cell<Phase>,
+    meter: Meter,
 }
 
 impl Facts {
     /// Of a session that starts now.
     pub fn new(client: ClientAddr, route: Door) -> Self {
+        let now = Instant::now();
         Self {
             client: Cell::new(client),
             route,
-            started: Instant::now(),
+            started: now,
             phase: Cell::new(Phase::Accept),
+            meter: Meter::new(now),
         }
     }
 
@@ -45,6 +48,11 @@ impl Facts {
     /// How far it has come.
     pub fn phase(&self) -> Phase {
         self.phase.get()
+    }
+
+    /// What has moved.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// It is for somebody else than it seemed; gives back who that was.

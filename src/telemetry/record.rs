@@ -9,7 +9,7 @@ use super::clock::{millis, moment};
 use super::facts::Facts;
 use crate::config::SessionLog;
 use crate::health::Symptom;
-use crate::model::{Cause, ClientAddr, Ending, Page, Phase, Tally, Who};
+use crate::model::{Cause, ClientAddr, Ending, Meter, Page, Phase, Tally, Who};
 use crate::pool::{Counted, Door, Lease, Permit, Witness};
 use crate::proxy_protocol::UniqueId;
 
@@ -29,8 +29,6 @@ pub struct Record {
     unusual: Option<Box<Unusual>>,
     lease: Option<Lease>,
     blame: Blame,
-    to_backend: u64,
-    to_client: u64,
     closed: bool,
     _permit: Permit,
 }
@@ -61,8 +59,6 @@ impl Record {
             unusual: None,
             lease: None,
             blame: Blame::default(),
-            to_backend: 0,
-            to_client: 0,
             closed: false,
             _permit: permit,
         }
@@ -177,10 +173,9 @@ impl Record {
         self.route().page(self.worker as usize)
     }
 
-    /// Bytes that were moved, for the log: they are counted already.
-    pub fn moved(&mut self, to_backend: u64, to_client: u64) {
-        self.to_backend = to_backend;
-        self.to_client = to_client;
+    /// Where those are counted that this session has moved.
+    pub fn meter(&self) -> &Meter {
+        self.facts.meter()
     }
 
     /// Closes the record; the line is written now. `witness` is told of a backend that has reset the
@@ -209,10 +204,11 @@ impl Record {
                 let tally = lease.backend().load().tally(self.worker as usize);
                 tally.hurt(moment(Instant::now()));
             }
-            if self.to_client > 0 {
+            let (to_backend, to_client) = self.meter().moved();
+            if to_client > 0 {
                 lease.backend().load().relent();
             } else if ending.who == Who::Backend
-                && (ending.cause == Cause::Reset || self.to_backend == 0)
+                && (ending.cause == Cause::Reset || to_backend == 0)
             {
                 lease.backend().load().penalise();
                 if ending.cause == Cause::Reset {
@@ -249,6 +245,7 @@ impl Record {
         let backend = self.lease.as_ref().map(Lease::backend);
         let unusual = self.unusual.as_deref();
         let queued = unusual.map_or(0.0, |it| it.queued);
+        let (to_backend, to_client) = self.meter().moved();
         let found_nobody = ending.cause == Cause::NoBackend;
         let snapshot = found_nobody.then(|| self.route().service().snapshot());
         tracing::info!(
@@ -258,8 +255,8 @@ impl Record {
             service = %self.route().service().name(),
             backend = backend.map(|backend| tracing::field::display(backend.id().name())),
             address = backend.map(|backend| tracing::field::display(backend.address())),
-            to_backend = self.to_backend,
-            to_client = self.to_client,
+            to_backend,
+            to_client,
             queue_ms = Some(rounded(queued.into())).filter(|&queued| queued > 0.0),
             connect_ms = self.connected.map(|connected| rounded(connected.into())),
             duration_ms = millis(lasted),

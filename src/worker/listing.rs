@@ -59,6 +59,10 @@ pub struct Described {
     pub service: Arc<str>,
     /// How far it has come.
     pub phase: Phase,
+    /// Bytes written to the backend, and to the client.
+    pub moved: (u64, u64),
+    /// When something last moved.
+    pub active: Instant,
 }
 
 /// Finds the sessions that are `wanted`.
@@ -93,6 +97,8 @@ pub(super) fn describe(registry: &Registry, which: &[Found]) -> Vec<Described> {
             listener: facts.route().listener(),
             service: Arc::clone(facts.route().service().name()),
             phase: facts.phase(),
+            moved: facts.meter().moved(),
+            active: facts.meter().active(),
         })
     });
     described.collect()

@@ -43,6 +43,7 @@ mod reload_guard;
 mod report;
 mod retry;
 mod serving;
+mod sessions;
 mod splice;
 mod stop;
 mod strategies;

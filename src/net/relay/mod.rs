@@ -19,7 +19,7 @@ pub(crate) use self::splice::MOST_PIPES;
 use self::splice::Pipes;
 use super::{Event, STALLED, Socket, Ticket, deliver};
 use crate::config::RelayMode;
-use crate::model::{Cause, Tally, Who};
+use crate::model::{Cause, Meter, Tally, Who};
 
 /// One read by copying takes at most this much.
 const BUFFER: usize = 64 * 1024;
@@ -97,8 +97,6 @@ pub struct Relay {
     to_backend: Direction,
     to_client: Direction,
     terms: Terms,
-    /// When a byte or a FIN last came through.
-    active: Instant,
     kept_alive: bool,
     /// Patience ended: whoever was waited for is not waited for again.
     gave_up: bool,
@@ -117,7 +115,6 @@ impl Relay {
             to_backend: Direction::new(terms.mode),
             to_client: Direction::new(terms.mode),
             terms,
-            active: Instant::now(),
             kept_alive: false,
             gave_up: false,
             settled: false,
@@ -129,8 +126,8 @@ impl Relay {
     /// session is told to end. When the relay is dropped then, both sockets are closed
     /// with a FIN if all went well, else with a reset.
     ///
-    /// Bytes are counted in `tally` while they move, a piece at a time: the rest of the last one when
-    /// all is over.
+    /// Bytes are counted in `meter` while they move, and in `tally` a piece at a time: the rest of the last
+    /// one when all is over.
     #[expect(
         clippy::manual_async_fn,
         reason = "an async function keeps its arguments twice, in each idle session"
@@ -140,11 +137,13 @@ impl Relay {
         ticket: &'a Ticket,
         workspace: &'a RefCell<Workspace>,
         tally: Option<&'a Tally>,
+        meter: &'a Meter,
     ) -> impl Future<Output = Report> + 'a {
         async move {
-            let first = self.next_check(self.active);
+            meter.touch(Instant::now());
+            let first = self.next_check(meter.active(), meter);
             ticket.schedule(first);
-            let (who, cause) = poll_fn(|cx| self.poll(cx, ticket, workspace, tally)).await;
+            let (who, cause) = poll_fn(|cx| self.poll(cx, ticket, workspace, tally, meter)).await;
             let report = Report {
                 to_backend: self.to_backend.moved(),
                 to_client: self.to_client.moved(),
@@ -180,11 +179,12 @@ impl Relay {
         ticket: &Ticket,
         workspace: &RefCell<Workspace>,
         tally: Option<&Tally>,
+        meter: &Meter,
     ) -> Poll<(Who, Cause)> {
         while let Poll::Ready(event) = ticket.poll(cx) {
             match event {
                 Event::End(cause) => return Poll::Ready((Who::Ballast, cause)),
-                Event::Due => match self.check(Instant::now()) {
+                Event::Due => match self.check(Instant::now(), meter) {
                     Ok(next) => ticket.schedule(next),
                     Err(ending) => return Poll::Ready(ending),
                 },
@@ -212,7 +212,8 @@ impl Relay {
             tally.moved(pieces[0], pieces[1]);
         }
         if progress || entered != self.states() {
-            self.active = Instant::now();
+            meter.set_moved(after);
+            meter.touch(Instant::now());
         }
         if self.to_backend.is_over() && self.to_client.is_over() {
             return Poll::Ready(self.outcome());
@@ -221,7 +222,7 @@ impl Relay {
         if entered != self.states() || failed != had_failed || (progress && self.settled) {
             // A direction that has ended shortens the patience with the other, and what was sent
             // after everything had been acknowledged has to be checked again.
-            let next = self.next_check(self.active);
+            let next = self.next_check(meter.active(), meter);
             ticket.schedule(next);
         }
         Poll::Pending
@@ -273,8 +274,8 @@ impl Relay {
     }
 
     /// What a deadline means now: the next one, or the end.
-    fn check(&mut self, now: Instant) -> Result<Instant, (Who, Cause)> {
-        if now.saturating_duration_since(self.active) >= self.patience() {
+    fn check(&mut self, now: Instant, meter: &Meter) -> Result<Instant, (Who, Cause)> {
+        if now.saturating_duration_since(meter.active()) >= self.patience() {
             self.gave_up = true;
             return Err(match self.failure() {
                 Some(failure) => failure,
@@ -291,12 +292,12 @@ impl Relay {
             self.backend.keep_alive();
             self.kept_alive = true;
         }
-        Ok(self.next_check(now))
+        Ok(self.next_check(now, meter))
     }
 
     /// When to look again: when patience ends, or earlier while something else needs to be checked.
-    fn next_check(&mut self, now: Instant) -> Instant {
-        let limit = self.active + self.patience();
+    fn next_check(&mut self, now: Instant, meter: &Meter) -> Instant {
+        let limit = meter.active() + self.patience();
         self.settled = self.kept_alive
             && !self.client.has_unacknowledged()
             && !self.backend.has_unacknowledged();
