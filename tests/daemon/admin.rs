@@ -525,6 +525,7 @@ fn every_document_is_as_the_description_says() {
     let api = daemon.api().bearing("secret");
     let address = daemon.address("web");
     let _held: Vec<_> = (0..4).map(|_| Held::open(address)).collect();
+    daemon.wait_until_up(0, "a");
     a.refuse();
     view_when(&api, "one is down", |view| view.services[0].eligible == 1);
     eventually("a failover is told of", || {
