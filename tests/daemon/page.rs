@@ -161,6 +161,31 @@ fn it_can_be_read_on_a_phone_and_by_a_screen_reader() {
 }
 
 #[test]
+fn long_names_and_reasons_fit_on_a_phone() {
+    if !installed(Browser::PROGRAMS) {
+        return;
+    }
+    let name = "a-name-as-long-as-an-inventory-writes-it.rack-12.example.org";
+    let mut backend = Backend::named("a");
+    let service = Service::new("the-database-of-the-accounting-department-in-the-north")
+        .quick_health()
+        .backend(name, backend.address());
+    let daemon = Daemon::start(&Config::of(service).admin("listen", "127.0.0.1:0"));
+    let browser = Browser::start();
+    browser.resize(360, 740);
+    browser.open(admin(&daemon));
+    let overflow = || browser.run("return document.documentElement.scrollWidth - innerWidth");
+    browser.wait("it is up", WELL);
+    assert_eq!(overflow(), 0, "it scrolls sideways while all is well");
+    backend.refuse();
+    browser.wait(
+        "it is down",
+        "document.querySelector('tr.failover .course') !== null",
+    );
+    assert_eq!(overflow(), 0, "it scrolls sideways after a failover");
+}
+
+#[test]
 fn many_backends_are_a_picture_and_those_that_need_attention() {
     if !installed(Browser::PROGRAMS) {
         return;

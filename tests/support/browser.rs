@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,12 +13,19 @@ use tempfile::TempDir;
 use super::patience::{DEADLINE, eventually};
 use super::proc::dies_with_its_test;
 
+/// Each is a dozen processes: one at a time, whatever runs beside it.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Its first start reads hundreds of megabytes that were never read before.
+const START: Duration = Duration::from_secs(120);
+
 /// One window with one page.
 pub struct Browser {
     driver: Child,
     address: SocketAddr,
     session: String,
     _profile: TempDir,
+    _only: MutexGuard<'static, ()>,
 }
 
 impl Browser {
@@ -25,6 +34,7 @@ impl Browser {
 
     /// Starts one that talks to nobody but the page.
     pub fn start() -> Self {
+        let only = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let profile = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new("chromedriver");
         let mut driver = dies_with_its_test(&mut command)
@@ -55,13 +65,14 @@ impl Browser {
             "goog:chromeOptions": {"args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});
-        let session = value(address, "POST", "/session", &wanted)["sessionId"].clone();
+        let session = value(address, "POST", "/session", &wanted, START)["sessionId"].clone();
         let session = session.as_str().expect("a session").to_owned();
         Self {
             driver,
             address,
             session: format!("/session/{session}"),
             _profile: profile,
+            _only: only,
         }
     }
 
@@ -109,6 +120,7 @@ impl Browser {
             "POST",
             &format!("{}{command}", self.session),
             body,
+            DEADLINE,
         )
     }
 }
@@ -121,7 +133,7 @@ impl Drop for Browser {
             return;
         }
         // Chromium goes with its session, not with the driver.
-        value(self.address, "DELETE", &self.session, &json!({}));
+        value(self.address, "DELETE", &self.session, &json!({}), DEADLINE);
         self.driver.kill().ok();
         self.driver.wait().ok();
     }
@@ -137,11 +149,11 @@ fn port(said: &mut impl BufRead) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver says its port")))
 }
 
-/// What the driver answers to a command.
-fn value(driver: SocketAddr, method: &str, path: &str, body: &Value) -> Value {
+/// What the driver answers to a command, within `patience`.
+fn value(driver: SocketAddr, method: &str, path: &str, body: &Value, patience: Duration) -> Value {
     let body = body.to_string();
     let mut stream = TcpStream::connect(driver).expect("chromedriver listens");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    stream.set_read_timeout(Some(patience)).expect("a socket");
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {driver}\r\nContent-Type: application/json\r\n\
