@@ -27,6 +27,7 @@ mod lifetime;
 mod limits;
 mod listening;
 mod log_fields;
+mod matrix;
 mod memory;
 mod metrics;
 mod notify;

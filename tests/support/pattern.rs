@@ -121,6 +121,29 @@ impl Pattern {
         end
     }
 
+    /// Reads until the stream ends, however far it has come by then: how many bytes came, each the right
+    /// one, and how it ended.
+    pub fn receive(&self, stream: &mut TcpStream) -> (u64, End) {
+        let mut buffer = vec![0; CHUNK];
+        let mut offset = 0;
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return (offset, End::Fin),
+                Ok(read) => {
+                    let end = offset + read as u64;
+                    assert!(end <= self.length, "bytes after the last one");
+                    self.check(offset, &buffer[..read]);
+                    offset = end;
+                    self.progress.store(offset, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return (offset, End::Reset);
+                }
+                Err(error) => panic!("neither FIN nor RST after {offset} bytes: {error}"),
+            }
+        }
+    }
+
     fn check(&self, offset: u64, got: &[u8]) {
         let mut done = 0;
         while done < got.len() {
