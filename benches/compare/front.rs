@@ -56,6 +56,8 @@ pub(crate) struct Setting {
     pub(crate) services: Vec<Vec<SocketAddr>>,
     pub(crate) workers: usize,
     pub(crate) check_interval: Duration,
+    /// With an admin port, where the contender has one.
+    pub(crate) admin: bool,
 }
 
 impl Setting {
@@ -66,6 +68,7 @@ impl Setting {
             services: vec![backends.to_vec()],
             workers,
             check_interval: CHECK_INTERVAL,
+            admin: false,
         }
     }
 }
@@ -126,6 +129,7 @@ impl<'a> Front<'a> {
                 .min(DESCRIPTORS),
             directory: directory.to_owned(),
             check_interval: setting.check_interval,
+            admin: setting.admin.then(free_address).transpose()?,
         };
         let config = directory.join(peer.file);
         fs::write(&config, (peer.render)(&plan))?;
@@ -157,6 +161,11 @@ impl<'a> Front<'a> {
     /// The targets of one service.
     pub(crate) fn targets_of(&self, service: usize) -> Vec<SocketAddr> {
         self.services[service].clone()
+    }
+
+    /// Where its operators ask.
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref().and_then(|proxy| proxy.plan.admin)
     }
 
     /// The process whose family is measured.

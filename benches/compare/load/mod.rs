@@ -4,6 +4,7 @@
 //! and takes the proxy's CPU time at its two ends.
 
 mod crr;
+mod hammer;
 mod hold;
 mod rr;
 mod stream;
@@ -66,6 +67,8 @@ pub(crate) enum Kind {
     Stream(Direction),
     /// Opens, exchanges once, then keeps still until standard input ends, and exchanges once more.
     Hold,
+    /// Everything that an admin port should bear, until standard input ends.
+    Hammer,
 }
 
 /// Seen from the client.
@@ -299,8 +302,13 @@ impl Window {
 
 /// The process's main: does the job and reports.
 pub(crate) fn run(job: &Job) -> Result<()> {
-    if matches!(job.kind, Kind::Hold) {
-        return say(&Message::Report(Box::new(hold::run(job)?)));
+    let whole: Option<fn(&Job) -> Result<Report>> = match job.kind {
+        Kind::Hold => Some(hold::run),
+        Kind::Hammer => Some(hammer::run),
+        _ => None,
+    };
+    if let Some(run) = whole {
+        return say(&Message::Report(Box::new(run(job)?)));
     }
     if let Kind::Crr {
         size,
@@ -331,7 +339,7 @@ pub(crate) fn run(job: &Job) -> Result<()> {
                 }
                 Kind::Rr { size } => rr::run(&job, size, share, index, &open, tally),
                 Kind::Stream(direction) => stream::run(&job, direction, share, index, &open, tally),
-                Kind::Hold => Ok(tally),
+                Kind::Hold | Kind::Hammer => Ok(tally),
             })
         })
         .collect();
@@ -374,6 +382,11 @@ fn watch(job: &Job, progress: &Progress) -> Result<Option<Cpu>> {
         units: after.units - before.units,
         bytes: after.bytes - before.bytes,
     }))
+}
+
+/// A thread that ends when standard input does.
+fn until_told() -> thread::JoinHandle<io::Result<u64>> {
+    thread::spawn(|| io::copy(&mut io::stdin().lock(), &mut io::sink()))
 }
 
 fn say(message: &Message) -> Result<()> {

@@ -49,9 +49,12 @@ fn render(plan: &Plan) -> String {
         "[runtime]\nworkers = {}\n\n[log]\nsessions = \"off\"\n",
         plan.workers
     );
+    // Writing to a string cannot fail.
+    if let Some(address) = plan.admin {
+        let _ = write!(text, "\n[admin]\nlisten = \"{address}\"\n");
+    }
     for (index, service) in plan.services.iter().enumerate() {
         let interval = plan.check_interval.as_secs();
-        // Writing to a string cannot fail.
         let _ = write!(
             text,
             "\n[[service]]\nname = \"s{index}\"\nlisten = [\"{}\"]\nstrategy = \"round-robin\"\n\n\

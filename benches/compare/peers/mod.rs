@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) directory: PathBuf,
     /// Between two checks of one backend.
     pub(crate) check_interval: Duration,
+    /// Where Ballast's admin port listens, in the tests that are about it.
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 impl Plan {

@@ -1,6 +1,7 @@
 //! The tests. Each is a name, what it measures, and one function that runs it once for one contender; a new
 //! one is a file and its line in [`ALL`]. Knows no proxy by name.
 
+mod admin;
 mod churn;
 mod crr;
 mod failover;
@@ -16,7 +17,7 @@ use crate::bench::Bench;
 use crate::front::Contender;
 use crate::load::Report;
 
-pub(crate) static ALL: [&Scenario; 8] = [
+pub(crate) static ALL: [&Scenario; 9] = [
     &crr::SCENARIO,
     &rr::SCENARIO,
     &stream::SCENARIO,
@@ -24,6 +25,7 @@ pub(crate) static ALL: [&Scenario; 8] = [
     &churn::SCENARIO,
     &failover::SCENARIO,
     &mix::SCENARIO,
+    &admin::SCENARIO,
     &syscalls::SCENARIO,
 ];
 
