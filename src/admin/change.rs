@@ -60,7 +60,7 @@ pub(super) fn close_session(call: Call) -> Later {
         let text = format!("session {id} is closed");
         let closed = call
             .hub
-            .ask(|reply| Request::CloseSession(id, reply))
+            .ask(|reply| Request::CloseSession(id, call.by, reply))
             .await?;
         match closed {
             true => Ok(json(
@@ -82,7 +82,8 @@ pub(super) fn close_session(call: Call) -> Later {
 /// `POST /v1/reload`
 pub(super) fn reload(call: Call) -> Later {
     Box::pin(async move {
-        let outcome = call.hub.ask_within(PATIENCE, Request::Reload).await;
+        let asked = |reply| Request::Reload(call.by, reply);
+        let outcome = call.hub.ask_within(PATIENCE, asked).await;
         let outcome = outcome.map_err(|_| {
             Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the reload takes its time")
                 .help("it goes on: GET /v1/view and the log tell what becomes of it")

@@ -32,14 +32,14 @@ pub enum Request {
     ),
     /// Has the standby tiers of a service stand down, and by whom.
     FailBack(String, Arc<str>, oneshot::Sender<Result<Changed, Denied>>),
-    /// Read the file again. Answered once it has taken effect, or has not.
-    Reload(oneshot::Sender<Result<Reloaded, Denied>>),
+    /// Read the file again, and by whom that is asked. Answered once it has taken effect, or has not.
+    Reload(Arc<str>, oneshot::Sender<Result<Reloaded, Denied>>),
     /// Those that are over.
     Failovers(oneshot::Sender<Failovers>),
     /// Some of the running sessions.
     Sessions(Query, oneshot::Sender<Result<Sessions, Denied>>),
-    /// Closes the session of that name; whether there was one.
-    CloseSession(String, oneshot::Sender<bool>),
+    /// Closes the session of that name, and by whom; whether there was one.
+    CloseSession(String, Arc<str>, oneshot::Sender<bool>),
     /// The text of the configuration in force, as it is in the file.
     Configuration(oneshot::Sender<Arc<str>>),
 }

@@ -334,17 +334,26 @@ pub(super) fn since_when(backend: &Backend) -> Option<&str> {
 
 /// What is still to be known of what an operator has said: ` 10s ago by uid 0; what is left is closed in 4m`.
 fn said(admin: &Admin, now: &str) -> String {
+    let deadline = deadline(admin, now).map_or_else(String::new, |it| format!("; {it}"));
+    format!("{}{deadline}", said_by(admin, now))
+}
+
+/// ` 10s ago by uid 0`
+pub(super) fn said_by(admin: &Admin, now: &str) -> String {
     let mut text = since(admin.since.as_deref(), now, " ", " ago");
     if let Some(by) = &admin.by {
         text += &format!(" by {by}");
     }
-    if let Some(left) = admin.deadline.as_deref().and_then(|it| ago(now, it)) {
-        text += &match left.is_zero() {
-            true => "; its deadline is over".to_owned(),
-            false => format!("; what is left is closed in {}", time(left)),
-        };
-    }
     text
+}
+
+/// `what is left is closed in 4m`
+pub(super) fn deadline(admin: &Admin, now: &str) -> Option<String> {
+    let left = ago(now, admin.deadline.as_deref()?)?;
+    Some(match left.is_zero() {
+        true => "its deadline is over".to_owned(),
+        false => format!("what is left is closed in {}", time(left)),
+    })
 }
 
 /// `down for 5m: refused`, by its checks alone.

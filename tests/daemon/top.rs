@@ -142,9 +142,21 @@ fn it_shows_what_happens_and_changes_what_is_agreed_to() {
     screen.press(&["y"]);
     screen.shows(&["draining", "1/2 serve"]);
     screen.press(&["Enter"]);
-    screen.shows(&["drained by an operator", "tier 0"]);
+    screen.shows(&["drained by an operator", "tier 0", "by uid ", "\nLATELY"]);
     screen.press(&["e", "y", "Escape"]);
     screen.shows(&["2/2 serve"]);
+    ballast(
+        &file,
+        &["backend", "drain", "web/app-0", "--deadline", "1h", "--yes"],
+    )
+    .exits_with(0);
+    screen.press(&["Enter"]);
+    screen.shows(&["deadline  what is left is closed in 59m"]);
+    ballast(&file, &["backend", "reset", "web/app-0", "--yes"]).exits_with(0);
+    screen.press(&["v"]);
+    screen.shows(&["EVENTS, the latest last", "the daemon is ready"]);
+    screen.press(&["Escape"]);
+    screen.shows(&["2/2 serve", "LATELY (v shows more)"]);
     backends[1].refuse();
     daemon.wait_until_down(0, "app-1");
     screen.shows(&["wrong: ", "down "]);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::News;
 use super::state::Input;
-use crate::api::{Change, Changed, View};
+use crate::api::{Change, Changed, Events, View};
 use crate::cli::backend::path;
 use crate::cli::client::Client;
 use crate::cli::status::VIEW;
@@ -27,6 +27,15 @@ pub(super) fn start(client: Client, orders: Receiver<Order>, tell: Sender<News>)
             let looked = client
                 .get::<View>(VIEW)
                 .map_err(|failure| failure.to_string());
+            // Without them there is still all the rest.
+            if looked.is_ok()
+                && let Ok(lately) = client.get::<Events>(LATELY)
+                && tell
+                    .send(News::Daemon(Input::Events(lately.events)))
+                    .is_err()
+            {
+                return;
+            }
             if tell
                 .send(News::Daemon(Input::View(looked.map(Box::new))))
                 .is_err()
@@ -51,5 +60,7 @@ pub(super) fn start(client: Client, orders: Receiver<Order>, tell: Sender<News>)
     });
 }
 
+/// As many events as a large terminal shows.
+const LATELY: &str = "/v1/events?limit=100";
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);

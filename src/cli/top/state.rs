@@ -8,7 +8,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::asker::Order;
 use super::history::History;
 use super::rows::{Filter, Key, Row, Sort, rows};
-use crate::api::{Backend, Change, Service, View};
+use crate::api::{Backend, Change, Event, Service, View};
 use crate::cli::backend::outlook;
 use crate::cli::rates::Rates;
 
@@ -19,6 +19,8 @@ pub(super) struct Top {
     pub(super) address: String,
     /// How it last stood.
     pub(super) view: Option<Box<View>>,
+    /// What has happened lately, oldest first.
+    pub(super) events: Vec<Event>,
     pub(super) rates: Rates,
     pub(super) history: History,
     /// Why the daemon does not answer.
@@ -47,6 +49,8 @@ pub(super) enum Pane {
     List,
     /// The selected backend alone.
     Detail,
+    /// What has happened.
+    Events,
     Help,
 }
 
@@ -74,6 +78,8 @@ pub(super) enum Input {
     Key(KeyEvent),
     /// The daemon has told how it stands, or why not.
     View(Result<Box<View>, String>),
+    /// It has told what has happened lately.
+    Events(Vec<Event>),
     /// A change was made, or why not.
     Done(Result<String, String>),
 }
@@ -92,6 +98,7 @@ impl Top {
         Self {
             address,
             view: None,
+            events: Vec::new(),
             rates: Rates::default(),
             history: History::default(),
             trouble: None,
@@ -112,6 +119,7 @@ impl Top {
         match input {
             Input::View(Ok(view)) => self.looked(view),
             Input::View(Err(why)) => self.trouble = Some(why),
+            Input::Events(events) => self.events = events,
             Input::Done(done) => self.note(done),
             Input::Key(key) => return self.key(key),
         }
@@ -209,6 +217,10 @@ impl Top {
             self.pane = Pane::List;
             return Next::Nothing;
         }
+        if self.pane == Pane::Events && !OF_EVENTS.contains(&key.code) {
+            // What is selected is not to be seen, so nothing is done to it.
+            return Next::Nothing;
+        }
         match key.code {
             KeyCode::Char('q') => return Next::Leave,
             KeyCode::Esc => self.back(),
@@ -221,6 +233,7 @@ impl Top {
             KeyCode::End | KeyCode::Char('G') => self.step(isize::MAX / 2),
             KeyCode::Enter | KeyCode::Right => self.open(),
             KeyCode::Left => self.pane = Pane::List,
+            KeyCode::Char('v') => self.pane = Pane::Events,
             KeyCode::Char('s') => self.sort = self.sort.next(),
             KeyCode::Char('w') => self.filter.only_wrong = !self.filter.only_wrong,
             KeyCode::Char('/') if self.pane == Pane::List => self.is_typing = true,
@@ -328,6 +341,14 @@ impl Top {
     }
 }
 
+/// Keys that mean something while events are shown.
+const OF_EVENTS: [KeyCode; 5] = [
+    KeyCode::Char('q'),
+    KeyCode::Char('?'),
+    KeyCode::Char('h'),
+    KeyCode::Left,
+    KeyCode::Esc,
+];
 /// Views for which a note stays.
 const NOTE: u32 = 8;
 /// Letters of a filter.
@@ -451,6 +472,17 @@ mod tests {
         assert_eq!(top.pane, Pane::Detail);
         press(&mut top, "⎋");
         assert_eq!(top.pane, Pane::List);
+    }
+
+    #[test]
+    fn events_are_looked_at_and_nothing_is_changed_meanwhile() {
+        let mut top = top();
+        press(&mut top, "↓v");
+        assert_eq!(top.pane, Pane::Events);
+        press(&mut top, "d↓⏎");
+        assert_eq!((top.pane, top.proposal.is_none()), (Pane::Events, true));
+        press(&mut top, "⎋");
+        assert_eq!((top.pane, selected(&top)), (Pane::List, Some("a")));
     }
 
     #[test]

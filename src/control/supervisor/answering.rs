@@ -39,7 +39,7 @@ impl Supervisor {
                 self.change(&target, &change, &by, reply);
             }
             Request::FailBack(service, by, reply) => self.fail_back(&service, &by, reply),
-            Request::Reload(reply) => self.reload_for(reply),
+            Request::Reload(by, reply) => self.reload_for(&by, reply),
             Request::Failovers(reply) => {
                 let clock = Clock::now();
                 let past = self.failovers.past();
@@ -47,12 +47,7 @@ impl Supervisor {
                 let _ = reply.send(api::Failovers { failovers });
             }
             Request::Sessions(query, reply) => self.list_sessions(query, reply),
-            Request::CloseSession(id, reply) => {
-                let workers = self.workers.reach();
-                tokio::spawn(async move {
-                    let _ = reply.send(sessions::close(workers, &id).await);
-                });
-            }
+            Request::CloseSession(id, by, reply) => self.close_session(id, by, reply),
             Request::Configuration(reply) => {
                 let _ = reply.send(Arc::clone(&self.text));
             }

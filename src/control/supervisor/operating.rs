@@ -16,6 +16,7 @@ use crate::control::event::Standing;
 use crate::control::journal;
 use crate::control::memory::Said;
 use crate::control::services::Serving;
+use crate::control::sessions;
 use crate::health::{AdminView, Duty, FailBack, Percent};
 use crate::model::{BackendId, counted};
 
@@ -46,6 +47,20 @@ impl Supervisor {
     pub(super) fn fail_back(&mut self, service: &str, by: &str, reply: Reply) {
         let failed_back = self.carry_out_fail_back(service, by);
         self.answer_when_saved(failed_back, reply);
+    }
+
+    /// Closes the session of that name, and tells whether there was one.
+    pub(super) fn close_session(&self, id: String, by: Arc<str>, reply: oneshot::Sender<bool>) {
+        let (workers, journal) = (self.workers.reach(), Arc::clone(&self.journal));
+        tokio::spawn(async move {
+            let closed = sessions::close(workers, &id).await;
+            if closed {
+                tracing::info!(change = "close session", session = id, %by, "changed by an operator");
+                let text = said_by(&format!("session {id} is closed"), &by);
+                journal.write(journal::note("changed", "info", None, text));
+            }
+            let _ = reply.send(closed);
+        });
     }
 
     /// Whoever made a change may rely on it when the answer has come.
@@ -168,7 +183,7 @@ impl Supervisor {
             eligible = %format_args!("{eligible}/{configured}"),
             "changed by an operator"
         );
-        self.note(&service, target.backend.as_deref(), &text);
+        self.note(&service, target.backend.as_deref(), &said_by(&text, by));
         Ok(Changed {
             text: came_of(&whom, change, sessions, (eligible, configured)),
             backends,
@@ -196,7 +211,7 @@ impl Supervisor {
         self.reconsider(&name);
         tracing::info!(%service, change = "fail back", by, "changed by an operator");
         let text = format!("{service}: standby tiers that are not needed stand down");
-        self.note(&name, None, &text);
+        self.note(&name, None, &said_by(&text, by));
         Ok(Changed {
             text,
             ..Changed::default()
@@ -374,6 +389,11 @@ fn told(change: &Change) -> String {
         Change::Reset => "reset".to_owned(),
         Change::CloseSessions => "close sessions".to_owned(),
     }
+}
+
+/// `web/app-1: drain, by uid 0`
+pub(super) fn said_by(text: &str, by: &str) -> String {
+    format!("{text}, by {by}")
 }
 
 /// What is said of a change that there is nothing to be done for.

@@ -9,6 +9,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use super::Supervisor;
+use super::operating::said_by;
 use crate::admin::{Bound, Denied};
 use crate::api::{self, Refused, Reloaded};
 use crate::config::plan::Changes;
@@ -16,6 +17,7 @@ use crate::config::{Plan, ReloadGuard};
 use crate::control::discovery::Answers;
 use crate::control::event::Event;
 use crate::control::inspect::time;
+use crate::control::journal;
 use crate::control::limits::limits;
 use crate::control::planning::refused;
 use crate::control::prepare::{Prepared, prepare};
@@ -97,7 +99,7 @@ const DEFECT: &str = "internal error";
 
 impl Supervisor {
     /// Reloads for an operator who waits for the outcome.
-    pub(super) fn reload_for(&mut self, reply: Waiting) {
+    pub(super) fn reload_for(&mut self, by: &str, reply: Waiting) {
         let busy = |error: &str| {
             let error = error.to_owned();
             Err(Denied::Busy(Refused {
@@ -110,6 +112,10 @@ impl Supervisor {
         } else if self.options.path.is_none() {
             let _ = reply.send(busy("this daemon has no configuration file"));
         } else {
+            tracing::info!(change = "reload", by, "changed by an operator");
+            let text = said_by("a reload is asked for", by);
+            self.journal
+                .write(journal::note("changed", "info", None, text));
             // One that is under way may have read the file before it was changed.
             match matches!(self.reload, Reload::None) {
                 true => self.awaiting.this.push(reply),

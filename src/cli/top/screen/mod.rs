@@ -1,7 +1,11 @@
 //! How `ballast top` looks, from 80×24 upwards; what does not fit is left out, never wrapped into
 //! something else. Draws what [`Top`] says and decides nothing but how far the list is scrolled.
+//! [`list`], [`detail`] and [`events`] are what the middle may show; here is what is around it.
 
-use std::time::Duration;
+mod canvas;
+mod detail;
+mod events;
+mod list;
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -10,38 +14,14 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Clear, Paragraph, Widget, Wrap};
 
+pub(super) use self::canvas::Look;
+use self::canvas::{put, say};
 use super::history::{Sample, sparkline};
-use super::rows::{Key, Row, Sort};
+use super::rows::Sort;
 use super::state::{Pane, Proposal, Top};
-use crate::api::{Backend, Service, View};
-use crate::cli::condition::{Condition, Finding, Gravity, findings, since_when};
-use crate::cli::figures::{ago, count, fitted, grouped, of, rate, scaled, time, width};
-use crate::cli::status::{availability, milliseconds, weight};
-
-/// What the terminal understands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
-    pub(super) colours: bool,
-    /// Rather than ASCII alone.
-    pub(super) unicode: bool,
-}
-
-impl Look {
-    fn style(self, colour: Color) -> Style {
-        match self.colours {
-            true => Style::new().fg(colour),
-            false => Style::new(),
-        }
-    }
-
-    fn of(self, gravity: Gravity) -> Style {
-        match gravity {
-            Gravity::Wrong => self.style(Color::Red).add_modifier(Modifier::BOLD),
-            Gravity::Noted => self.style(Color::Yellow),
-            Gravity::Well => self.style(Color::Green),
-        }
-    }
-}
+use crate::api::View;
+use crate::cli::condition::{Finding, Gravity, findings};
+use crate::cli::figures::{fitted, grouped, of, rate, time, width};
 
 /// The whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, top: &mut Top, look: Look) {
@@ -59,14 +39,36 @@ pub(super) fn draw(frame: &mut Frame<'_>, top: &mut Top, look: Look) {
         ..area
     };
     match top.pane {
-        Pane::List => list(buffer, inner, top, look),
-        Pane::Detail => detail(buffer, inner, top, look),
+        Pane::List => {
+            let strip = events::strip(top, inner.height);
+            let [above, below] = split(inner, inner.height - strip);
+            list::list(buffer, above, top, look);
+            if strip > 0 {
+                events::recent(buffer, below, top, look);
+            }
+        }
+        Pane::Detail => detail::detail(buffer, inner, top, look),
+        Pane::Events => events::all(buffer, inner, top, look),
         Pane::Help => text(buffer, inner, HELP),
     }
     foot(buffer, area, top, look);
     if let Some(proposal) = &top.proposal {
         ask(buffer, area, proposal, look);
     }
+}
+
+/// An area in two, one of `lines` above the other.
+fn split(area: Rect, lines: u16) -> [Rect; 2] {
+    let below = Rect {
+        y: area.y + lines,
+        height: area.height - lines,
+        ..area
+    };
+    let above = Rect {
+        height: lines,
+        ..area
+    };
+    [above, below]
 }
 
 /// Two lines that say how the daemon does, and one of what is wrong.
@@ -189,6 +191,7 @@ fn foot(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
             "q quit  ↑↓ select  ⏎ open  s sort  / filter  w wrong  d drain  e enable  ? help"
         }
         Pane::Detail => "q quit  ← back  d drain  x disable  e enable  r reset  c close sessions",
+        Pane::Events => "q quit  ← back  ? help",
         Pane::Help => "any key goes back",
     };
     let (text, style) = match &top.note {
@@ -206,168 +209,6 @@ fn foot(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
     say(buffer, area, y, &plain(&text, look), style);
 }
 
-/// Where the columns are.
-#[derive(Clone, Copy, Debug)]
-struct Columns {
-    name: usize,
-    trend: usize,
-}
-
-impl Columns {
-    /// Names as wide as `widest` have all the room there is but for a short trend.
-    fn of(area: Rect, widest: usize) -> Self {
-        let spare = Self::spare(area);
-        let name = widest.clamp(spare / 2, Self::most(area).max(spare / 2));
-        Self {
-            name,
-            trend: spare - name,
-        }
-    }
-
-    /// The widest that names may be.
-    fn most(area: Rect) -> usize {
-        Self::spare(area).saturating_sub(SHORTEST_TREND)
-    }
-
-    fn spare(area: Rect) -> usize {
-        let fixed: usize = WIDTHS.iter().map(|wide| wide + 1).sum();
-        usize::from(area.width).saturating_sub(fixed + 1)
-    }
-
-    /// One line: what is a number stands right.
-    fn line(self, name: &str, cells: [&str; 6], trend: &str) -> String {
-        let padded = |text: &str, columns: usize| {
-            let text = fitted(text, columns);
-            let blanks = columns - width(&text).min(columns);
-            (text, " ".repeat(blanks))
-        };
-        let (text, blanks) = padded(name, self.name);
-        let mut line = text + &blanks;
-        for (index, (cell, wide)) in cells.into_iter().zip(WIDTHS).enumerate() {
-            let (text, blanks) = padded(cell, wide);
-            line.push(' ');
-            line += &match index {
-                0 => text + &blanks,
-                _ => blanks + &text,
-            };
-        }
-        format!("{line} {trend}")
-    }
-}
-
-fn list(buffer: &mut Buffer, area: Rect, top: &mut Top, look: Look) {
-    let rows = top.rows();
-    let mut names = names(&rows, top, look);
-    let widest = |names: &[String]| names.iter().map(|name| width(name)).max().unwrap_or(0);
-    if widest(&names) > Columns::most(area) {
-        leave_out_what_all_share(&rows, &mut names);
-    }
-    let columns = Columns::of(area, widest(&names));
-    let heading = columns.line(
-        match top.sort {
-            Sort::File => "SERVICE",
-            Sort::State | Sort::Sessions | Sort::New | Sort::Bytes => "BACKEND",
-        },
-        ["STATE", "SINCE", "SESS", "NEW/s", "IN/s", "OUT/s"],
-        "",
-    );
-    let bold = Style::new().add_modifier(Modifier::BOLD);
-    put(buffer, area, 0, 0, &heading, bold);
-    let count = rows.len();
-    let page = usize::from(area.height - 1);
-    let selected = rows.iter().position(|row| Some(row.key()) == top.selected);
-    let first = scrolled(top.first, selected.unwrap_or(0), count, page);
-    let seen = rows.iter().zip(&names).skip(first).take(page);
-    for (line, (row, name)) in seen.enumerate() {
-        let one = Rect {
-            y: area.y + line as u16 + 1,
-            height: 1,
-            ..area
-        };
-        draw_row(buffer, one, (row, name), top, columns, look);
-        if Some(first + line) == selected {
-            buffer.set_style(one, Style::new().add_modifier(Modifier::REVERSED));
-        }
-    }
-    if count == 0 {
-        let text = match (&top.view, top.filter.only_wrong) {
-            (None, _) => "",
-            (Some(_), true) => "nothing is wrong; w shows everything",
-            (Some(_), false) => "nothing is called so; Esc shows everything",
-        };
-        put(buffer, area, 0, 1, text, Style::new());
-    }
-    drop(rows);
-    top.first = first;
-    top.page = page;
-}
-
-/// What the lines are called.
-fn names(rows: &[Row<'_>], top: &Top, look: Look) -> Vec<String> {
-    let name = |row: &Row<'_>| match (row.backend, top.sort) {
-        (None, _) => {
-            let is_folded = top.filter.folded.contains(&row.service.name);
-            let mark = match (is_folded, look.unicode) {
-                (true, true) => "▸",
-                (false, true) => "▾",
-                (true, false) => "+",
-                (false, false) => "-",
-            };
-            format!("{mark} {}", row.service.name)
-        }
-        (Some(backend), Sort::File) => format!("{INDENT}{}", backend.name),
-        (Some(backend), Sort::State | Sort::Sessions | Sort::New | Sort::Bytes) => {
-            format!("{}/{}", row.service.name, backend.name)
-        }
-    };
-    rows.iter().map(name).collect()
-}
-
-/// Names that do not fit are told apart by what they do not share: an ellipsis stands for the words that all
-/// backends begin or end with.
-fn leave_out_what_all_share(rows: &[Row<'_>], names: &mut [String]) {
-    let is_backend: Vec<bool> = rows.iter().map(|row| row.backend.is_some()).collect();
-    let backends = names.iter().zip(&is_backend).filter(|(_, is_one)| **is_one);
-    let all: Vec<&str> = backends.map(|(name, _)| name.trim_start()).collect();
-    let (start, end) = shared(&all);
-    if all.len() < 2 || start + end == 0 {
-        return;
-    }
-    let mark = |bytes: usize| if bytes > 0 { "…" } else { "" };
-    for (name, _) in names
-        .iter_mut()
-        .zip(is_backend)
-        .filter(|(_, is_one)| *is_one)
-    {
-        let bare = name.trim_start();
-        let indent = &name[..name.len() - bare.len()];
-        if let Some(middle) = bare.get(start..bare.len().saturating_sub(end)) {
-            *name = format!("{indent}{}{middle}{}", mark(start), mark(end));
-        }
-    }
-}
-
-/// Bytes of the words that all of these begin with, and end with.
-fn shared(names: &[&str]) -> (usize, usize) {
-    let Some((first, others)) = names.split_first() else {
-        return (0, 0);
-    };
-    let begins = |text: &&str| others.iter().all(|it| it.starts_with(text));
-    let ends = |text: &&str| others.iter().all(|it| it.ends_with(text));
-    // Behind a break, or in front of one, so that no number is cut.
-    let breaks = || first.char_indices().filter(|(_, it)| !it.is_alphanumeric());
-    let mut starts = breaks().map(|(at, it)| &first[..at + it.len_utf8()]);
-    let start = std::iter::from_fn(|| starts.next().filter(|it| begins(it))).last();
-    let start = start.map_or(0, str::len);
-    let mut tails = breaks().map(|(at, _)| &first[at..]);
-    let end = tails.find(|it| ends(it)).map_or(0, str::len);
-    let shortest = names.iter().map(|it| it.len()).min().unwrap_or(0);
-    match start + end < shortest {
-        true => (start, end),
-        false => (start, 0),
-    }
-}
-
 /// What is other than usual: sort and filter.
 fn chosen(top: &Top) -> String {
     let mut parts = Vec::new();
@@ -381,232 +222,6 @@ fn chosen(top: &Top) -> String {
         parts.push(format!("by {}", top.sort.word()));
     }
     parts.join(" ")
-}
-
-/// The first line to show, so that the selected one is seen and no more moves than must.
-fn scrolled(first: usize, selected: usize, count: usize, page: usize) -> usize {
-    let first = first.min(selected).min(count.saturating_sub(page));
-    match selected >= first + page {
-        true => selected + 1 - page,
-        false => first,
-    }
-}
-
-fn draw_row(
-    buffer: &mut Buffer,
-    area: Rect,
-    (row, name): (&Row<'_>, &str),
-    top: &Top,
-    columns: Columns,
-    look: Look,
-) {
-    let key = row.key();
-    let now = top.view.as_ref().map_or("", |view| &*view.at);
-    let (state, since) = match row.backend {
-        None => {
-            let short = format!("{}/{}", row.service.eligible, row.service.configured);
-            let long = format!("{short} serve");
-            let state = if width(&long) <= WIDTHS[0] {
-                long
-            } else {
-                short
-            };
-            (state, String::new())
-        }
-        Some(backend) => {
-            let since = since_when(backend).and_then(|since| ago(since, now));
-            let state = Condition::of(backend).word().to_owned();
-            (state, since.map_or_else(String::new, time))
-        }
-    };
-    let figures = row
-        .rate
-        .map(|now| [now.sessions, now.to_backend, now.to_client].map(rate));
-    let [new, to_backend, to_client] = figures.unwrap_or_else(|| ["", "", ""].map(str::to_owned));
-    let sessions = count(row.sessions());
-    let trend = sparkline(
-        &numbers(top.history.of(&key), |it| it.rate.sessions),
-        columns.trend,
-        look.unicode,
-    );
-    let line = columns.line(
-        name,
-        [&state, &since, &sessions, &new, &to_backend, &to_client],
-        "",
-    );
-    let style = match row.backend {
-        None => Style::new().add_modifier(Modifier::BOLD),
-        Some(_) => Style::new(),
-    };
-    put(buffer, area, 0, 0, &line, style);
-    let at = columns.name as u16 + 1;
-    put(
-        buffer,
-        area,
-        at,
-        0,
-        &fitted(&state, WIDTHS[0]),
-        look.of(row.gravity()),
-    );
-    let at = area.width - columns.trend as u16;
-    put(buffer, area, at, 0, &trend, look.style(Color::Cyan));
-}
-
-/// One backend, and all that is known of it.
-fn detail(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
-    let (Some((service, backend)), Some(view)) = (top.backend(), &top.view) else {
-        return put(buffer, area, 0, 0, "it has gone; ← goes back", Style::new());
-    };
-    let condition = Condition::of(backend);
-    let title = format!("{}/{}", service.name, backend.name);
-    put(
-        buffer,
-        area,
-        0,
-        0,
-        &title,
-        Style::new().add_modifier(Modifier::BOLD),
-    );
-    let mut y = 1;
-    for (label, value) in facts(service, backend, &view.at) {
-        if y >= area.height {
-            return;
-        }
-        put(buffer, area, 0, y, label, look.style(Color::DarkGray));
-        let style = match label {
-            "state" => look.of(condition.gravity()),
-            _ => Style::new(),
-        };
-        let inner = Rect {
-            x: area.x + LABEL,
-            width: area.width - LABEL,
-            ..area
-        };
-        put(buffer, inner, 0, y, &value, style);
-        y += 1;
-    }
-    let key = Key::backend(&service.name, &backend.name);
-    let graphs: [(&str, What); 4] = [
-        ("new/s", |it| it.rate.sessions),
-        ("sessions", |it| it.sessions as f64),
-        ("B/s in", |it| it.rate.to_backend),
-        ("B/s out", |it| it.rate.to_client),
-    ];
-    for (label, what) in graphs {
-        if y >= area.height {
-            return;
-        }
-        let numbers = numbers(top.history.of(&key), what);
-        let latest = numbers.last().map_or_else(String::new, |&it| rate(it));
-        put(buffer, area, 0, y, label, look.style(Color::DarkGray));
-        let inner = Rect {
-            x: area.x + LABEL,
-            width: area.width - LABEL,
-            ..area
-        };
-        put(buffer, inner, 0, y, &format!("{latest:>5}"), Style::new());
-        let line = sparkline(&numbers, usize::from(inner.width) - 6, look.unicode);
-        put(buffer, inner, 6, y, &line, look.style(Color::Cyan));
-        y += 1;
-    }
-}
-
-fn facts(service: &Service, backend: &Backend, now: &str) -> Vec<(&'static str, String)> {
-    let seconds = |seconds: f64| time(Duration::try_from_secs_f64(seconds).unwrap_or_default());
-    let since = since_when(backend).and_then(|since| ago(since, now));
-    let since = since.map_or_else(String::new, |past| format!(" for {}", time(past)));
-    let mut facts = vec![("state", format!("{}{since}", Condition::of(backend).word()))];
-    facts.extend(backend.why.clone().map(|why| ("why", why)));
-    facts.push((
-        "address",
-        backend.address.clone().unwrap_or_else(|| "none".into()),
-    ));
-    facts.push((
-        "weight",
-        format!(
-            "{} · tier {} · {}",
-            weight(backend),
-            backend.priority,
-            service.strategy
-        ),
-    ));
-    if let Some(admin) = &backend.admin {
-        let text = format!(
-            "{}, {}% of its weight; r goes back to the file",
-            admin.duty, admin.weight_percent
-        );
-        facts.push(("operator", text));
-    }
-    facts.extend(backend.agent.clone().map(|agent| ("agent", agent)));
-    let traffic = &backend.traffic;
-    let most = backend.max_connections.map_or_else(String::new, |most| {
-        format!(" of at most {}", grouped(most.into()))
-    });
-    facts.push((
-        "running",
-        format!(
-            "{}{most} · {} served",
-            of(traffic.sessions, "session"),
-            grouped(traffic.sessions_total)
-        ),
-    ));
-    facts.push((
-        "cost",
-        format!(
-            "{} lost · {} moved elsewhere · {} failed",
-            of(traffic.sessions_hurt_total, "session"),
-            grouped(traffic.sessions_moved_total),
-            of(traffic.connect_failures_total, "connect")
-        ),
-    ));
-    facts.push((
-        "bytes",
-        format!(
-            "{} in, {} out",
-            scaled(traffic.to_backend_bytes_total as f64),
-            scaled(traffic.to_client_bytes_total as f64)
-        ),
-    ));
-    if let Some(check) = &backend.check {
-        let latency = check
-            .latency_seconds
-            .map_or_else(String::new, |it| format!(" · {}", milliseconds(it)));
-        let usual = check
-            .usual_latency_seconds
-            .map_or_else(String::new, |it| format!(", usually {}", milliseconds(it)));
-        facts.push((
-            "check",
-            format!("{} at {}{latency}{usual}", check.kind, check.address),
-        ));
-        let mut verdicts = format!(
-            "{} made, {} failed",
-            grouped(check.probes_total),
-            grouped(check.failures_total)
-        );
-        if check.against > 0 {
-            verdicts += &format!(" · {} of {} against its state", check.against, check.needed);
-        }
-        if let Some(failure) = &check.last_failure {
-            verdicts += &format!(" · last: {failure}");
-        }
-        facts.push(("checks", verdicts));
-    }
-    let record = &backend.record;
-    let mean = |label: &str, it: Option<f64>| {
-        it.map_or_else(String::new, |it| format!(" · {label} {}", seconds(it)))
-    };
-    facts.push((
-        "record",
-        format!(
-            "{} available · {}, {}{}{}",
-            availability(backend),
-            of(record.failures, "failure"),
-            of(record.flaps, "flap"),
-            mean("MTBF", record.mtbf_seconds),
-            mean("MTTR", record.mttr_seconds)
-        ),
-    ));
-    facts
 }
 
 /// A question that covers what is behind it.
@@ -656,21 +271,6 @@ fn text(buffer: &mut Buffer, area: Rect, lines: &str) {
     }
 }
 
-/// Text from there on, and never beyond the area.
-fn put(buffer: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, style: Style) {
-    if x < area.width && y < area.height {
-        let room = usize::from(area.width - x);
-        buffer.set_stringn(area.x + x, area.y + y, fitted(text, room), room, style);
-    }
-}
-
-/// A sentence from the left: what does not fit is left out of its end.
-fn say(buffer: &mut Buffer, area: Rect, y: u16, text: &str, style: Style) {
-    if y < area.height {
-        buffer.set_stringn(area.x, area.y + y, text, usize::from(area.width), style);
-    }
-}
-
 fn numbers<'a>(samples: impl Iterator<Item = &'a Sample>, what: What) -> Vec<f64> {
     samples.map(what).collect()
 }
@@ -689,18 +289,10 @@ fn plain(text: &str, look: Look) -> String {
 /// A number of a second.
 type What = fn(&Sample) -> f64;
 
-/// STATE, SINCE, SESS, NEW/s, IN/s, OUT/s
-const WIDTHS: [usize; 6] = [10, 7, 6, 5, 5, 5];
-/// In front of a backend below its service.
-const INDENT: &str = "    ";
-/// As short as a trend becomes for the sake of names.
-const SHORTEST_TREND: usize = 8;
 /// Findings that are told above the list: what fits a line is cut there.
 const MOST_TOLD: usize = 5;
 /// Lines above the list.
 const HEAD: u16 = 3;
-/// Columns of a label in the detail.
-const LABEL: u16 = 10;
 /// The widest question.
 const BOX: u16 = 72;
 /// Less than that shows nothing.
@@ -723,6 +315,7 @@ Looking
   s                                  sort: service, state, sessions, new, bytes
   /                                  show only names or states with this text
   w                                  show only what is wrong or noteworthy
+  v                                  what has happened, as far as it fits
   Esc                                back: out of the detail, of the filter
 
 Changing the selected backend; each asks first, and says whom it concerns
@@ -737,7 +330,7 @@ Changing the selected backend; each asks first, and says whom it concerns
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Process, Standing, State, Traffic};
+    use crate::api::{Admin, Backend, Event, Process, Service, Standing, State, Traffic};
     use crate::cli::top::state::Input;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -896,6 +489,65 @@ mod tests {
         }
     }
 
+    fn happened(second: u64, name: &str, level: &str, text: &str) -> Event {
+        Event {
+            at: format!("2026-11-21T11:59:{second:02}.000Z"),
+            level: level.into(),
+            service: Some("web".into()),
+            backend: Some(name.into()),
+            text: format!("web/{name}: {text}"),
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn the_last_events_stand_below_the_list_and_all_that_fit_behind_a_key() {
+        let mut top = top();
+        let number = |number: u64| happened(number, "app-1", "info", &format!("event {number}"));
+        let mut events: Vec<_> = (0..30).map(number).collect();
+        events.push(happened(50, "app-2", "warn", "backend is down"));
+        top.take(Input::Events(events));
+        let lines = drawn(&mut top, (80, 24), LOOK);
+        assert_eq!(lines[19], "LATELY (v shows more)", "{lines:#?}");
+        assert_eq!(lines[20], "    34s ago  web/app-1: event 28");
+        assert_eq!(lines[22], "    12s ago  web/app-2: backend is down");
+        // Where there is hardly room for the list there is none for anything else.
+        let small = drawn(&mut top, (80, 18), LOOK).join("\n");
+        assert!(!small.contains("LATELY"), "{small}");
+        press(&mut top, KeyCode::End);
+        press(&mut top, KeyCode::Enter);
+        let detail = drawn(&mut top, (80, 24), LOOK).join("\n");
+        assert!(
+            detail.contains("is down") && !detail.contains("event"),
+            "{detail}"
+        );
+        press(&mut top, KeyCode::Char('v'));
+        let lines = drawn(&mut top, (80, 24), LOOK);
+        assert_eq!(lines[3], "EVENTS, the latest last");
+        assert_eq!(lines[4], "    50s ago  web/app-1: event 12", "{lines:#?}");
+    }
+
+    #[test]
+    fn a_drain_tells_who_ordered_it_and_when_it_is_over() {
+        let mut one = backend("app-1", State::Up, 0);
+        one.admin = Some(Admin {
+            duty: "drain".into(),
+            weight_percent: 100,
+            since: Some("2026-11-21T11:59:41.000Z".into()),
+            by: Some("uid 0".into()),
+            deadline: Some("2026-11-21T12:05:01.000Z".into()),
+        });
+        let mut top = top();
+        top.take(Input::View(Ok(Box::new(view(1, vec![one])))));
+        press(&mut top, KeyCode::End);
+        press(&mut top, KeyCode::Enter);
+        let screen = drawn(&mut top, (80, 24), LOOK).join("\n");
+        let lines = "\
+operator  drain 20s ago by uid 0; r goes back to the file
+deadline  what is left is closed in 5m";
+        assert!(screen.contains(lines), "{screen}");
+    }
+
     #[test]
     fn two_hundred_backends_scroll_and_long_names_keep_their_ends() {
         let mut top = Top::new("unix:/run/ballast/a-directory-with-a-long-name/admin.sock".into());
@@ -915,18 +567,6 @@ mod tests {
         shows(&lines[22..], "199");
         press(&mut top, KeyCode::PageUp);
         shows(&drawn(&mut top, (80, 24), LOOK), "180");
-    }
-
-    #[test]
-    fn what_all_names_share_is_whole_words() {
-        assert_eq!(
-            shared(&["eu-001.rack1.lan:80", "eu-002.rack2.lan:80"]),
-            (3, 7)
-        );
-        assert_eq!(shared(&["app-10", "app-11"]), (4, 0));
-        assert_eq!(shared(&["app", "app"]), (0, 0));
-        assert_eq!(shared(&["a-b", "a-b"]), (2, 0));
-        assert_eq!(shared(&[]), (0, 0));
     }
 
     #[test]
@@ -963,16 +603,6 @@ mod tests {
             screen[4].starts_with("- web") && screen[23].contains("Enter open"),
             "{screen:#?}"
         );
-    }
-
-    #[test]
-    fn scrolling_moves_no_more_than_it_must() {
-        assert_eq!(scrolled(0, 5, 100, 10), 0);
-        assert_eq!(scrolled(0, 12, 100, 10), 3);
-        assert_eq!(scrolled(3, 11, 100, 10), 3);
-        assert_eq!(scrolled(50, 4, 100, 10), 4);
-        assert_eq!(scrolled(95, 99, 100, 10), 90);
-        assert_eq!(scrolled(5, 0, 3, 10), 0);
     }
 
     #[test]
