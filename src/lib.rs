@@ -16,6 +16,7 @@
 //! | [`discovery`] | who is behind a name: what an answer changes, what holds without one; pure |
 //! | [`pool`] | a service and its atomically swapped snapshot, leases, permits, the cursor |
 //! | [`telemetry`] | logging, and the record that writes a session's one line |
+//! | [`confine`] | what the daemon gives up before it serves: its user, capabilities, calls and files |
 //! | [`net`] | sockets that reset on drop, listeners, connecting, the relay |
 //! | [`runner`] | the small process that starts programs for the daemon |
 //! | [`check`] | what a probe says to a server, and what its answer means |
@@ -26,7 +27,7 @@
 //! | [`cli`] | one file per subcommand |
 //! | [`allocator`] | the process's allocator: packs what an idle session is made of; of interest to nobody else |
 //!
-//! `model ← proxy_protocol, admission ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← net ← runner ← check ← session ← worker ← admin ← control ← cli`.
+//! `model ← proxy_protocol, admission ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← confine ← net ← runner ← check ← session ← worker ← admin ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
 //! come in as arguments, so that everything which decides can be tested without a network.
 #![cfg_attr(
@@ -41,6 +42,7 @@ pub mod api;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod control;
 pub mod discovery;
 pub mod forecast;

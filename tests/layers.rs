@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "discovery",
     "pool",
     "telemetry",
+    "confine",
     "net",
     "runner",
     "check",

@@ -181,6 +181,9 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     let first = &mut web.backends[0];
     assert_eq!(first.max_connections.take().unwrap().get(), 200);
     assert!(all.runtime.state_file.take().is_some());
+    let runtime = &mut all.runtime;
+    let user = (runtime.user.take(), runtime.group.take());
+    assert_eq!(user, (Some("ballast".into()), Some("ballast".into())));
     let admin = &mut all.admin;
     assert_eq!(admin.listen.drain(..).count(), 2);
     let owner = (admin.access.owner.take(), admin.access.group.take());

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use tracing::Level;
 
-use crate::config::{Loaded, LogFormat, load, load_in_place_of, state_file};
+use crate::config::{Lack, Loaded, LogFormat, Need, load, load_in_place_of, state_file};
+use crate::confine::{self, Confinement};
 use crate::control::{self, Options, STATE_FILE, orders};
 use crate::runner;
 use crate::telemetry::logging;
@@ -32,11 +33,28 @@ pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
             }
         }
     };
-    // Before anything else, threads above all.
+    let loaded = match drop_privileges(path, loaded, &broken, directory.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(why) => {
+            tell(&why);
+            return ExitCode::FAILURE;
+        }
+    };
+    // As whom the daemon runs, so do the programs of its checks and alerts; but nothing else that it gives up
+    // is theirs to miss.
     let runner = runner::Process::start();
+    // Before there is a second thread.
+    let confinement = match Confinement::begin(&loaded.config) {
+        Ok(confinement) => confinement,
+        Err(error) => {
+            tell(&format!("ballast: {error}\n"));
+            return ExitCode::FAILURE;
+        }
+    };
     let format = loaded.config.log.format;
     let log = logging::init(format, loaded.config.log.level);
     logging::install_panic_hook();
+    confinement.report();
     let runner = runner.inspect_err(|error| {
         tracing::warn!(%error, "no runner: exec checks and alerts start no program");
     });
@@ -69,6 +87,36 @@ pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
     }
 }
 
+/// Becomes the user that the configuration names, and reads it again with that user's eyes: what it cannot
+/// read now, no reload could.
+fn drop_privileges(
+    path: &Path,
+    loaded: Loaded,
+    broken: &[String],
+    directory: Option<&Path>,
+) -> Result<Loaded, String> {
+    let changed = confine::become_user(&loaded.config);
+    let Some(user) = changed.map_err(|error| format!("ballast: {error}\n"))? else {
+        return Ok(loaded);
+    };
+    let state = directory.filter(|_| loaded.config.runtime.state_file.is_none());
+    let state = state.map(|it| Need::Directory(it.to_owned()));
+    if let Some(Lack::Barred { message, help }) =
+        state.and_then(|need| confine::obstacle(&user, &need))
+    {
+        return Err(format!("ballast: STATE_DIRECTORY: {message}: {help}\n"));
+    }
+    if !broken.is_empty() {
+        // What runs in place of the file is in no file that a reload reads.
+        return Ok(loaded);
+    }
+    let bars = |need: &Need| confine::obstacle(&user, need);
+    load_in_place_of(path, path, &bars).map_err(|rejected| {
+        let text = rejected.render(logging::is_colourful());
+        format!("{text}ballast: that is how user `{user}` of [runtime] sees it\n")
+    })
+}
+
 /// The configuration that last took effect in place of the one at `path`, which is broken.
 fn instead_of(path: &Path, directory: Option<&Path>) -> Result<Loaded, String> {
     let by_default = || Some(directory?.join(STATE_FILE));
@@ -76,7 +124,7 @@ fn instead_of(path: &Path, directory: Option<&Path>) -> Result<Loaded, String> {
         "state_file is neither to be read in the broken file, nor is there a StateDirectory",
     )?;
     let copy = control::last_good(&state);
-    load_in_place_of(path, &copy).map_err(|rejected| rejected.lines().join("; "))
+    load_in_place_of(path, &copy, &|_| None).map_err(|rejected| rejected.lines().join("; "))
 }
 
 /// systemd's `StateDirectory`, the first of several.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::address;
 use super::decode::Table;
-use super::problem::{Problem, Problems, shown};
+use super::problem::{Need, Problem, Problems, shown};
 use super::program::absolute;
 use super::source::Span;
 use super::value::Fault;
@@ -81,8 +81,9 @@ pub(super) fn read(
                     .label("one address is enough"),
             ),
             Ok(address) => {
-                if let AdminAddress::Tcp(address) = address {
-                    listens.push((address, span));
+                match &address {
+                    AdminAddress::Tcp(address) => listens.push((*address, span)),
+                    AdminAddress::Unix(path) => problems.need(Need::Socket(path.clone()), span),
                 }
                 config.listen.push(address);
             }
@@ -103,6 +104,9 @@ pub(super) fn read(
     config.access.owner = table.parsed("owner", problems, |text| account("owner", text));
     config.access.group = table.parsed("group", problems, |text| account("group", text));
     config.token_file = table.parsed("token_file", problems, |text| absolute("token_file", text));
+    if let (Some(file), Some(span)) = (&config.token_file, table.span_of("token_file")) {
+        problems.need(Need::Later(file.clone()), span);
+    }
     let lame_duck = table.duration("lame_duck", &(Duration::ZERO..=LONGEST_FAREWELL), problems);
     config.lame_duck = lame_duck.unwrap_or_default();
     warn(table, &config, &listens, problems);
@@ -192,8 +196,8 @@ fn mode(text: &str) -> Result<u32, Fault> {
     })
 }
 
-/// A user or a group: whether there is one is known when the socket is made.
-fn account(key: &str, text: &str) -> Result<String, Fault> {
+/// A user or a group: whether there is one is known when it is needed.
+pub(super) fn account(key: &str, text: &str) -> Result<String, Fault> {
     let fits = !text.is_empty() && text.len() <= LONGEST_ACCOUNT;
     let unfit = |c: char| c.is_whitespace() || c.is_control() || c == ':';
     match fits && !text.chars().any(unfit) {

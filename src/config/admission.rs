@@ -12,7 +12,7 @@ use super::compile::Rejected;
 use super::decode::{Table, mistype};
 use super::load;
 use super::network::{self, networks};
-use super::problem::{Problem, Problems, shown};
+use super::problem::{Need, Problem, Problems, shown};
 use super::source::Source;
 use super::value::{Fault, MOST_CONNECTIONS};
 use super::{AccessConfig, AdmissionConfig, Limited, LimitsConfig, keys};
@@ -31,6 +31,11 @@ fn access(table: &Table<'_>, problems: &mut Problems) -> Option<AccessConfig> {
     let deny = networks(table, "deny", problems);
     let allow_file = table.parsed("allow_file", problems, |text| file("allow_file", text));
     let deny_file = table.parsed("deny_file", problems, |text| file("deny_file", text));
+    for (key, file) in [("allow_file", &allow_file), ("deny_file", &deny_file)] {
+        if let (Some(file), Some(span)) = (file, table.span_of(key)) {
+            problems.need(Need::Later(file.clone()), span);
+        }
+    }
     let dry_run = table.boolean("dry_run", problems).unwrap_or(false);
     if let (Some([]), Some(span)) = (allow.as_deref(), table.span_of("allow"))
         && allow_file.is_none()

@@ -14,13 +14,15 @@ use super::conflicts;
 use super::decode::Table;
 use super::discovery;
 use super::keys::Section;
-use super::problem::{Need, Problem, Problems, Report};
+use super::problem::{Lack, Need, Problem, Problems, Report};
 use super::program::absolute;
 use super::service;
 use super::source::Source;
 use super::syntax;
 use super::value::{LONGEST, MOST_CONNECTIONS, SOME_TIME};
-use super::{Config, LogConfig, LogFormat, LogLevel, ReloadGuard, RuntimeConfig, SessionLog};
+use super::{
+    Config, LogConfig, LogFormat, LogLevel, ReloadGuard, RuntimeConfig, Sandbox, SessionLog,
+};
 use super::{admin, alert, keys};
 
 /// A configuration that can be used.
@@ -32,6 +34,8 @@ pub struct Loaded {
     pub warnings: Report,
     /// What it was compiled from.
     pub text: Arc<str>,
+    /// What it counts on besides: a relative path begins beside the file.
+    pub needs: Vec<Need>,
 }
 
 /// Why a file cannot be used: all of it at once. Displays as the full report without colour.
@@ -88,22 +92,24 @@ pub fn compile(source: &str, origin: &str) -> Result<Loaded, Rejected> {
     compile_beside(source, origin, |_| None)
 }
 
-/// The same, with a warning for everything outside the text that it counts on and that `lacks`
+/// The same, with a problem for everything outside the text that it counts on and that `lacks`
 /// something.
 pub(super) fn compile_beside(
     source: &str,
     origin: &str,
-    lacks: impl Fn(&Need) -> Option<String>,
+    lacks: impl Fn(&Need) -> Option<Lack>,
 ) -> Result<Loaded, Rejected> {
-    let (config, warnings) = read(source, origin, &keys::ROOT, |root, source, problems| {
+    let (read, warnings) = read(source, origin, &keys::ROOT, |root, source, problems| {
         let config = document(root, source, problems);
-        problems.warn_of_needs(lacks);
-        config
+        let needs = problems.tell_needs(lacks);
+        Some((config?, needs))
     })?;
+    let (config, needs) = read;
     Ok(Loaded {
         config,
         warnings,
         text: source.into(),
+        needs,
     })
 }
 
@@ -220,13 +226,32 @@ fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
         state_max_age: table
             .duration("state_max_age", &SOME_TIME, problems)
             .unwrap_or(preset.state_max_age),
+        user: table.parsed("user", problems, |text| admin::account("user", text)),
+        group: group(table, problems),
+        sandbox: table
+            .choice("sandbox", SANDBOXES, problems)
+            .unwrap_or(preset.sandbox),
     }
+}
+
+fn group(table: &Table<'_>, problems: &mut Problems) -> Option<String> {
+    let group = table.parsed("group", problems, |text| admin::account("group", text))?;
+    if let (true, Some(span)) = (table.lacks("user"), table.span_of("group")) {
+        problems.add(
+            Problem::error("`group` without a `user`")
+                .at(span)
+                .label("the daemon would stay whoever has started it")
+                .help("write `user` too, or leave both out"),
+        );
+    }
+    Some(group)
 }
 
 fn state_file(table: &Table<'_>, problems: &mut Problems) -> Option<PathBuf> {
     let file = table.parsed("state_file", problems, |text| absolute("state_file", text))?;
     if let (Some(directory), Some(span)) = (file.parent(), table.span_of("state_file")) {
-        problems.need(Need::Directory(directory.into()), span);
+        problems.need(Need::Directory(directory.into()), span.clone());
+        problems.need(Need::Later(file.clone()), span);
     }
     Some(file)
 }
@@ -252,6 +277,11 @@ const GUARDS: &[(&str, ReloadGuard)] = &[
     ("refuse", ReloadGuard::Refuse),
     ("warn", ReloadGuard::Warn),
     ("off", ReloadGuard::Off),
+];
+const SANDBOXES: &[(&str, Sandbox)] = &[
+    ("on", Sandbox::On),
+    ("log", Sandbox::Log),
+    ("off", Sandbox::Off),
 ];
 const LEVELS: &[(&str, LogLevel)] = &[
     ("error", LogLevel::Error),

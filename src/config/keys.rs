@@ -114,6 +114,21 @@ pub static RUNTIME: Section = Section {
             Is("\"1d\""),
             "an older state file is ignored at the start",
         ),
+        key(
+            "user",
+            Derived("whoever starts it"),
+            "whom a daemon that root starts becomes",
+        ),
+        key(
+            "group",
+            Derived("the group of that user"),
+            "and with which group",
+        ),
+        key(
+            "sandbox",
+            Is("\"on\""),
+            "what it may still ask of the kernel once it runs",
+        ),
     ],
 };
 

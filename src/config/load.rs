@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::compile::{Loaded, Rejected, compile_beside};
-use super::problem::{Need, Problem, Problems, shown};
+use super::problem::{Lack, Need, Problem, Problems, shown};
 use super::source::Source;
+
+/// What bars the daemon from something that a file counts on; a need's path is absolute.
+pub type Seen<'a> = &'a dyn Fn(&Need) -> Option<Lack>;
 
 /// Reads and checks the file at `path`.
 ///
@@ -17,19 +20,20 @@ use super::source::Source;
 ///
 /// That the file cannot be read, or every problem of its text.
 pub fn load(path: &Path) -> Result<Loaded, Rejected> {
-    load_in_place_of(path, path)
+    load_in_place_of(path, path, &|_| None)
 }
 
-/// Reads and checks the file at `copy`, whose relative paths are meant beside `path`.
+/// Reads and checks the file at `copy`, whose relative paths are meant beside `path`; `bars` is asked of
+/// everything that it counts on.
 ///
 /// # Errors
 ///
 /// That the file cannot be read, or every problem of its text.
-pub fn load_in_place_of(path: &Path, copy: &Path) -> Result<Loaded, Rejected> {
+pub fn load_in_place_of(path: &Path, copy: &Path, bars: Seen<'_>) -> Result<Loaded, Rejected> {
     let loaded = text(
         copy,
         Some("name another file with -c PATH"),
-        |text, origin| compile_beside(text, origin, lack),
+        |text, origin| compile_beside(text, origin, lacks(path, bars)),
     )?;
     beside(path, loaded)
 }
@@ -40,17 +44,33 @@ pub fn load_in_place_of(path: &Path, copy: &Path) -> Result<Loaded, Rejected> {
 /// # Errors
 ///
 /// Every problem of the text, or that it is too long for a file.
-pub fn compile_in_place_of(path: &Path, text: &str, origin: &str) -> Result<Loaded, Rejected> {
+pub fn compile_in_place_of(
+    path: &Path,
+    text: &str,
+    origin: &str,
+    bars: Seen<'_>,
+) -> Result<Loaded, Rejected> {
     if text.len() as u64 > LARGEST {
         let problem = Problem::error(Unreadable::TooLarge.to_string());
         return Err(Rejected::because(origin, problem));
     }
-    beside(path, compile_beside(text, origin, lack)?)
+    beside(path, compile_beside(text, origin, lacks(path, bars))?)
+}
+
+/// What bars the daemon, and then what lacks, of a need of the file at `path`.
+fn lacks(path: &Path, bars: Seen<'_>) -> impl Fn(&Need) -> Option<Lack> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    move |need| {
+        let need = need.clone().within(directory);
+        bars(&need).or_else(|| lack(&need).map(Lack::Now))
+    }
 }
 
 /// What is `loaded`, with relative paths in it made to begin beside `path`, and lists of networks read.
 fn beside(path: &Path, mut loaded: Loaded) -> Result<Loaded, Rejected> {
     let beside = path.parent().unwrap_or(Path::new(""));
+    let needs = std::mem::take(&mut loaded.needs);
+    loaded.needs = needs.into_iter().map(|need| need.within(beside)).collect();
     for service in &mut loaded.config.services {
         if let Some(file) = &mut service.backends_file {
             *file = beside.join(&*file).into();
@@ -69,6 +89,8 @@ fn lack(need: &Need) -> Option<String> {
         Need::Program(path) => ("program", path),
         Need::Directory(path) => ("directory", path),
         Need::File(path) => ("file", path),
+        // Whoever reads or makes it says what is wrong.
+        Need::Later(_) | Need::Socket(_) => return None,
     };
     let named = shown(&path.to_string_lossy());
     match (fs::metadata(path), need) {
@@ -80,7 +102,7 @@ fn lack(need: &Need) -> Option<String> {
         (Ok(it), Need::Directory(_)) => {
             (!it.is_dir()).then(|| format!("\"{named}\" is no directory"))
         }
-        (Ok(it), Need::Program(_) | Need::File(_)) => {
+        (Ok(it), Need::Program(_) | Need::File(_) | Need::Later(_) | Need::Socket(_)) => {
             (!it.is_file()).then(|| format!("\"{named}\" is no regular file"))
         }
     }

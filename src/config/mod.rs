@@ -55,9 +55,11 @@ pub use compile::{Loaded, Rejected, compile};
 pub(crate) use conflicts::Doors;
 pub use discovery::DiscoveryConfig;
 pub use listed::{Listed, load_listed};
-pub use load::{AdminDoors, admin_doors, compile_in_place_of, load, load_in_place_of, state_file};
+pub use load::{
+    AdminDoors, Seen, admin_doors, compile_in_place_of, load, load_in_place_of, state_file,
+};
 pub use plan::{ListenerId, Plan, listeners};
-pub use problem::{Problem, Report, Severity};
+pub use problem::{Lack, Need, Problem, Report, Severity};
 pub use redact::without_secrets;
 pub use source::{Place, Span};
 pub(crate) use value::written;
@@ -92,6 +94,9 @@ impl Config {
                 reload_guard: ReloadGuard::Off,
                 state_file: None,
                 state_max_age: Duration::ZERO,
+                user: None,
+                group: None,
+                sandbox: Sandbox::Off,
             },
             log: LogConfig {
                 level: LogLevel::Info,
@@ -125,6 +130,12 @@ pub struct RuntimeConfig {
     pub state_file: Option<PathBuf>,
     /// The oldest state file that is used at a start.
     pub state_max_age: Duration,
+    /// Whom a daemon that root has started becomes, by name or number. Needs a restart.
+    pub user: Option<String>,
+    /// The same for its group; `None` is the group of that user. Needs a restart.
+    pub group: Option<String>,
+    /// What it may still ask of the kernel once it runs. Needs a restart.
+    pub sandbox: Sandbox,
 }
 
 impl Default for RuntimeConfig {
@@ -138,6 +149,9 @@ impl Default for RuntimeConfig {
             reload_guard: ReloadGuard::Refuse,
             state_file: None,
             state_max_age: Duration::from_secs(24 * 60 * 60),
+            user: None,
+            group: None,
+            sandbox: Sandbox::On,
         }
     }
 }
@@ -150,6 +164,17 @@ pub enum ReloadGuard {
     /// It takes effect, and the log says what is lost.
     Warn,
     /// It takes effect.
+    Off,
+}
+
+/// `runtime.sandbox`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// What it does not need fails.
+    On,
+    /// What would fail is only told to the kernel's log.
+    Log,
+    /// Everything that its user may do.
     Off,
 }
 

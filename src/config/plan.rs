@@ -263,6 +263,16 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     if old.runtime.state_file != new.runtime.state_file {
         list.push("runtime.state_file".to_owned());
     }
+    let (was, is) = (&old.runtime, &new.runtime);
+    for (key, differs) in [
+        ("runtime.user", was.user != is.user),
+        ("runtime.group", was.group != is.group),
+        ("runtime.sandbox", was.sandbox != is.sandbox),
+    ] {
+        if differs {
+            list.push(key.to_owned());
+        }
+    }
     if old.log.format != new.log.format {
         list.push("log.format".to_owned());
     }

@@ -1,7 +1,7 @@
 //! What is wrong with a file, and the report of all of it. How a report looks is
 //! [`render`](super::render)'s business.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::source::{Place, Source, Span};
 
@@ -94,13 +94,56 @@ pub(super) struct Problems {
 
 /// Something outside a file that it counts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Need {
+pub enum Need {
     /// One that can be started.
     Program(PathBuf),
     /// One that can be written to.
     Directory(PathBuf),
     /// One that can be read.
     File(PathBuf),
+    /// One that can be read once it is there.
+    Later(PathBuf),
+    /// A socket that can be made.
+    Socket(PathBuf),
+}
+
+impl Need {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Program(path)
+            | Self::Directory(path)
+            | Self::File(path)
+            | Self::Later(path)
+            | Self::Socket(path) => path,
+        }
+    }
+
+    /// The same, whose relative path begins in `directory`.
+    pub(super) fn within(mut self, directory: &Path) -> Self {
+        match &mut self {
+            Self::Program(path)
+            | Self::Directory(path)
+            | Self::File(path)
+            | Self::Later(path)
+            | Self::Socket(path) => *path = directory.join(&*path),
+        }
+        self
+    }
+}
+
+/// What is in the way of a need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// It may be better when it is needed: a warning.
+    Now(String),
+    /// It will be no better: an error.
+    Barred {
+        /// What is in the way.
+        message: String,
+        /// What to do about it.
+        help: String,
+    },
 }
 
 impl Problems {
@@ -108,22 +151,31 @@ impl Problems {
 
     /// Notes that what is written at `span` counts on something.
     pub(super) fn need(&mut self, need: Need, span: Span) {
-        if self.needs.len() < Self::MOST_KEPT {
-            self.needs.push((need, span));
-        }
+        // No more than there are paths in the file, whose size is bounded.
+        self.needs.push((need, span));
     }
 
-    /// Adds a warning for each need that `lacks` something.
-    pub(super) fn warn_of_needs(&mut self, lacks: impl Fn(&Need) -> Option<String>) {
-        for (need, span) in std::mem::take(&mut self.needs) {
-            if let Some(lack) = lacks(&need) {
-                self.add(Problem::warning(lack).at(span).label(match need {
-                    Need::Program(_) => "it could not be started now",
-                    Need::Directory(_) => "nothing could be saved there now",
-                    Need::File(_) => "it could not be read now",
-                }));
+    /// Adds a problem for each need that `lacks` something, and gives all of them back.
+    pub(super) fn tell_needs(&mut self, lacks: impl Fn(&Need) -> Option<Lack>) -> Vec<Need> {
+        let needs = std::mem::take(&mut self.needs);
+        for (need, span) in &needs {
+            match lacks(need) {
+                Some(Lack::Now(lack)) => {
+                    let label = match need {
+                        Need::Program(_) => "it could not be started now",
+                        Need::Directory(_) => "nothing could be saved there now",
+                        Need::File(_) | Need::Later(_) => "it could not be read now",
+                        Need::Socket(_) => "it could not be made now",
+                    };
+                    self.add(Problem::warning(lack).at(span.clone()).label(label));
+                }
+                Some(Lack::Barred { message, help }) => {
+                    self.add(Problem::error(message).at(span.clone()).help(help));
+                }
+                None => {}
             }
         }
+        needs.into_iter().map(|(need, _)| need).collect()
     }
 
     pub(super) fn add(&mut self, problem: Problem) {

@@ -13,7 +13,7 @@ use super::decode::{Table, mistype, unknown_word};
 use super::health;
 use super::keys;
 use super::passive;
-use super::problem::{Problem, Problems};
+use super::problem::{Need, Problem, Problems};
 use super::proxy_protocol;
 use super::serving;
 use super::source::Span;
@@ -133,6 +133,9 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
     }
     let (strategy, ipv6_prefix) = strategy(table, problems);
     let backends_file = table.parsed("backends_file", problems, backends_file);
+    if let (Some(file), Some(span)) = (&backends_file, table.span_of("backends_file")) {
+        problems.need(Need::Later(file.to_path_buf()), span);
+    }
     let backends: Vec<BackendDraft> = {
         let tables = table.tables("backend", &keys::BACKEND, problems);
         let none = tables.is_empty()

@@ -100,7 +100,7 @@ pub(super) async fn prepare_proposal(
         None => load(&path),
         Some(text) => {
             let name = name.as_deref().unwrap_or_default();
-            compile_in_place_of(&path, text, name)
+            compile_in_place_of(&path, text, name, &|_| None)
         }
     });
     let Ok(loaded) = compiled.await else {

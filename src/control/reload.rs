@@ -381,6 +381,9 @@ impl Running {
             config.runtime.workers = self.config.runtime.workers;
             config.log.format = self.config.log.format;
             config.runtime.state_file = self.config.runtime.state_file.clone();
+            config.runtime.user = self.config.runtime.user.clone();
+            config.runtime.group = self.config.runtime.group.clone();
+            config.runtime.sandbox = self.config.runtime.sandbox;
         }
         let keys: Vec<_> = listeners(&config).iter().map(|(key, ..)| *key).collect();
         let listens = config.services.iter_mut().flat_map(|it| &mut it.listen);

@@ -35,6 +35,7 @@ mod on_down;
 mod page;
 mod passive;
 mod planning;
+mod privileges;
 mod proxy_protocol;
 mod queue;
 mod records;

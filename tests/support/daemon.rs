@@ -30,6 +30,7 @@ pub struct Launch {
     prelude: String,
     env: Vec<(String, String)>,
     user: Option<Stranger>,
+    reachable: bool,
     options: &'static str,
 }
 
@@ -65,6 +66,12 @@ impl Launch {
         self
     }
 
+    /// Lets other users reach the file.
+    pub fn reachable(mut self) -> Self {
+        self.reachable = true;
+        self
+    }
+
     /// Starts the daemon and waits until it is ready.
     pub fn start(self, config: &Config) -> Daemon {
         self.start_text(&config.text())
@@ -92,10 +99,11 @@ impl Launch {
         let file = directory.path().join("ballast.toml");
         fs::write(&file, text).expect("the directory takes a file");
         let mut become_user = String::new();
-        if let Some(user) = self.user {
-            // That user must reach the file.
+        if self.reachable || self.user.is_some() {
             fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
                 .expect("our directory");
+        }
+        if let Some(user) = self.user {
             become_user = format!("setpriv {} ", user.options().join(" "));
         }
         let mut child = dies_with_its_test(&mut Command::new("sh"))

@@ -39,6 +39,11 @@ impl Stranger {
         able.then_some(user)
     }
 
+    /// The number of the user, and of its group.
+    pub fn id(self) -> u32 {
+        self.0
+    }
+
     /// What setpriv needs to know.
     pub fn options(self) -> Vec<String> {
         let Self(id) = self;

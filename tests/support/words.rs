@@ -56,6 +56,10 @@ pub const NOT_RUN: &str = "check not run";
 pub const RUNNER_GONE: &str = "the runner is gone";
 /// `message` when another one was started.
 pub const RUNNER_BACK: &str = "the runner is back";
+/// `message` of what the daemon has given up (`user`, `capabilities`).
+pub const CONFINED: &str = "confined";
+/// `message` of a user that the daemon should have become (`user`, `wanted`).
+pub const ONLY_ROOT: &str = "only root can become another user";
 /// `message` of a state file that is not used (`why`).
 pub const STATE_IGNORED: &str = "state ignored";
 /// `message` of one that cannot be written.

@@ -1,0 +1,249 @@
+//! What the daemon has given up by the time that it serves: root, every capability but one, and that
+//! this takes nothing from it that it needs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use crate::support::{
+    Backend, Config, Daemon, Launch, Service, Stranger, ask_name, eventually, fresh_ip, words,
+};
+
+/// CAP_NET_BIND_SERVICE
+const BIND: &str = "0000000000000400";
+const NOTHING: &str = "0000000000000000";
+
+/// A file that names a user for root to become, if this is root.
+fn named_user(config: Config) -> Option<(Config, Stranger)> {
+    let user = Stranger::new()?;
+    let id = user.id().to_string();
+    let config = config.runtime("user", id.clone()).runtime("group", id);
+    Some((config, user))
+}
+
+/// `/proc/PID/task/TID/status` of every thread.
+fn threads(pid: u32) -> Vec<BTreeMap<String, String>> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let statuses =
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+    statuses
+        .map(|status| {
+            let lines = status.lines().filter_map(|line| line.split_once(":\t"));
+            lines
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()
+        })
+        .collect()
+}
+
+fn one_service() -> Config {
+    Config::of(Service::new("web").backend("a", Backend::named("a").address()))
+}
+
+#[test]
+fn root_becomes_the_user_of_the_file_in_every_thread_and_keeps_one_capability() {
+    let server = Backend::named("a");
+    let service = |listen: &str| {
+        Service::new("web")
+            .listen(listen)
+            .quick_health()
+            .backend("a", server.address())
+    };
+    let Some((config, user)) = named_user(Config::of(service("127.0.0.1:0"))) else {
+        return;
+    };
+    let daemon = Launch::new().reachable().start(&config);
+    daemon.wait_until_up(0, "a");
+    let id = user.id();
+    let threads = threads(daemon.pid());
+    assert!(threads.len() > 2, "{threads:?}");
+    for thread in &threads {
+        assert_eq!(
+            thread["Uid"],
+            format!("{id}\t{id}\t{id}\t{id}"),
+            "{thread:?}"
+        );
+        assert_eq!(
+            thread["Gid"],
+            format!("{id}\t{id}\t{id}\t{id}"),
+            "{thread:?}"
+        );
+        assert_eq!(thread["Groups"].trim(), id.to_string(), "{thread:?}");
+        for (set, left) in [
+            ("CapEff", BIND),
+            ("CapPrm", BIND),
+            ("CapBnd", BIND),
+            ("CapInh", NOTHING),
+            ("CapAmb", NOTHING),
+        ] {
+            assert_eq!(thread[set], left, "{set} of {thread:?}");
+        }
+    }
+    let told = daemon
+        .log()
+        .wait(0, words::CONFINED, |it| it.says(words::CONFINED));
+    assert_eq!(told.text("user"), id.to_string());
+    assert_eq!(told.text("capabilities"), "CAP_NET_BIND_SERVICE");
+
+    // A port that only root may have, and a reload long after it was given up.
+    let mark = daemon.log().mark();
+    let privileged = format!("{}:443", fresh_ip());
+    let id = id.to_string();
+    let more = Config::of(service("127.0.0.1:0").also_listen(&privileged))
+        .runtime("user", id.clone())
+        .runtime("group", id);
+    daemon.reload(&more);
+    let added = daemon.addresses_since(mark, "web");
+    assert_eq!(added.len(), 1, "{added:?}");
+    assert_eq!(added[0].to_string(), privileged);
+    assert_eq!(ask_name(added[0]).unwrap(), "a");
+}
+
+#[test]
+fn a_check_program_runs_as_that_user_too_without_any_capability() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let script = directory.path().join("check");
+    fs::write(
+        &script,
+        "#!/bin/sh\ncat /proc/self/status > \"$(dirname \"$0\")/seen\"\n",
+    )
+    .unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Backend::named("a");
+    let service = Service::new("web")
+        .health("kind", "exec")
+        .health("command", script.to_str().unwrap())
+        .backend("a", server.address());
+    let Some((config, user)) = named_user(Config::of(service)) else {
+        return;
+    };
+    let daemon = Launch::new().reachable().start(&config);
+    daemon.wait_until_up(0, "a");
+    let seen = fs::read_to_string(directory.path().join("seen")).unwrap();
+    let id = user.id();
+    assert!(
+        seen.contains(&format!("Uid:\t{id}\t{id}\t{id}\t{id}")),
+        "{seen}"
+    );
+    assert!(seen.contains(&format!("CapEff:\t{NOTHING}")), "{seen}");
+    assert!(seen.contains(&format!("CapPrm:\t{NOTHING}")), "{seen}");
+}
+
+#[test]
+fn what_the_user_could_not_read_again_or_write_keeps_the_daemon_from_starting() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let list = directory.path().join("list");
+    fs::write(&list, "10.0.0.0/8\n").unwrap();
+    fs::set_permissions(&list, fs::Permissions::from_mode(0o600)).unwrap();
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let config = |listed: bool, stateful: bool| {
+        let service = Service::new("web").backend("a", "127.0.0.1:1".parse().unwrap());
+        let service = match listed {
+            true => service.access("allow_file", list.to_str().unwrap()),
+            false => service,
+        };
+        let config = Config::of(service).log("format", "text");
+        match stateful {
+            true => config.runtime("state_file", state.join("s.json").to_str().unwrap()),
+            false => config,
+        }
+    };
+    let refused = |config: Config, launch: Launch| {
+        let (config, user) = named_user(config)?;
+        let (status, said) = launch.refuse(&config.text());
+        assert_eq!(status.code(), Some(1), "{said}");
+        Some((said, user.id()))
+    };
+
+    // The whole file: its directory lets nobody else through.
+    let closed = Launch::new().after("chmod 700 \"$(dirname \"$1\")\"");
+    let Some((said, id)) = refused(config(false, false), closed) else {
+        return;
+    };
+    assert!(said.contains("permission denied"), "{said}");
+    assert!(said.contains(&format!("that is how user `{id}`")), "{said}");
+
+    let (said, _) = refused(config(true, false), Launch::new().reachable()).unwrap();
+    assert!(said.contains(&format!("user `{id}` cannot read")), "{said}");
+    assert!(said.contains("allow_file = "), "the place: {said}");
+    assert!(said.contains("chmod g+r"), "{said}");
+
+    let (said, _) = refused(config(false, true), Launch::new().reachable()).unwrap();
+    assert!(
+        said.contains(&format!("user `{id}` cannot write the directory")),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("chown {id} {}", state.display())),
+        "{said}"
+    );
+
+    chown(&state, Some(id), None).unwrap();
+    let (config, _) = named_user(config(false, true)).unwrap();
+    let daemon = Launch::new()
+        .reachable()
+        .start_text(&config.log("format", "json").text());
+    let written = state.join("s.json");
+    eventually("the state is written", || written.exists().then_some(()));
+    assert_eq!(
+        fs::metadata(&written).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    drop(daemon);
+}
+
+#[test]
+fn who_is_not_root_runs_as_who_it_is_and_is_told() {
+    let Some((config, user)) = named_user(one_service()) else {
+        return;
+    };
+    // Its own name is no news, …
+    let daemon = Launch::new().run_as(user).start(&config);
+    let told = daemon
+        .log()
+        .wait(0, words::CONFINED, |it| it.says(words::CONFINED));
+    assert_eq!(told.text("user"), user.id().to_string());
+    assert_eq!(told.text("capabilities"), "none");
+    assert!(
+        daemon
+            .log()
+            .all(0, |it| it.says(words::ONLY_ROOT))
+            .is_empty()
+    );
+    drop(daemon);
+    // … and another's cannot be had.
+    let other = one_service().runtime("user", "0");
+    let daemon = Launch::new().run_as(user).start(&other);
+    let told = daemon
+        .log()
+        .wait(0, "a warning", |it| it.says(words::ONLY_ROOT));
+    assert_eq!(told.text("wanted"), "0");
+    assert!(
+        threads(daemon.pid())
+            .iter()
+            .all(|it| it["CapEff"] == NOTHING)
+    );
+}
+
+#[test]
+fn a_user_that_does_not_exist_keeps_the_daemon_from_starting() {
+    let config = one_service()
+        .runtime("user", "no-such-user")
+        .log("format", "text");
+    let (status, said) = Launch::new().refuse(&config.text());
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("no user is named `no-such-user`"), "{said}");
+}
+
+#[test]
+fn another_user_needs_a_restart() {
+    let daemon = Daemon::start(&one_service());
+    let mark = daemon.log().mark();
+    daemon.reload(&one_service().runtime("user", "nobody"));
+    daemon.log().wait(mark, "what needs a restart", |it| {
+        it.has("what", "runtime.user") && it.says("takes effect after a restart only")
+    });
+}
