@@ -12,6 +12,7 @@ mod exchange;
 mod exec;
 mod http;
 mod mysql;
+mod plain;
 mod postgres;
 mod redis;
 mod tls;
@@ -21,13 +22,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{timeout, timeout_at};
 
 use self::dialogue::{Answer, Dialogue, Received, converse};
+pub use self::plain::Doorman;
+use self::plain::{Left, knock};
 use crate::health::{Check, Finding, Kind, Verdict, Why};
 use crate::model::Cause;
 use crate::net::may_connect_to_itself;
@@ -134,40 +137,30 @@ impl From<Verdict> for Heard {
 
 async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result<Heard, Unsent> {
     let deadline = tokio::time::Instant::now() + limit;
-    let plain =
-        matches!((&check.kind, check.proxy), (Kind::Tcp(exchange), None) if exchange.is_empty());
-    let stream = match timeout_at(deadline, connect(address, plain)).await {
+    let out_of_time = || Ok(Verdict::Dead(Cause::TimedOut.into()).into());
+    if let (Kind::Tcp(exchange), None) = (&check.kind, check.proxy)
+        && exchange.is_empty()
+    {
+        return match timeout_at(deadline, knock(address)).await {
+            Ok(Ok(left)) => Ok(Heard {
+                parting: Parting(Rest::Left(left)),
+                ..Verdict::Alive.into()
+            }),
+            Ok(Err(error)) => not_connected(&error, check).map(Heard::from),
+            Err(_) => out_of_time(),
+        };
+    }
+    match timeout_at(deadline, TcpStream::connect(address)).await {
         // Nobody listened, and TCP connected the probe to itself: see net::connect.
         Ok(Ok(stream))
             if may_connect_to_itself(address) && stream.local_addr().ok() == Some(address) =>
         {
-            return Ok(Verdict::Dead(Cause::Refused.into()).into());
+            Ok(Verdict::Dead(Cause::Refused.into()).into())
         }
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return not_connected(&error, check).map(Heard::from),
-        Err(_) => return Ok(Verdict::Dead(Cause::TimedOut.into()).into()),
-    };
-    match plain {
-        true => Ok(Heard {
-            parting: Parting::over(stream, Cow::default()),
-            ..Verdict::Alive.into()
-        }),
-        false => Ok(Box::pin(speak(stream, address, check, deadline)).await),
+        Ok(Ok(stream)) => Ok(Box::pin(speak(stream, address, check, deadline)).await),
+        Ok(Err(error)) => not_connected(&error, check).map(Heard::from),
+        Err(_) => out_of_time(),
     }
-}
-
-/// Connects. When that is `all` that is wanted, the acknowledgement which completes the handshake may wait for
-/// the FIN that follows at once, and go with it: a packet less of the few that such a probe is made of.
-async fn connect(address: SocketAddr, all: bool) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    if all {
-        // A kernel that will not sends the packet, no more.
-        let _ = SockRef::from(&socket).set_tcp_quickack(false);
-    }
-    socket.connect(address).await
 }
 
 fn not_connected(error: &io::Error, check: &Check) -> Result<Verdict, Unsent> {
@@ -261,35 +254,50 @@ fn dialogue<'a>(check: &'a Check, address: SocketAddr) -> Option<Box<dyn Dialogu
 
 /// A connection whose verdict is in, and that is yet to be closed.
 #[derive(Debug, Default)]
-pub struct Parting(Option<(TcpStream, Cow<'static, [u8]>)>);
+pub struct Parting(Rest);
+
+#[derive(Debug, Default)]
+enum Rest {
+    #[default]
+    Nothing,
+    /// All is said, and the server's FIN is to come.
+    Left(Left),
+    /// This is still to be said.
+    Farewell(TcpStream, Cow<'static, [u8]>),
+}
 
 impl Parting {
     fn over(stream: TcpStream, farewell: Cow<'static, [u8]>) -> Self {
-        Self(Some((stream, farewell)))
+        Self(Rest::Farewell(stream, farewell))
     }
 
-    /// Takes leave as the protocol wants it, closes with a FIN, and reads what the server still has
-    /// to say: closing over unread bytes would reset it, and fill its log.
-    pub async fn say_goodbye(self) {
-        let Some((mut stream, farewell)) = self.0 else {
-            return;
-        };
-        let leave = async {
-            stream.write_all(&farewell).await?;
-            stream.shutdown().await?;
-            let mut left = MOST_LEFT;
-            while left > 0 {
-                stream.readable().await?;
-                match stream.try_read(&mut [0; 4096]) {
-                    Ok(0) => break,
-                    Ok(read) => left = left.saturating_sub(read),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                }
+    /// Takes leave as the protocol wants it, or has the doorman do it, closes with a FIN, and reads what the
+    /// server still has to say: closing over unread bytes would reset it, and fill its log. The permit is the
+    /// one for the connection's descriptor.
+    pub async fn say_goodbye(self, doorman: &Doorman, permit: OwnedSemaphorePermit) {
+        match self.0 {
+            Rest::Nothing => {}
+            Rest::Left(left) => doorman.see_off(left, permit).await,
+            // Whatever goes wrong now, the verdict is in and nobody needs the connection.
+            Rest::Farewell(stream, farewell) => {
+                let _ = timeout(LEAVING, leave(stream, &farewell)).await;
             }
-            Ok(())
-        };
-        // Whatever goes wrong now, the verdict is in and nobody needs the connection.
-        let _ = timeout(LEAVING, leave).await;
+        }
     }
+}
+
+async fn leave(mut stream: TcpStream, farewell: &[u8]) -> io::Result<()> {
+    stream.write_all(farewell).await?;
+    stream.shutdown().await?;
+    let mut left = MOST_LEFT;
+    while left > 0 {
+        stream.readable().await?;
+        match stream.try_read(&mut [0; 4096]) {
+            Ok(0) => break,
+            Ok(read) => left = left.saturating_sub(read),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

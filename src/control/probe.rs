@@ -15,10 +15,16 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::check::{Asked, Unsent, ask};
+use crate::check::{Asked, Doorman, Unsent, ask};
 use crate::health::{Check, Finding, Policy};
 use crate::model::BackendId;
 use crate::runner::Runner;
+
+/// Probes start at beats so far apart, many at a time where there are many: every wake-up costs as much as a
+/// good part of a probe.
+const BEAT: Duration = Duration::from_millis(5);
+/// Between two probes of a target there are at least so many, so that jitter stays jitter.
+const BEATS: u32 = 20;
 
 /// An address, how it is checked, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +69,9 @@ pub(super) struct Prober {
     answers: mpsc::Sender<Answer>,
     punctuality: Arc<Punctuality>,
     runner: Option<Runner>,
+    doorman: Doorman,
+    /// When the first beat was.
+    began: Instant,
 }
 
 /// What a confirming probe came to.
@@ -90,13 +99,26 @@ impl Prober {
             answers,
             punctuality: Arc::default(),
             runner,
+            doorman: Doorman::new(in_flight),
+            began: Instant::now(),
         }
     }
 
-    /// Probes `target` once it is `due`, unless aborted.
+    /// Probes `target` at the first beat once it is `due`, unless aborted.
     pub(super) fn start(&self, target: TargetId, number: u64, due: Instant) -> AbortHandle {
         let prober = self.clone();
+        let due = self.at_beat(due, BEAT.min(target.policy.fast_interval / BEATS));
         tokio::spawn(async move { prober.run(target, number, due).await }).abort_handle()
+    }
+
+    /// The first beat that is not before `due`, with so much between one beat and the next.
+    fn at_beat(&self, due: Instant, beat: Duration) -> Instant {
+        let since = due.saturating_duration_since(self.began).as_nanos();
+        let over = since % beat.as_nanos().max(1);
+        match u64::try_from(over).unwrap_or(0) {
+            0 => due,
+            over => due + beat.saturating_sub(Duration::from_nanos(over)),
+        }
     }
 
     /// How many probes were sent, and the latest of them, since the last call.
@@ -114,7 +136,7 @@ impl Prober {
     async fn run(self, target: TargetId, number: u64, due: Instant) {
         sleep_until(due).await;
         // Closed only when control ends.
-        let Ok(_permit) = self.in_flight.acquire().await else {
+        let Ok(permit) = Arc::clone(&self.in_flight).acquire_owned().await else {
             return;
         };
         let started = Instant::now();
@@ -129,7 +151,7 @@ impl Prober {
             finding,
         };
         if self.results.send(probed).await.is_ok() {
-            parting.say_goodbye().await;
+            parting.say_goodbye(&self.doorman, permit).await;
         }
     }
 
@@ -141,11 +163,13 @@ impl Prober {
 
     /// What one probe of `target` finds, now, which nobody else hears of.
     pub(super) async fn look(&self, target: &TargetId) -> Result<Finding, Unsent> {
-        // Closed only when control ends.
-        let permit = self.in_flight.acquire().await;
+        let permit = Arc::clone(&self.in_flight).acquire_owned().await;
         let Asked { finding, parting } = self.ask(target).await;
-        drop(permit);
-        tokio::spawn(parting.say_goodbye());
+        // Closed only when control ends.
+        if let Ok(permit) = permit {
+            let doorman = self.doorman.clone();
+            tokio::spawn(async move { parting.say_goodbye(&doorman, permit).await });
+        }
         finding
     }
 
@@ -155,7 +179,7 @@ impl Prober {
         let prober = self.clone();
         tokio::spawn(async move {
             // Closed only when control ends, as the queue below.
-            let Ok(_permit) = prober.in_flight.acquire().await else {
+            let Ok(permit) = Arc::clone(&prober.in_flight).acquire_owned().await else {
                 return;
             };
             let Asked { finding, parting } = prober.ask(&target).await;
@@ -165,7 +189,7 @@ impl Prober {
                 finding,
             };
             if prober.answers.send(answer).await.is_ok() {
-                parting.say_goodbye().await;
+                parting.say_goodbye(&prober.doorman, permit).await;
             }
         });
     }

@@ -1,0 +1,116 @@
+//! A plain connect: nothing is said and nothing is expected. Most probes are that, thousands a second where
+//! there are thousands of backends, so it is made of as few system calls and wake-ups as it can be.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, connect, ipproto, recv, shutdown,
+    socket_with, sockopt,
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::sleep;
+
+use super::{LEAVING, MOST_LEFT};
+use crate::net::may_connect_to_itself;
+
+/// How often it is looked whether servers have closed, too.
+const ROUND: Duration = Duration::from_millis(25);
+
+/// Connects to the server at `address`, and says at once that nothing will follow.
+///
+/// # Errors
+/// Why there is no connection.
+pub(super) async fn knock(address: SocketAddr) -> io::Result<Left> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    // The acknowledgement that completes the handshake may wait for the FIN which follows at once, and go
+    // with it: a packet less of few. A kernel that will not sends the packet, no more.
+    let _ = sockopt::set_tcp_quickack(&socket, false);
+    match connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let stream = tokio::net::TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    if may_connect_to_itself(address) && stream.local_addr().ok() == Some(address) {
+        // Nobody listened, and TCP connected the probe to itself: see net::connect.
+        return Err(Errno::CONNREFUSED.into());
+    }
+    // A socket whose connect is under way is never writable, so this succeeds where there is a connection,
+    // and only there: nobody needs to ask first.
+    match shutdown(&stream, Shutdown::Write) {
+        Ok(()) => Ok(Left {
+            stream: stream.into_std()?,
+            until: Instant::now() + LEAVING,
+            more: MOST_LEFT,
+        }),
+        Err(error) => Err(sockopt::socket_error(&stream)?.err().unwrap_or(error).into()),
+    }
+}
+
+/// A connection that was left with a FIN, and that the server has yet to close.
+#[derive(Debug)]
+pub(super) struct Left {
+    stream: TcpStream,
+    /// Then nobody waits any longer for the server.
+    until: Instant,
+    /// What the server may still say.
+    more: usize,
+}
+
+impl Left {
+    /// Hears what the server has said: closing over unread bytes would reset it. Whether it has closed by
+    /// `now`, or has had its time.
+    fn is_over(&mut self, now: Instant) -> bool {
+        let mut heard = [0; 4096];
+        while self.more > 0 {
+            match recv(&self.stream, &mut heard, RecvFlags::empty()) {
+                Ok((read @ 1.., _)) => self.more = self.more.saturating_sub(read),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return self.until <= now,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        true
+    }
+}
+
+/// Closes connections that were left, many at a time: the end of one is nothing to wake up for.
+#[derive(Clone, Debug)]
+pub struct Doorman(mpsc::Sender<(Left, OwnedSemaphorePermit)>);
+
+impl Doorman {
+    /// One for at most so many connections at a time.
+    pub fn new(most: usize) -> Self {
+        let (sender, queue) = mpsc::channel(most);
+        tokio::spawn(see_off(queue));
+        Self(sender)
+    }
+
+    /// Has the connection closed, and gives the permit for its descriptor back then.
+    pub(super) async fn see_off(&self, left: Left, permit: OwnedSemaphorePermit) {
+        // Nobody takes it once control ends, and dropping it is as good then.
+        let _ = self.0.send((left, permit)).await;
+    }
+}
+
+async fn see_off(mut queue: mpsc::Receiver<(Left, OwnedSemaphorePermit)>) {
+    while let Some(first) = queue.recv().await {
+        let mut leaving = vec![first];
+        while !leaving.is_empty() {
+            sleep(ROUND).await;
+            while let Ok(more) = queue.try_recv() {
+                leaving.push(more);
+            }
+            let now = Instant::now();
+            leaving.retain_mut(|(left, _)| !left.is_over(now));
+        }
+    }
+}
