@@ -51,7 +51,10 @@ pub(super) async fn knock(address: SocketAddr) -> io::Result<Left> {
             until: Instant::now() + LEAVING,
             more: MOST_LEFT,
         }),
-        Err(error) => Err(sockopt::socket_error(&stream)?.err().unwrap_or(error).into()),
+        Err(error) => Err(sockopt::socket_error(&stream)?
+            .err()
+            .unwrap_or(error)
+            .into()),
     }
 }
 
@@ -112,5 +115,63 @@ async fn see_off(mut queue: mpsc::Receiver<(Left, OwnedSemaphorePermit)>) {
             let now = Instant::now();
             leaving.retain_mut(|(left, _)| !left.is_over(now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn knock_at(address: SocketAddr) -> io::Result<Left> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap()
+            .block_on(knock(address))
+    }
+
+    #[test]
+    fn a_server_that_answers_meets_a_fin_and_has_its_say() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut left = knock_at(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        assert_eq!(server.read(&mut [0; 16]).unwrap(), 0, "a FIN");
+        server.write_all(&[b'x'; 10_000]).unwrap();
+        let now = Instant::now();
+        assert!(!left.is_over(now), "the server has not closed");
+        drop(server);
+        assert!(left.is_over(now));
+    }
+
+    #[test]
+    fn a_server_that_does_not_close_has_its_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut left = knock_at(listener.local_addr().unwrap()).unwrap();
+        let now = Instant::now();
+        assert!(!left.is_over(now));
+        assert!(left.is_over(now + LEAVING));
+    }
+
+    #[test]
+    fn a_server_that_does_not_end_is_not_heard_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut left = knock_at(listener.local_addr().unwrap()).unwrap();
+        left.more = 100;
+        let (mut server, _) = listener.accept().unwrap();
+        server.write_all(&[b'x'; 200]).unwrap();
+        assert!(left.is_over(Instant::now()));
+    }
+
+    #[test]
+    fn where_nobody_listens_it_is_refused() {
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let error = knock_at(address).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

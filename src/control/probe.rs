@@ -107,18 +107,9 @@ impl Prober {
     /// Probes `target` at the first beat once it is `due`, unless aborted.
     pub(super) fn start(&self, target: TargetId, number: u64, due: Instant) -> AbortHandle {
         let prober = self.clone();
-        let due = self.at_beat(due, BEAT.min(target.policy.fast_interval / BEATS));
+        let beat = BEAT.min(target.policy.fast_interval / BEATS);
+        let due = due + until_beat(due.saturating_duration_since(self.began), beat);
         tokio::spawn(async move { prober.run(target, number, due).await }).abort_handle()
-    }
-
-    /// The first beat that is not before `due`, with so much between one beat and the next.
-    fn at_beat(&self, due: Instant, beat: Duration) -> Instant {
-        let since = due.saturating_duration_since(self.began).as_nanos();
-        let over = since % beat.as_nanos().max(1);
-        match u64::try_from(over).unwrap_or(0) {
-            0 => due,
-            over => due + beat.saturating_sub(Duration::from_nanos(over)),
-        }
     }
 
     /// How many probes were sent, and the latest of them, since the last call.
@@ -195,6 +186,15 @@ impl Prober {
     }
 }
 
+/// From `since` the first beat to the next one, with so much between one and the next.
+fn until_beat(since: Duration, beat: Duration) -> Duration {
+    let over = since.as_nanos() % beat.as_nanos().max(1);
+    match u64::try_from(over).unwrap_or(0) {
+        0 => Duration::ZERO,
+        over => beat.saturating_sub(Duration::from_nanos(over)),
+    }
+}
+
 /// What `asking` comes to, a panic included: a target of which no probe comes back is never probed
 /// again, and a server's words go through parsers that are not ours.
 fn answered(mut asking: Pin<&mut impl Future<Output = Asked>>) -> impl Future<Output = Asked> {
@@ -234,6 +234,15 @@ impl Punctuality {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_waits_for_the_next_beat_at_most() {
+        let ms = Duration::from_millis;
+        for (since, wait) in [(0, 0), (1, 4), (4, 1), (5, 0), (5_000_000_003, 2)] {
+            assert_eq!(until_beat(ms(since), ms(5)), ms(wait), "{since}");
+        }
+        assert_eq!(until_beat(ms(7), Duration::ZERO), Duration::ZERO);
+    }
 
     #[test]
     fn a_probe_that_panics_still_comes_back() {
