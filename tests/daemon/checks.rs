@@ -1,6 +1,7 @@
 //! Every kind of check against the real thing: what it takes for well, what it does not, after how
 //! many probes that counts, and what it leaves behind.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -13,8 +14,10 @@ use rustix::process::{Pid, kill_process};
 
 use crate::support::{
     Backend, Config, Daemon, Launch, Line, READY, Server, Service, Signal, ask_name, eventually,
-    installed, postgres_program, run, words,
+    installed, words,
 };
+
+mod databases;
 
 const RISE: usize = 3;
 const FALL: usize = 4;
@@ -36,7 +39,7 @@ fn start(service: Service) -> Daemon {
 }
 
 /// What the daemon has said of the backend's probes since `mark`.
-fn verdicts(daemon: &Daemon, mark: usize) -> Vec<Arc<Line>> {
+fn verdicts(daemon: &Daemon, mark: usize, backend: &str) -> Vec<Arc<Line>> {
     let told = [
         words::MISSED,
         words::ANSWERED,
@@ -44,13 +47,21 @@ fn verdicts(daemon: &Daemon, mark: usize) -> Vec<Arc<Line>> {
         words::BACKEND_DOWN,
     ];
     daemon.log().all(mark, |line| {
-        line.has("backend", "only") && told.iter().any(|message| line.says(message))
+        line.has("backend", backend) && told.iter().any(|message| line.says(message))
     })
 }
 
-/// That the transition in the last line came with exactly the probe that completed the run.
-fn assert_counted(lines: &[Arc<Line>], step: &str, needed: usize) {
-    let (_, before) = lines.split_last().expect("a transition");
+/// That the backend's first `transition` since `mark` came with exactly the probe that completed the run:
+/// so many `step`s are `needed`.
+fn assert_counted(
+    daemon: &Daemon,
+    mark: usize,
+    backend: &str,
+    (transition, step, needed): (&str, &str, usize),
+) {
+    let lines = verdicts(daemon, mark, backend);
+    let end = lines.iter().position(|line| line.says(transition));
+    let before = &lines[..end.expect("it was waited for")];
     let streaks: Vec<u64> = before
         .iter()
         .filter(|line| line.says(step))
@@ -63,24 +74,31 @@ fn assert_counted(lines: &[Arc<Line>], step: &str, needed: usize) {
     assert!(streaks.iter().all(|&streak| streak < needed), "{lines:?}");
 }
 
+/// up → failing → down, at the expected number of probes; why.
+fn assert_goes_down(daemon: &Daemon, backend: &str, fail: impl FnOnce()) -> String {
+    let mark = daemon.log().mark();
+    fail();
+    let down = daemon.wait_until_down(mark, backend);
+    let counts = (words::BACKEND_DOWN, words::MISSED, FALL);
+    assert_counted(daemon, mark, backend, counts);
+    down.text("why").to_owned()
+}
+
+/// down → recovering → up, at the expected number of probes.
+fn assert_comes_up(daemon: &Daemon, backend: &str, heal: impl FnOnce()) {
+    let mark = daemon.log().mark();
+    heal();
+    daemon.wait_until_up(mark, backend);
+    let counts = (words::BACKEND_UP, words::ANSWERED, RISE);
+    assert_counted(daemon, mark, backend, counts);
+}
+
 /// up → failing → down → recovering → up, each at the expected number of probes; why it went down.
 fn there_and_back(daemon: &Daemon, fail: impl FnOnce(), heal: impl FnOnce()) -> String {
     daemon.wait_until_up(0, "only");
-    let mark = daemon.log().mark();
-    fail();
-    let down = daemon.wait_until_down(mark, "only");
-    let mut lines = verdicts(daemon, mark);
-    let end = lines.iter().position(|line| line.says(words::BACKEND_DOWN));
-    lines.truncate(end.expect("it is down") + 1);
-    assert_counted(&lines, words::MISSED, FALL);
-    let mark = daemon.log().mark();
-    heal();
-    daemon.wait_until_up(mark, "only");
-    let mut lines = verdicts(daemon, mark);
-    let end = lines.iter().position(|line| line.says(words::BACKEND_UP));
-    lines.truncate(end.expect("it is up") + 1);
-    assert_counted(&lines, words::ANSWERED, RISE);
-    down.text("why").to_owned()
+    let why = assert_goes_down(daemon, "only", fail);
+    assert_comes_up(daemon, "only", heal);
+    why
 }
 
 /// The same, with a server that is stopped in its tracks: its kernel goes on answering connects.
@@ -103,6 +121,58 @@ fn send_and_expect_see_a_frozen_server() {
 }
 
 #[test]
+fn what_is_sent_and_expected_is_text_bytes_or_a_pattern() {
+    if !installed(&["redis-server", "redis-cli"]) {
+        return;
+    }
+    let server = Server::redis();
+    // Without the password that it wants then, an answer comes and is another one.
+    let want = |password: &str| server.redis_command(&["config", "set", "requirepass", password]);
+    let forget = || {
+        let own = ["-a", "word", "--no-auth-warning"];
+        server.redis_command(&[own.as_slice(), &["config", "set", "requirepass", ""]].concat());
+    };
+    for (exchange, expected) in [
+        ("send = \"PING\\r\\n\"\nexpect = 'PONG'", "\"PONG\""),
+        (
+            "send = { hex = '50 49 4e 47 0d 0a' }\nexpect = { hex = '2b504f4e470d0a' }",
+            "\"+PONG\\r\\n\"",
+        ),
+        (
+            "send = \"PING\\n\"\nexpect = { regex = '^.PO+NG' }",
+            "/^.PO+NG/",
+        ),
+    ] {
+        let exchange: toml::Table = toml::from_str(exchange).unwrap();
+        let service = checked("tcp", server.address()).health("timeout", "300ms");
+        let service = exchange
+            .into_iter()
+            .fold(service, |service, (key, value)| service.health(&key, value));
+        let daemon = start(service);
+        let why = there_and_back(&daemon, || want("word"), forget);
+        let told = format!("connected, but timed out: expected {expected}, got \"-NOAUTH ");
+        assert!(why.starts_with(&told), "{why}");
+    }
+}
+
+#[test]
+fn a_plain_connect_follows_a_server_that_dies_and_is_started_again() {
+    if !installed(&["redis-server"]) {
+        return;
+    }
+    let server = RefCell::new(Server::redis());
+    let daemon = start(checked("tcp", server.borrow().address()));
+    let why = there_and_back(
+        &daemon,
+        || {
+            server.borrow_mut().kill();
+        },
+        || server.borrow_mut().start_again(),
+    );
+    assert_eq!(why, words::REFUSED);
+}
+
+#[test]
 fn a_plain_connect_does_not_see_a_frozen_server() {
     if !installed(&["redis-server"]) {
         return;
@@ -113,7 +183,10 @@ fn a_plain_connect_does_not_see_a_frozen_server() {
     server.freeze();
     let mark = daemon.log().mark();
     let_probes_pass(&daemon, 20);
-    assert!(verdicts(&daemon, mark).is_empty(), "its kernel answers");
+    assert!(
+        verdicts(&daemon, mark, "only").is_empty(),
+        "its kernel answers"
+    );
     server.thaw();
 }
 
@@ -139,87 +212,6 @@ fn http_follows_status_and_body() {
     assert_eq!(why, "status 503 Service Temporarily Unavailable");
 }
 
-#[test]
-fn a_ping_sees_a_frozen_redis() {
-    if !installed(&["redis-server"]) {
-        return;
-    }
-    let server = Server::redis();
-    frozen_and_back(checked("redis", server.address()), &server);
-}
-
-#[test]
-fn the_role_of_a_redis_is_followed_through_a_failover() {
-    if !installed(&["redis-server", "redis-cli"]) {
-        return;
-    }
-    let one = Server::redis();
-    let other = Server::redis_replica_of(&one);
-    let daemon = start(checked("redis", one.address()).health("role", "primary"));
-    let why = there_and_back(
-        &daemon,
-        || {
-            other.redis_command(&["replicaof", "no", "one"]);
-            one.follow(&other);
-        },
-        || one.redis_command(&["replicaof", "no", "one"]),
-    );
-    assert_eq!(why, "its role is slave");
-}
-
-#[test]
-fn a_replica_is_one_only_while_it_follows() {
-    if !installed(&["redis-server", "redis-cli"]) {
-        return;
-    }
-    let master = Server::redis();
-    let replica = Server::redis_replica_of(&master);
-    let daemon = start(checked("redis", replica.address()).health("role", "replica"));
-    let why = there_and_back(
-        &daemon,
-        || replica.redis_command(&["replicaof", "no", "one"]),
-        || replica.follow(&master),
-    );
-    assert_eq!(why, "its role is master");
-}
-
-const POSTGRES: [&str; 3] = ["initdb", "postgres", "setpriv"];
-
-#[test]
-fn a_start_up_sees_a_frozen_postgres() {
-    if !installed(&POSTGRES) {
-        return;
-    }
-    let server = Server::postgres();
-    frozen_and_back(checked("postgres", server.address()), &server);
-}
-
-#[test]
-fn the_role_of_a_postgres_is_followed() {
-    if !installed(&POSTGRES) {
-        return;
-    }
-    let primary = Server::postgres();
-    let sql = |statement: &str| {
-        run(std::process::Command::new(postgres_program("psql"))
-            .args(["-h", &primary.address().ip().to_string()])
-            .args(["-U", "postgres", "-c", statement]))
-    };
-    sql("create role ballast login");
-    let daemon = start(
-        checked("postgres", primary.address())
-            .health("user", "ballast")
-            .health("database", "postgres")
-            .health("role", "primary"),
-    );
-    let why = there_and_back(
-        &daemon,
-        || drop(sql("alter role ballast nologin")),
-        || drop(sql("alter role ballast login")),
-    );
-    assert!(why.contains("not permitted to log in"), "{why}");
-}
-
 /// Asks for a report.
 fn report(daemon: &Daemon) -> Arc<Line> {
     let mark = daemon.log().mark();
@@ -236,67 +228,6 @@ fn let_probes_pass(daemon: &Daemon, count: u64) {
         sent += report(daemon).number("probes");
         (sent >= count).then_some(())
     });
-}
-
-#[test]
-fn checks_of_postgres_leave_nothing_in_its_log() {
-    if !installed(&POSTGRES) {
-        return;
-    }
-    let server = Server::postgres_with(&["log_min_messages=info", "log_connections=off"]);
-    for service in [
-        checked("postgres", server.address()),
-        checked("postgres", server.address()).health("user", "postgres"),
-        checked("postgres", server.address())
-            .health("user", "postgres")
-            .health("role", "primary"),
-    ] {
-        // A new cluster on a busy disk may take its time.
-        let daemon = start(service.health("interval", "500ms").health("timeout", "20s"));
-        daemon.wait_until_up(0, "only");
-        // The death of the daemon before may have cut a probe short, which the server has told by now.
-        let before = server.output();
-        let_probes_pass(&daemon, 10);
-        let verdicts = verdicts(&daemon, 0);
-        assert_eq!(verdicts.len(), 1, "up, and no more: {verdicts:?}");
-        assert_eq!(&server.output()[before.len()..], "");
-    }
-}
-
-const MARIADB: [&str; 3] = ["mariadbd", "mariadb", "mariadb-install-db"];
-
-#[test]
-fn a_log_in_sees_a_frozen_mariadb() {
-    if !installed(&MARIADB) {
-        return;
-    }
-    let server = Server::mariadb("ballast");
-    frozen_and_back(checked("mysql", server.address()), &server);
-}
-
-#[test]
-fn checks_of_mariadb_count_as_no_error_of_this_host() {
-    if !installed(&MARIADB) {
-        return;
-    }
-    let server = Server::mariadb("checker");
-    let daemon = start(checked("mysql", server.address()).health("user", "checker"));
-    daemon.wait_until_up(0, "only");
-    // Many more than max_connect_errors.
-    let_probes_pass(&daemon, 50);
-    let aborted = server.sql("show global status like 'Aborted_c%'");
-    let count = |name: &str| {
-        let line = aborted.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_whitespace().nth(1))
-            .map(str::to_owned)
-    };
-    // One comes from the test itself, which looked whether the server listens.
-    let own = count("Aborted_connects\t").unwrap();
-    assert!(["0", "1"].contains(&own.as_str()), "{aborted}");
-    assert_eq!(count("Aborted_clients").as_deref(), Some("0"), "{aborted}");
-    let said = server.output();
-    let aborted = said.lines().filter(|line| line.contains("Aborted"));
-    assert!(aborted.count() <= 1, "{said}");
 }
 
 #[test]
@@ -417,7 +348,7 @@ fn a_program_that_is_not_there_is_warned_of_and_takes_nobody_out() {
     assert!(warning.text("why").contains("/no/such/check"));
     assert_eq!(ask_name(daemon.address("checked")).unwrap(), "only");
     let_probes_pass(&daemon, 10);
-    assert!(verdicts(&daemon, 0).is_empty());
+    assert!(verdicts(&daemon, 0, "only").is_empty());
     let warnings = daemon.log().all(0, |line| {
         line.says(words::NOT_RUN) && line.has("level", "WARN")
     });

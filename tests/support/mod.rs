@@ -52,5 +52,5 @@ pub use process_backend::ProcessBackend;
 pub use programs::{installed, postgres_program};
 pub use receiver::{Received, Receiver, Reply};
 pub use schema::faults;
-pub use servers::{READY, Server, run};
+pub use servers::{READY, Server, psql, run};
 pub use storm::Storm;

@@ -1,7 +1,7 @@
 //! Real servers to put behind Ballast, each in a directory and at an address of its own.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -19,11 +19,17 @@ use super::programs::postgres_program;
 
 /// The file without which nginx says that it is not ready.
 pub const READY: &str = "ready";
+/// What the superuser of a PostgreSQL that asks for one gives.
+pub const PASSWORD: &str = "its own";
+/// Where PostgreSQL has its cluster.
+const DATA: &str = "data";
 /// Where MariaDB listens besides.
 const SOCKET: &str = "socket";
 
 /// A running server.
 pub struct Server {
+    /// What it was started by.
+    command: Command,
     child: Child,
     address: SocketAddr,
     stop: Signal,
@@ -33,6 +39,11 @@ pub struct Server {
 impl Server {
     /// `redis-server`, without persistence.
     pub fn redis() -> Self {
+        Self::redis_with(&[])
+    }
+
+    /// The same with options of its own.
+    pub fn redis_with(options: &[&str]) -> Self {
         let ip = fresh_ip();
         let port = 6379;
         Self::start(ip, port, Signal::KILL, |directory| {
@@ -40,7 +51,8 @@ impl Server {
             command
                 .args(["--bind", &ip.to_string(), "--port", &port.to_string()])
                 .args(["--save", "", "--appendonly", "no", "--dir"])
-                .arg(directory);
+                .arg(directory)
+                .args(options);
             command
         })
     }
@@ -278,15 +290,47 @@ impl Server {
 
     /// The same with settings of its own.
     pub fn postgres_with(settings: &[&str]) -> Self {
+        Self::postgres_in(settings, |data| {
+            run(unprivileged(&postgres_program("initdb"))
+                .args(["--auth=trust", "--no-sync", "--username=postgres", "-D"])
+                .arg(data));
+        })
+    }
+
+    /// PostgreSQL that asks everyone for a password by this method, its superuser for [`PASSWORD`].
+    pub fn postgres_asking(method: &str) -> Self {
+        Self::postgres_in(&[], |data| {
+            let file = data.with_extension("password");
+            fs::write(&file, PASSWORD).expect("the directory takes a file");
+            run(unprivileged(&postgres_program("initdb"))
+                .args(["--auth", method, "--no-sync", "--username=postgres"])
+                .arg(format!("--pwfile={}", file.display()))
+                .arg("-D")
+                .arg(data));
+        })
+    }
+
+    /// A standby that follows another PostgreSQL by streaming.
+    pub fn postgres_standby_of(primary: &Self) -> Self {
+        Self::postgres_in(&[], |data| {
+            run(unprivileged(&postgres_program("pg_basebackup"))
+                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+                .args(["-h", &primary.address.ip().to_string()])
+                .args(["-p", &primary.address.port().to_string()])
+                .args(["-U", "postgres", "-D"])
+                .arg(data));
+        })
+    }
+
+    /// PostgreSQL with the cluster that `fill` makes.
+    fn postgres_in(settings: &[&str], fill: impl Fn(&Path)) -> Self {
         let ip = fresh_ip();
         let port = 5432;
         let server = Self::start(ip, port, Signal::INT, |directory| {
-            let data = directory.join("data");
+            let data = directory.join(DATA);
             fs::create_dir(&data).expect("a new directory");
             hand_over(&data);
-            run(unprivileged(&postgres_program("initdb"))
-                .args(["--auth=trust", "--no-sync", "--username=postgres", "-D"])
-                .arg(&data));
+            fill(&data);
             let mut command = unprivileged(&postgres_program("postgres"));
             command
                 .arg("-D")
@@ -297,7 +341,13 @@ impl Server {
                 .args(settings.iter().flat_map(|setting| ["-c", setting]));
             command
         });
-        // It listens before it serves.
+        server.await_postgres();
+        server
+    }
+
+    /// It listens before it serves.
+    fn await_postgres(&self) {
+        let (ip, port) = (self.address.ip(), self.address.port());
         eventually("PostgreSQL is ready", || {
             let ready = Command::new(postgres_program("pg_isready"))
                 .args(["--quiet", "-h", &ip.to_string(), "-p", &port.to_string()])
@@ -305,7 +355,36 @@ impl Server {
                 .expect("pg_isready is where pgbench is");
             ready.success().then_some(())
         });
-        server
+    }
+
+    /// Makes a primary of this standby.
+    pub fn promote(&self) {
+        run(unprivileged(&postgres_program("pg_ctl"))
+            .args(["promote", "--wait", "-D"])
+            .arg(self.directory.path().join(DATA)));
+    }
+
+    /// Starts this PostgreSQL, which has ended, again as the standby of another one.
+    pub fn return_behind(&mut self, primary: &Self) {
+        let data = self.directory.path().join(DATA);
+        let (ip, port) = (primary.address.ip(), primary.address.port());
+        let mut settings = fs::OpenOptions::new()
+            .append(true)
+            .open(data.join("postgresql.auto.conf"))
+            .expect("every cluster has it");
+        writeln!(
+            settings,
+            "primary_conninfo = 'host={ip} port={port} user=postgres'"
+        )
+        .expect("it can be written");
+        fs::write(data.join("standby.signal"), "").expect("the cluster takes a file");
+        self.start_again();
+        self.await_postgres();
+    }
+
+    /// Has this PostgreSQL do something, as its superuser; what it says, without headings.
+    pub fn psql(&self, statement: &str) -> String {
+        psql(self.address, statement)
     }
 
     /// aiosmtpd, a mail server that speaks first, says what it gets, and drops it.
@@ -376,6 +455,23 @@ impl Server {
         kill_process(Pid::from_child(&self.child), Signal::STOP).expect("it runs");
     }
 
+    /// Which process it is.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Has it end in good order.
+    pub fn stop(&mut self) {
+        kill_process(Pid::from_child(&self.child), self.stop).expect("it runs");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Starts it where it was, after it has ended.
+    pub fn start_again(&mut self) {
+        self.child = self.command.spawn().expect("the server starts");
+        self.await_listening();
+    }
+
     /// Lets it go on.
     pub fn thaw(&self) {
         kill_process(Pid::from_child(&self.child), Signal::CONT).expect("it runs");
@@ -394,27 +490,32 @@ impl Server {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
             .expect("our directory");
         let output = fs::File::create(directory.path().join("output")).expect("a new file");
-        let child = dies_with_its_test(&mut command(directory.path()))
+        let mut command = command(directory.path());
+        let child = dies_with_its_test(&mut command)
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("descriptors"))
             .stderr(output)
             .spawn()
             .expect("the server starts");
-        let address = SocketAddr::new(ip.into(), port);
         let mut server = Self {
+            command,
             child,
-            address,
+            address: SocketAddr::new(ip.into(), port),
             stop,
             directory,
         };
-        eventually("the server listens", || {
-            if let Some(status) = server.child.try_wait().expect("it is our child") {
-                panic!("the server ended with {status}: {:?}", server.output());
-            }
-            TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()
-        });
+        server.await_listening();
         server
+    }
+
+    fn await_listening(&mut self) {
+        eventually("the server listens", || {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                panic!("the server ended with {status}: {:?}", self.output());
+            }
+            TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).ok()
+        });
     }
 }
 
@@ -427,6 +528,16 @@ impl Drop for Server {
             self.child.wait().ok();
         }
     }
+}
+
+/// Has the PostgreSQL at `address` do something, as its superuser; what it says, without headings.
+pub fn psql(address: SocketAddr, statement: &str) -> String {
+    run(Command::new(postgres_program("psql"))
+        .args(["-h", &address.ip().to_string()])
+        .args(["-p", &address.port().to_string()])
+        .args(["-U", "postgres", "--no-align", "--tuples-only"])
+        .args(["-c", statement])
+        .env("PGPASSWORD", PASSWORD))
 }
 
 /// Runs a command to its end, which must be a success and come in time; what it said.
