@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::thread;
 
+use ballast::api::View;
+
 use crate::support::{
-    Config, Daemon, End, Launch, Meeting, Pattern, Peer, PipeHog, Service, Stranger, words,
+    Config, Daemon, End, Launch, Meeting, Pattern, Peer, PipeHog, Service, Stranger, abort,
+    eventually, words,
 };
 
 const BULK: u64 = 16 * 1024 * 1024;
@@ -92,4 +95,24 @@ fn out_of_descriptors_running_sessions_get_bulk_by_copying() {
             assert_eq!(plenty.expect_then_end(to), End::Fin);
         });
     }
+}
+
+#[test]
+fn a_receiver_that_resets_with_a_full_pipe_before_it_leaves_none_behind() {
+    let meeting = Meeting::new();
+    let daemon = Daemon::start(&spliced(meeting.address()).admin("listen", "127.0.0.1:0"));
+    for seed in 0..4 {
+        let (client, mut backend) = meeting.session(daemon.address("web"));
+        Pattern::new(seed, ENDLESS).fill(&mut backend);
+        abort(client);
+        let (_, end) = End::read(&mut backend);
+        assert_eq!(end, End::Reset);
+    }
+    let api = daemon.api();
+    // What is not taken back would be missing from those that a worker may have, for good.
+    eventually("no worker counts a pipe", || {
+        let view: View = api.get("/v1/view").good();
+        let pipes: u64 = view.process.workers.iter().map(|it| it.pipes).sum();
+        (pipes == 0).then_some(())
+    });
 }

@@ -1,6 +1,7 @@
 //! The other commands of the real binary, as an operator's shell runs them.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// How a command answered.
@@ -27,13 +28,19 @@ impl Said {
     }
 }
 
+/// The binary under test: the one that cargo built for the tests, or any other that `BALLAST_BINARY` names.
+pub fn binary() -> PathBuf {
+    env::var_os("BALLAST_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_ballast").into(), PathBuf::from)
+}
+
 /// `ballast`, with these arguments and this file as `-c`; there is no terminal.
 pub fn ballast(file: &Path, arguments: &[&str]) -> Said {
     let Output {
         status,
         stdout,
         stderr,
-    } = Command::new(env!("CARGO_BIN_EXE_ballast"))
+    } = Command::new(binary())
         .args(arguments)
         .arg("-c")
         .arg(file)

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::api::Api;
+use super::command::binary;
 use super::config::Config;
 use super::log::{Line, Log};
 use super::patience::eventually;
@@ -112,7 +113,7 @@ impl Launch {
                 "{}exec {become_user}\"$0\" run {} -c \"$1\"",
                 self.prelude, self.options
             ))
-            .arg(env!("CARGO_BIN_EXE_ballast"))
+            .arg(binary())
             .arg(&file)
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")

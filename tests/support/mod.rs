@@ -21,7 +21,7 @@ mod patience;
 mod pattern;
 mod peer;
 mod pipe_hog;
-mod proc;
+pub mod proc;
 mod process_backend;
 mod programs;
 mod receiver;

@@ -46,12 +46,15 @@ impl Pattern {
     pub fn send(&self, stream: &mut TcpStream) -> io::Result<()> {
         let mut offset = 0;
         while offset < self.length {
-            let piece = self.piece(offset, CHUNK);
-            let written = stream.write(piece)?;
-            offset += written as u64;
+            offset += self.send_some(stream, offset, CHUNK)?;
             self.progress.store(offset, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Writes once, at most `most` of what follows the first `offset` bytes.
+    pub fn send_some(&self, stream: &mut TcpStream, offset: u64, most: usize) -> io::Result<u64> {
+        Ok(stream.write(self.piece(offset, most))? as u64)
     }
 
     /// Writes from the start until nothing on the way takes any more: the stream that arrived at the
@@ -145,20 +148,27 @@ impl Pattern {
     }
 
     fn check(&self, offset: u64, got: &[u8]) {
+        if let Some(wrong) = self.first_wrong(offset, got) {
+            panic!("byte {wrong} is wrong");
+        }
+    }
+
+    /// The first byte that is not what follows the first `offset` bytes, if there is one.
+    pub fn first_wrong(&self, offset: u64, got: &[u8]) -> Option<u64> {
         let mut done = 0;
         while done < got.len() {
             let want = self.piece(offset + done as u64, got.len() - done);
             let have = &got[done..done + want.len()];
-            if want != have {
-                let at = want
+            if want != have || want.is_empty() {
+                let same = want
                     .iter()
                     .zip(have)
-                    .position(|(want, have)| want != have)
-                    .unwrap_or(0);
-                panic!("byte {} is wrong", offset + (done + at) as u64);
+                    .take_while(|(want, have)| want == have);
+                return Some(offset + (done + same.count()) as u64);
             }
             done += want.len();
         }
+        None
     }
 
     /// The bytes at `offset`, up to the wrap, the end, or `most`.

@@ -8,6 +8,7 @@ use std::thread;
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
+use super::command::binary;
 use super::proc::dies_with_its_test;
 
 const HOLD: &str = "BALLAST_TESTS_PIPE_HOG";
@@ -23,7 +24,7 @@ impl Stranger {
     /// One, if this process may become one and that user may run what this one runs.
     pub fn new() -> Option<Self> {
         let user = Self(0x7000_0000 + std::process::id());
-        let binaries = [env!("CARGO_BIN_EXE_ballast").into(), current_exe()];
+        let binaries = [binary(), current_exe()];
         let able = binaries.iter().all(|binary| {
             Command::new("setpriv")
                 .args(user.options())

@@ -114,10 +114,12 @@ impl Direction {
     ) {
         let mut turn = 0;
         while !self.is_over() {
+            // First, so that nothing is read in place of what a sink that fails just now has not taken.
+            let drained = self.poll_drain(cx, sink, &mut workspace.pipes);
             if sink.failed().is_some() {
                 self.release(&mut workspace.pipes);
                 self.state = State::Dead;
-            } else if self.poll_drain(cx, sink, &mut workspace.pipes).is_pending() {
+            } else if drained.is_pending() {
                 return;
             } else {
                 match self.state {
