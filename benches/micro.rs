@@ -219,8 +219,8 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
             half_closed: Duration::from_secs(300),
             mode: RelayMode::Auto,
         };
-        let workspace: RefCell<Workspace> = Workspace::new();
-        Relay::new(accepted, backend, terms)
+        let workspace: RefCell<Workspace> = Workspace::new(0);
+        Relay::new(accepted, backend, terms, None)
             .run(&ticket, &workspace, None, &Meter::new(Instant::now()))
             .await;
     });

@@ -64,6 +64,9 @@ pub async fn serve<G>(context: Rc<Context>, route: Door, client: Client, guard: 
         Ok(relay) => {
             let (tally, meter) = (record.tally(), record.meter());
             let report = relay.run(&ticket, &context.workspace, tally, meter).await;
+            if let Some(time) = relay.slowed() {
+                record.was_slowed(time);
+            }
             let phase = if report.cause == Cause::Stopped {
                 Phase::Drain
             } else {
@@ -156,7 +159,9 @@ async fn establish(
                     half_closed: timeouts.half_closed,
                     mode: snapshot.relay,
                 };
-                return Ok(Relay::new(client, socket, terms));
+                let throttle = snapshot.throttle.as_ref();
+                let brake = throttle.map(|it| it.brake(context.worker));
+                return Ok(Relay::new(client, socket, terms, brake));
             }
             Err(Connecting::Failed(cause)) => {
                 // A wait that was cut short proves nothing.

@@ -404,7 +404,7 @@ impl Worker {
         let context = Rc::new(Context {
             worker: peers.own,
             registry: Registry::new(),
-            workspace: Workspace::new(),
+            workspace: Workspace::new(peers.own),
             witness,
         });
         Self {

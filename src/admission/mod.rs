@@ -1,13 +1,16 @@
-//! Who may come in: which networks, how many clients, and how many of each source. Decides only, with the
+//! Who may come in: which networks, how many clients, and how many of each source; and how fast the bytes of
+//! those who did may flow. Decides only, with the
 //! time as an argument; the session asks, and [`pool`](crate::pool) holds what workers share.
 
 mod access;
+mod bandwidth;
 mod networks;
 mod rate;
 mod rule;
 mod sources;
 
 pub use access::Access;
+pub use bandwidth::{Bandwidth, Cap, Toward};
 pub use networks::Networks;
 pub use rate::Rate;
 pub use rule::Rule;

@@ -139,6 +139,9 @@ pub struct Service {
     pub traffic: Traffic,
     /// Clients that were not let in, for each rule of `access` and `limits` that has met one.
     pub refusals: Vec<Refusals>,
+    /// How fast bytes may flow, for each limit of `limits` on bandwidth that there is or was.
+    #[serde(default)]
+    pub throttling: Vec<Throttling>,
     /// Clients whose source had no place in the table that counts sources.
     pub uncounted_sources_total: u64,
     /// Clients that were given no backend.
@@ -244,6 +247,23 @@ pub struct Refusals {
     pub refused_total: u64,
     /// Clients that it would have refused, but for `dry_run`.
     pub would_be_total: u64,
+}
+
+/// A limit on bandwidth, and what it has done to sessions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Throttling {
+    /// `to_client`, `to_client_per_session`, …
+    pub cap: String,
+    /// What it is now; `null` if there is no such limit any more.
+    pub bytes_per_second: Option<u64>,
+    /// Sessions that it has slowed down.
+    pub slowed_total: u64,
+    /// How long their bytes have waited, together.
+    pub slowed_seconds_total: f64,
+    /// Sessions that it would have slowed down, but for `dry_run`.
+    pub would_be_total: u64,
+    /// By how long, together.
+    pub would_be_seconds_total: f64,
 }
 
 /// Clients that were accepted, given no backend, and reset.

@@ -243,6 +243,20 @@ pub(super) fn not_let_in(service: &Service) -> Option<String> {
     })
 }
 
+/// `slowed down so far: 10 sessions by to_client, 3m 20s together`
+pub(super) fn slowed_down(service: &Service) -> Option<String> {
+    let caps = service.throttling.iter().filter(|it| it.slowed_total > 0);
+    let by: Vec<String> = caps
+        .map(|it| {
+            let together = Duration::try_from_secs_f64(it.slowed_seconds_total);
+            let sessions = of(it.slowed_total, "session");
+            let together = time(together.unwrap_or_default());
+            format!("{sessions} by {}, {together} together", it.cap)
+        })
+        .collect();
+    (!by.is_empty()).then(|| format!("slowed down so far: {}", by.join("; ")))
+}
+
 /// `12 clients were turned away, the last 3s ago: 10 no eligible backend, 2 queue full`
 pub(super) fn turned_away(service: &Service, now: &str) -> String {
     let unserved = &service.unserved;
@@ -386,7 +400,7 @@ const MOST_LINES: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Count, Refusals, Rejection, Traffic, Unserved};
+    use crate::api::{Count, Refusals, Rejection, Throttling, Traffic, Unserved};
 
     const NOW: &str = "2026-11-21T12:00:10.000Z";
     const BEFORE: &str = "2026-11-21T12:00:00.000Z";
@@ -602,6 +616,25 @@ mod tests {
         service.refusals.remove(0);
         let one = "web: 1 client was not let in so far: by max_per_source";
         assert_eq!(told(&view(service)), [(Gravity::Noted, one.into())]);
+    }
+
+    #[test]
+    fn sessions_that_caps_slowed_down_are_told_by_cap_and_no_finding() {
+        let cap = |cap: &str, slowed_total, slowed_seconds_total| Throttling {
+            cap: cap.into(),
+            slowed_total,
+            slowed_seconds_total,
+            ..Throttling::default()
+        };
+        let mut service = Service {
+            throttling: vec![cap("to_client", 10, 200.0), cap("to_backend", 0, 0.0)],
+            ..Service::default()
+        };
+        let expected = "slowed down so far: 10 sessions by to_client, 3m 20s together";
+        assert_eq!(slowed_down(&service).as_deref(), Some(expected));
+        assert_eq!(told(&view(service.clone())), []);
+        service.throttling.remove(0);
+        assert_eq!(slowed_down(&service), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `[service.access]` and `[service.limits]`: who may come in, and how many.
+//! `[service.access]` and `[service.limits]`: who may come in, how many, and how fast their bytes may flow.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -15,7 +15,7 @@ use super::network::{self, networks};
 use super::problem::{Need, Problem, Problems, shown};
 use super::source::Source;
 use super::value::{Fault, MOST_CONNECTIONS};
-use super::{AccessConfig, AdmissionConfig, Limited, LimitsConfig, keys};
+use super::{AccessConfig, AdmissionConfig, Limited, LimitsConfig, bandwidth, keys};
 use crate::admission::{Access, Rate, SourceRules};
 
 /// Both sections of a service.
@@ -196,6 +196,7 @@ fn limits(table: &Table<'_>, problems: &mut Problems) -> LimitsConfig {
         sources: table
             .integer("sources", &SOURCES, problems)
             .unwrap_or(preset.sources),
+        caps: bandwidth::caps(table, is_dry, problems),
     }
 }
 
@@ -270,11 +271,15 @@ pub(super) fn rate(key: &str, text: &str) -> Result<Rate, Fault> {
         .ok_or_else(|| wrong("which is out of range"))
 }
 
-const RULES: [&str; 4] = [
+const RULES: [&str; 8] = [
     "max_connections",
     "accept_rate",
     "max_per_source",
     "rate_per_source",
+    "to_backend",
+    "to_client",
+    "to_backend_per_session",
+    "to_client_per_session",
 ];
 const RATES: RangeInclusive<u32> = 1..=1_000_000;
 /// From 32 KiB to half a gigabyte of memory.

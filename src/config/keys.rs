@@ -286,7 +286,11 @@ pub static SERVICE: Section = Section {
         ),
         key("session", Preset::Section, "how long a session may live"),
         key("access", Preset::Section, "which networks may come in"),
-        key("limits", Preset::Section, "how many clients may come in"),
+        key(
+            "limits",
+            Preset::Section,
+            "how many clients may come in, and how fast their bytes may flow",
+        ),
         key(
             "proxy_protocol",
             Preset::Section,
@@ -405,9 +409,29 @@ pub static LIMITS: Section = Section {
         ),
         key("sources", Is("65536"), "sources that are counted at a time"),
         key(
+            "to_backend",
+            Off,
+            "bytes a second from all clients together; more wait",
+        ),
+        key(
+            "to_client",
+            Off,
+            "bytes a second to all clients together; more wait",
+        ),
+        key(
+            "to_backend_per_session",
+            Off,
+            "bytes a second from each client; more wait",
+        ),
+        key(
+            "to_client_per_session",
+            Off,
+            "bytes a second to each client; more wait",
+        ),
+        key(
             "dry_run",
             Is("false"),
-            "which of these limits only count whom they would keep out",
+            "which of these limits only count whom they would keep out, or slow down",
         ),
     ],
 };

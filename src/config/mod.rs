@@ -10,6 +10,7 @@ mod address;
 mod admin;
 mod admission;
 mod alert;
+mod bandwidth;
 mod check;
 mod compile;
 mod conflicts;
@@ -44,7 +45,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::admission::{Access, Networks, Rate, SourceRules};
+use crate::admission::{Access, Bandwidth, Cap, Networks, Rate, SourceRules};
 use crate::health::{Check, Passive, Policy, Rules};
 use crate::proxy_protocol::Version;
 use crate::strategy::{Entry, Parameters};
@@ -388,7 +389,12 @@ pub struct LimitsConfig {
     pub source_ipv6_prefix: u8,
     /// Sources that are counted at a time.
     pub sources: u32,
+    /// How fast bytes may flow.
+    pub caps: Caps,
 }
+
+/// What each [`Cap`] is, if there is one, at its number.
+pub type Caps = [Option<Limited<Bandwidth>>; Cap::ALL.len()];
 
 impl Default for LimitsConfig {
     fn default() -> Self {
@@ -398,6 +404,7 @@ impl Default for LimitsConfig {
             source: SourceRules::default(),
             source_ipv6_prefix: 64,
             sources: 65_536,
+            caps: Caps::default(),
         }
     }
 }

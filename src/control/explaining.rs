@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::reload::Running;
+use crate::admission::Cap;
 use crate::api;
-use crate::config::{LimitsConfig, ServiceConfig};
+use crate::config::{Caps, Limited, LimitsConfig, ServiceConfig};
 use crate::forecast::{Table, Tried, entropy};
 use crate::health::Seat;
 use crate::model::ClientAddr;
@@ -254,7 +255,12 @@ impl Case {
             let note = "[service.access] would not let its address in, and is a dry run";
             notes.push(note.to_owned());
         }
-        if admission.limits != LimitsConfig::default() {
+        notes.extend(bandwidth(&admission.limits));
+        let bounds = LimitsConfig {
+            caps: Caps::default(),
+            ..admission.limits.clone()
+        };
+        if bounds != LimitsConfig::default() {
             let note = "[service.limits] may refuse it for a time: the log tells \
                         `clients refused`, and by which rule";
             notes.push(note.to_owned());
@@ -267,6 +273,22 @@ impl Case {
         }
         notes
     }
+}
+
+/// How fast its bytes may flow, if there is a limit.
+fn bandwidth(limits: &LimitsConfig) -> Option<String> {
+    let caps = Cap::ALL.into_iter().zip(&limits.caps);
+    let caps: Vec<_> = caps
+        .filter_map(|(cap, limit)| {
+            let Limited { most, dry } = (*limit)?;
+            let besides = if dry { " (dry run)" } else { "" };
+            Some(format!("{cap} {most}{besides}"))
+        })
+        .collect();
+    let caps = (!caps.is_empty()).then(|| caps.join(", "))?;
+    Some(format!(
+        "[service.limits] limits the bandwidth of sessions: {caps}"
+    ))
 }
 
 /// The address as the strategy looks at it.

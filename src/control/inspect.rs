@@ -137,6 +137,7 @@ fn service(
         queue: counted::queue(&queue, size),
         traffic,
         refusals: counted::refusals(&gate),
+        throttling: counted::throttling(&config.admission.limits.caps, &members.throttle().sum()),
         uncounted_sources_total: gate.uncounted,
         unserved: counted::unserved(&listeners, clock),
         failovers_total: serving.failovers.total,

@@ -9,12 +9,14 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use crate::model::Cause;
+use crate::pool::Throttle;
 use crate::telemetry::Facts;
 
 /// How late a deadline may be seen, plus the runtime's millisecond.
@@ -294,6 +296,12 @@ impl Ticket {
     /// Lets others know what can be told about the session.
     pub fn introduce(&self, facts: Rc<Facts>) {
         self.registry.0.borrow_mut().entry(self.key).facts = Some(facts);
+    }
+
+    /// What limits the bandwidth of the session's service by now, if anything does.
+    pub fn throttle(&self) -> Option<Arc<Throttle>> {
+        let facts = self.registry.0.borrow_mut().entry(self.key).facts.clone()?;
+        facts.route().service().snapshot().throttle.clone()
     }
 
     /// Marks the session with the number of its backend, by which others may end it.

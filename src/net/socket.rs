@@ -110,6 +110,14 @@ impl Socket {
         self.failed
     }
 
+    /// Waits until there may be something to read, or an end; asks nobody but the runtime.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.failed {
+            Some(_) => Poll::Ready(()),
+            None => self.io.poll_read_ready(cx).map(drop),
+        }
+    }
+
     /// Reads what is there, 0 at the peer's FIN.
     pub(super) fn poll_recv(
         &mut self,

@@ -1,6 +1,6 @@
 //! Services and what workers and control share of them: one atomically swapped [`Snapshot`] a
 //! service, the cursor, in-flight leases, the [`queue`] of those who wait for one, connection permits, the gate that counts clients who are not all let in,
-//! and what sessions tell control of backends that fail.
+//! the throttle that bytes go through, and what sessions tell control of backends that fail.
 //!
 //! Control is the only writer of snapshots. A worker only loads them. Knows no socket and no task.
 
@@ -11,6 +11,7 @@ mod permits;
 pub mod queue;
 mod route;
 mod service;
+mod throttle;
 mod witness;
 
 pub use gate::{Admission, Counted, Gate, GateSum, Turn};
@@ -20,4 +21,5 @@ pub use permits::{Permit, Permits};
 pub use queue::Queue;
 pub use route::{Door, Route, Way};
 pub use service::{Reserve, Seat, Service, Snapshot};
+pub use throttle::{Brake, Delays, Lane, Throttle, ThrottleSum};
 pub use witness::{Testimony, Witness, testimonies};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{Admission, Lease, Queue};
+use super::{Admission, Lease, Queue, Throttle};
 use crate::config::{QueueConfig, RelayMode, SendHeader, SessionLog, Timeouts};
 use crate::model::{Backend, ClientAddr};
 use crate::strategy::{Flow, Skip, Strategy};
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub reserve: Option<Box<Reserve>>,
     /// What is asked of clients, if anything.
     pub admission: Option<Arc<Admission>>,
+    /// How fast bytes may flow, if there is a limit.
+    pub throttle: Option<Arc<Throttle>>,
     /// What backends are told of clients, if anything.
     pub send_header: Option<SendHeader>,
     /// Why nobody may serve, if that was so when the table was laid out.
@@ -284,6 +286,7 @@ mod tests {
                 timeout: Duration::ZERO,
             },
             admission: None,
+            throttle: None,
             send_header: None,
             timeouts: Timeouts::default(),
             max_lifetime: None,

@@ -38,6 +38,8 @@ pub struct Record {
 struct Unusual {
     /// Milliseconds spent waiting for a place.
     queued: f32,
+    /// Milliseconds that its bytes have waited because of a limit to bandwidth.
+    slowed: f32,
     /// The proxy that has connected for the client.
     via: Option<ClientAddr>,
     /// What the backend was told to call it.
@@ -129,6 +131,11 @@ impl Record {
     pub fn waited(&mut self, time: Duration) {
         self.unusual().queued += milliseconds(time);
         self.page().waited(time);
+    }
+
+    /// Its bytes have waited for so long, because there was a limit to bandwidth.
+    pub fn was_slowed(&mut self, time: Duration) {
+        self.unusual().slowed = milliseconds(time);
     }
 
     /// The connect to the backend being tried failed; `witness` is told, and since when it was tried,
@@ -245,6 +252,7 @@ impl Record {
         let backend = self.lease.as_ref().map(Lease::backend);
         let unusual = self.unusual.as_deref();
         let queued = unusual.map_or(0.0, |it| it.queued);
+        let slowed = unusual.map_or(0.0, |it| it.slowed);
         let (to_backend, to_client) = self.meter().moved();
         let found_nobody = ending.cause == Cause::NoBackend;
         let snapshot = found_nobody.then(|| self.route().service().snapshot());
@@ -259,6 +267,7 @@ impl Record {
             to_client,
             queue_ms = Some(rounded(queued.into())).filter(|&queued| queued > 0.0),
             connect_ms = self.connected.map(|connected| rounded(connected.into())),
+            slowed_ms = Some(rounded(slowed.into())).filter(|&slowed| slowed > 0.0),
             duration_ms = millis(lasted),
             attempts = self.attempts,
             unique_id = unusual.and_then(|it| it.id.as_ref()).map(tracing::field::display),

@@ -13,6 +13,7 @@ mod admin;
 mod admission;
 mod alert_programs;
 mod alerts;
+mod bandwidth;
 mod checks;
 mod commands;
 mod discovery;

@@ -122,6 +122,7 @@ pub const TOO_OFTEN: &str = "over rate_per_source";
 pub const REFUSED_CLIENTS: &str = "clients refused";
 /// `message` of the line that SIGUSR1 asks for, of a service that has refused clients.
 pub const ADMISSION: &str = "admission";
+pub const BANDWIDTH: &str = "bandwidth";
 /// `cause` of a drain deadline or a second signal.
 pub const STOPPED_CAUSE: &str = "stopped";
 /// `message`, at debug, of a client that waits for a place (`client`).

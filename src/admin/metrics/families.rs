@@ -253,6 +253,45 @@ const SERVICES: &[Family<Service>] = &[
         },
     ),
     counter(
+        "ballast_service_slowed_sessions",
+        "Sessions whose bytes have waited because of a limit on bandwidth, by limit",
+        |it, rows| {
+            it.throttling.iter().try_for_each(|its| {
+                rows.labelled(&[("cap", &its.cap)], Value::Whole(its.slowed_total))
+            })
+        },
+    ),
+    in_seconds(counter(
+        "ballast_service_slowed",
+        "How long the bytes of all sessions have waited because of a limit on bandwidth, by limit",
+        |it, rows| {
+            it.throttling.iter().try_for_each(|its| {
+                rows.labelled(&[("cap", &its.cap)], Value::Real(its.slowed_seconds_total))
+            })
+        },
+    )),
+    counter(
+        "ballast_service_would_be_slowed_sessions",
+        "Sessions whose bytes would have waited but for dry_run, by limit",
+        |it, rows| {
+            it.throttling.iter().try_for_each(|its| {
+                rows.labelled(&[("cap", &its.cap)], Value::Whole(its.would_be_total))
+            })
+        },
+    ),
+    in_seconds(counter(
+        "ballast_service_would_be_slowed",
+        "How long the bytes of all sessions would have waited but for dry_run, by limit",
+        |it, rows| {
+            it.throttling.iter().try_for_each(|its| {
+                rows.labelled(
+                    &[("cap", &its.cap)],
+                    Value::Real(its.would_be_seconds_total),
+                )
+            })
+        },
+    )),
+    counter(
         "ballast_service_uncounted_sources",
         "Clients whose source had no place in the table that counts sources",
         |it, rows| rows.whole(it.uncounted_sources_total),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::api::{Backend, Event, Service, Standing, State, View};
 use crate::cli::condition::{
-    Condition, Finding, Gravity, findings, not_let_in, since_when, turned_away,
+    Condition, Finding, Gravity, findings, not_let_in, since_when, slowed_down, turned_away,
 };
 use crate::cli::figures::{ago, count, grouped, of, rate, scaled, time, width, wrapped};
 use crate::cli::rates::Rates;
@@ -262,6 +262,9 @@ impl Page<'_> {
             out += &format!("{}\n", turned_away(service, &self.view.at));
         }
         if let Some(told) = not_let_in(service) {
+            out += &format!("{told}\n");
+        }
+        if let Some(told) = slowed_down(service) {
             out += &format!("{told}\n");
         }
         let mut table = Table::new(&[Words, Words, Numbers, Numbers, Words, Numbers, Numbers]);

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Clock;
-use crate::admission::Rule;
+use crate::admission::{Cap, Rule};
 use crate::api;
+use crate::config::Caps;
 use crate::model::{Cause, HistogramSum, LedgerSum, TallySum, Who};
-use crate::pool::GateSum;
 use crate::pool::queue::QueueSum;
+use crate::pool::{Delays, GateSum, ThrottleSum};
 use crate::telemetry::instant;
 
 pub(super) fn listener(address: SocketAddr, sum: &LedgerSum) -> api::Listener {
@@ -78,6 +79,27 @@ pub(super) fn refusals(sum: &GateSum) -> Vec<api::Refusals> {
             would_be_total: *dry,
         })
         .collect()
+}
+
+/// Limits on bandwidth: those that there are, and those that have slowed somebody down.
+pub(super) fn throttling(caps: &Caps, sum: &ThrottleSum) -> Vec<api::Throttling> {
+    let each = Cap::ALL.into_iter().map(|cap| {
+        let at = cap as usize;
+        (cap, caps[at], sum.delayed[at], sum.would_be[at])
+    });
+    let nothing = Delays::default();
+    each.filter(|(_, cap, delayed, would_be)| {
+        cap.is_some() || (*delayed, *would_be) != (nothing, nothing)
+    })
+    .map(|(name, cap, delayed, would_be)| api::Throttling {
+        cap: name.to_string(),
+        bytes_per_second: cap.map(|it| it.most.bytes()),
+        slowed_total: delayed.sessions,
+        slowed_seconds_total: delayed.time.as_secs_f64(),
+        would_be_total: would_be.sessions,
+        would_be_seconds_total: would_be.time.as_secs_f64(),
+    })
+    .collect()
 }
 
 pub(super) fn queue(sum: &QueueSum, size: u64) -> api::Queue {

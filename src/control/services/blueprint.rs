@@ -7,7 +7,7 @@ use crate::config::{ServiceConfig, SessionLog};
 use crate::control::targets::Targets;
 use crate::health::Decision;
 use crate::model::Backend;
-use crate::pool::{Admission, Gate, Reserve, Snapshot};
+use crate::pool::{Admission, Gate, Reserve, Snapshot, Throttle};
 use crate::strategy::{Candidate, Strategy};
 
 impl Members {
@@ -25,6 +25,7 @@ impl Members {
             config: self.config.clone(),
             session_log: self.session_log,
             gate: Arc::clone(&self.gate),
+            throttle: Arc::clone(&self.throttle),
             serving: self.line_up(&decision.serving, decision.regardless, targets),
             reserve: self.line_up(&decision.reserve, decision.reserve_regardless, targets),
             nobody: decision
@@ -89,6 +90,7 @@ pub(in crate::control) struct Blueprint {
     config: ServiceConfig,
     session_log: SessionLog,
     gate: Arc<Gate>,
+    throttle: Arc<Throttle>,
     serving: LineUp,
     reserve: LineUp,
     /// Why nobody is in either.
@@ -117,10 +119,12 @@ impl Blueprint {
             config,
             session_log,
             gate,
+            throttle,
             serving,
             reserve,
             nobody,
         } = self;
+        let is_throttled = config.admission.limits.caps.iter().any(Option::is_some);
         let all = serving.backends.iter().chain(&reserve.backends);
         let capped = all.clone().any(|backend| backend.is_capped());
         let (backends, strategy) = serving.build(&config);
@@ -140,6 +144,7 @@ impl Blueprint {
                 nobody,
                 queue: config.queue,
                 admission: Admission::new(&config.admission, &config.proxy, &gate),
+                throttle: is_throttled.then_some(throttle),
                 send_header: config.proxy.send,
                 timeouts: config.timeouts,
                 max_lifetime: config.max_lifetime,

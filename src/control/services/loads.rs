@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::model::{BackendId, Ledger, Load};
-use crate::pool::{Gate, Permits, Queue};
+use crate::pool::{Gate, Permits, Queue, Throttle};
 
 /// The counters of every backend identity. They outlive the configuration: a backend that leaves the
 /// file and comes back finds its sessions counted.
@@ -20,6 +20,8 @@ pub(in crate::control) struct Loads {
     ledgers: HashMap<(Arc<str>, SocketAddr), Arc<Ledger>>,
     /// Of each service that there ever was: what it counts goes on when it comes back.
     gates: HashMap<Arc<str>, Arc<Gate>>,
+    /// Likewise.
+    throttles: HashMap<Arc<str>, Arc<Throttle>>,
     /// Marks that were given out.
     marks: u32,
 }
@@ -43,6 +45,7 @@ impl Loads {
             queues: HashMap::new(),
             ledgers: HashMap::new(),
             gates: HashMap::new(),
+            throttles: HashMap::new(),
             marks: 0,
         }
     }
@@ -90,6 +93,12 @@ impl Loads {
     pub(super) fn gate(&mut self, service: &Arc<str>) -> Arc<Gate> {
         let gate = self.gates.entry(Arc::clone(service));
         Arc::clone(gate.or_insert_with(|| Gate::new(self.permits)))
+    }
+
+    /// How fast the bytes of `service` may flow.
+    pub(super) fn throttle(&mut self, service: &Arc<str>) -> Arc<Throttle> {
+        let throttle = self.throttles.entry(Arc::clone(service));
+        Arc::clone(throttle.or_insert_with(|| Throttle::new(self.workers)))
     }
 
     /// The counters of that identity, if it was ever in the file.

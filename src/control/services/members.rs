@@ -16,7 +16,7 @@ use crate::health::{
     self, AdminView, Decision, Duty, HealthView, Passive, Roster, Rules, State, WhenAllDown,
 };
 use crate::model::{BackendId, Load};
-use crate::pool::Gate;
+use crate::pool::{Gate, Throttle};
 
 /// A backend of the service.
 #[derive(Debug)]
@@ -91,6 +91,7 @@ pub(in crate::control) struct Members {
     pub(super) config: ServiceConfig,
     pub(super) session_log: SessionLog,
     pub(super) gate: Arc<Gate>,
+    pub(super) throttle: Arc<Throttle>,
     pub(super) all: Vec<Member>,
 }
 
@@ -125,6 +126,7 @@ impl Members {
         Self {
             all: config.backends.iter().map(member).collect(),
             gate: loads.gate(&config.name),
+            throttle: loads.throttle(&config.name),
             config,
             session_log,
         }
@@ -249,9 +251,16 @@ impl Members {
         &self.gate
     }
 
-    /// Puts the limit of the service and the caps of its backends in force, before the snapshot that knows of them.
+    /// How fast bytes may flow.
+    pub(in crate::control) fn throttle(&self) -> &Throttle {
+        &self.throttle
+    }
+
+    /// Puts the limits of the service and the caps of its backends in force, before the snapshot that knows of them.
     pub(in crate::control) fn cap(&self) {
-        self.gate.hold(self.config.admission.limits.max_connections);
+        let limits = &self.config.admission.limits;
+        self.gate.hold(limits.max_connections);
+        self.throttle.set(&limits.caps);
         for member in &self.all {
             member
                 .load

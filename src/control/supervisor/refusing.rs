@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
-use crate::admission::Rule;
+use crate::admission::{Cap, Rule};
 use crate::control::journal;
-use crate::pool::GateSum;
+use crate::pool::{Delays, GateSum, ThrottleSum};
 
 /// Between two lines about the clients of one service.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -92,6 +92,15 @@ impl Supervisor {
                     "admission"
                 );
             }
+            let sum = serving.members.throttle().sum();
+            if sum != ThrottleSum::default() {
+                tracing::info!(
+                    %service,
+                    slowed = delays_in_words(&sum.delayed),
+                    would_be = delays_in_words(&sum.would_be),
+                    "bandwidth"
+                );
+            }
         }
     }
 }
@@ -108,6 +117,23 @@ fn in_words(counts: &[u64]) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
+/// `to_client 12 (3m 20s)`: so many sessions, and how long all of them together.
+fn delays_in_words(delays: &[Delays]) -> Option<String> {
+    let slowed = Cap::ALL.into_iter().zip(delays);
+    let slowed = slowed.filter(|(_, it)| it.sessions > 0);
+    let words: Vec<_> = slowed
+        .map(|(cap, it)| {
+            let time = Duration::from_millis(it.time.as_millis() as u64);
+            format!(
+                "{cap} {} ({})",
+                it.sessions,
+                humantime::format_duration(time)
+            )
+        })
+        .collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +143,17 @@ mod tests {
         assert_eq!(in_words(&[0; Rule::ALL.len()]), None);
         let words = in_words(&[0, 12, 0, 0, 3, 0]).unwrap();
         assert_eq!(words, "access 12, max_per_source 3");
+    }
+
+    #[test]
+    fn caps_that_have_slowed_somebody_down_are_told_with_how_long() {
+        let mut delays = [Delays::default(); Cap::ALL.len()];
+        assert_eq!(delays_in_words(&delays), None);
+        delays[Cap::ToClient as usize] = Delays {
+            sessions: 12,
+            time: Duration::from_micros(200_000_400),
+        };
+        let words = delays_in_words(&delays).unwrap();
+        assert_eq!(words, "to_client 12 (3m 20s)");
     }
 }

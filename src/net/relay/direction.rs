@@ -1,13 +1,15 @@
 //! One way of a session: a small state machine that reads from its source and writes to its sink,
 //! by copying or by splicing, whichever suits what flows.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use super::Workspace;
 use super::copy::{self, Rest};
 use super::splice::{Pipe, Pipes};
 use crate::config::RelayMode;
 use crate::net::Socket;
+use crate::pool::Lane;
 
 /// The most that one direction moves before others get their turn, …
 const TURN: usize = 64 * 1024;
@@ -103,7 +105,8 @@ impl Direction {
     }
 
     /// Moves what can be moved now, up to a turn, and leaves the task to be woken for more.
-    /// `last` tells that the other direction has ended already.
+    /// `last` tells that the other direction has ended already, `lane` how much may be read if there is
+    /// a limit to it.
     pub(super) fn step(
         &mut self,
         cx: &mut Context<'_>,
@@ -111,6 +114,22 @@ impl Direction {
         sink: &mut Socket,
         last: bool,
         workspace: &mut Workspace,
+        mut lane: Option<Lane<'_>>,
+    ) {
+        self.run(cx, source, sink, last, workspace, lane.as_mut());
+        if let Some(lane) = &mut lane {
+            lane.rest();
+        }
+    }
+
+    fn run(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Socket,
+        sink: &mut Socket,
+        last: bool,
+        workspace: &mut Workspace,
+        mut lane: Option<&mut Lane<'_>>,
     ) {
         let mut turn = 0;
         while !self.is_over() {
@@ -124,10 +143,16 @@ impl Direction {
             } else {
                 match self.state {
                     State::Open if turn >= self.turn() => return cx.waker().wake_by_ref(),
-                    State::Open => match self.poll_read(cx, source, sink, workspace) {
-                        Poll::Ready(moved) => turn += moved,
-                        Poll::Pending => return,
-                    },
+                    State::Open => {
+                        let read = match &mut lane {
+                            None => self.poll_read(cx, source, sink, workspace, usize::MAX),
+                            Some(lane) => self.poll_read_within(cx, source, sink, workspace, lane),
+                        };
+                        match read {
+                            Poll::Ready(moved) => turn += moved,
+                            Poll::Pending => return,
+                        }
+                    }
                     State::Ending => {
                         // When both directions have ended, the close that follows sends the FIN;
                         // if the sink fails here, it says so itself.
@@ -177,27 +202,48 @@ impl Direction {
                 Pending::Rest(rest) => rest.poll_drain(cx, sink),
                 Pending::Piped(pipe) => pipe.poll_drain(cx, sink),
             };
-            match std::task::ready!(drained) {
+            match ready!(drained) {
                 Ok(drained) => self.moved += drained as u64,
                 Err(_) => return Poll::Ready(()),
             }
         }
     }
 
-    /// Reads once, and writes if that can be done at once. Tells how many bytes came.
+    /// The same as far as `lane` allows.
+    fn poll_read_within(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Socket,
+        sink: &mut Socket,
+        workspace: &mut Workspace,
+        lane: &mut Lane<'_>,
+    ) -> Poll<usize> {
+        // Nobody waits for room who has nothing to move.
+        ready!(source.poll_readable(cx));
+        // The relay sees to it that it is asked again.
+        let Some(most) = lane.allow(Instant::now()) else {
+            return Poll::Pending;
+        };
+        let read = ready!(self.poll_read(cx, source, sink, workspace, most));
+        lane.spend(read);
+        Poll::Ready(read)
+    }
+
+    /// Reads once, at most so much, and writes if that can be done at once. Tells how many bytes came.
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Socket,
         sink: &mut Socket,
         workspace: &mut Workspace,
+        most: usize,
     ) -> Poll<usize> {
         let spliced = matches!(self.way, Way::Splice(_) | Way::SpliceOnly);
         if spliced
             && !source.is_urgent()
             && let Some(mut pipe) = workspace.pipes.take()
         {
-            let filled = pipe.poll_fill(cx, source, SPLICED_TURN);
+            let filled = pipe.poll_fill(cx, source, SPLICED_TURN.min(most));
             self.pending = Pending::Piped(pipe);
             match filled {
                 Poll::Ready(Ok(read @ 1..)) => {
@@ -212,8 +258,9 @@ impl Direction {
                 Poll::Ready(_) | Poll::Pending => self.release(&mut workspace.pipes),
             }
         }
-        let buffer = &mut workspace.buffer;
-        match std::task::ready!(source.poll_recv(cx, buffer)) {
+        let room = workspace.buffer.len().min(most);
+        let buffer = &mut workspace.buffer[..room];
+        match ready!(source.poll_recv(cx, buffer)) {
             Ok(read @ 1..) => {
                 self.way = self.way.after_read(read);
                 let (written, rest) = copy::write(cx, sink, &buffer[..read]);

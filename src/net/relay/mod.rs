@@ -18,8 +18,10 @@ use self::direction::{Direction, State};
 pub(crate) use self::splice::MOST_PIPES;
 use self::splice::Pipes;
 use super::{Event, STALLED, Socket, Ticket, deliver};
+use crate::admission::Toward;
 use crate::config::RelayMode;
 use crate::model::{Cause, Meter, Tally, Who};
+use crate::pool::{Brake, Lane};
 
 /// One read by copying takes at most this much.
 const BUFFER: usize = 64 * 1024;
@@ -35,15 +37,17 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 /// the next is polled.
 #[derive(Debug)]
 pub struct Workspace {
+    worker: usize,
     /// Hot in the worker's cache.
     buffer: Box<[u8]>,
     pipes: Pipes,
 }
 
 impl Workspace {
-    /// A workspace for one worker.
-    pub fn new() -> RefCell<Self> {
+    /// A workspace for the worker of that number.
+    pub fn new(worker: usize) -> RefCell<Self> {
         RefCell::new(Self {
+            worker,
             buffer: vec![0; BUFFER].into_boxed_slice(),
             pipes: Pipes::new(),
         })
@@ -96,7 +100,10 @@ pub struct Relay {
     backend: Socket,
     to_backend: Direction,
     to_client: Direction,
-    terms: Terms,
+    idle: Duration,
+    half_closed: Duration,
+    /// In a box, and only where there is a limit to bandwidth.
+    braked: Option<Box<Braked>>,
     kept_alive: bool,
     /// Patience ended: whoever was waited for is not waited for again.
     gave_up: bool,
@@ -107,14 +114,16 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay between `client` and `backend`, nothing moved yet.
-    pub fn new(client: Socket, backend: Socket, terms: Terms) -> Self {
+    /// A relay between `client` and `backend`, nothing moved yet, and nothing faster than `brake` allows.
+    pub fn new(client: Socket, backend: Socket, terms: Terms, brake: Option<Brake>) -> Self {
         Self {
             client,
             backend,
             to_backend: Direction::new(terms.mode),
             to_client: Direction::new(terms.mode),
-            terms,
+            idle: terms.idle,
+            half_closed: terms.half_closed,
+            braked: brake.map(Braked::new),
             kept_alive: false,
             gave_up: false,
             settled: false,
@@ -142,7 +151,7 @@ impl Relay {
         async move {
             meter.touch(Instant::now());
             let first = self.next_check(meter.active(), meter);
-            ticket.schedule(first);
+            self.schedule(ticket, first);
             let (who, cause) = poll_fn(|cx| self.poll(cx, ticket, workspace, tally, meter)).await;
             let report = Report {
                 to_backend: self.to_backend.moved(),
@@ -181,13 +190,24 @@ impl Relay {
         tally: Option<&Tally>,
         meter: &Meter,
     ) -> Poll<(Who, Cause)> {
+        let mut released = false;
         while let Poll::Ready(event) = ticket.poll(cx) {
             match event {
                 Event::End(cause) => return Poll::Ready((Who::Ballast, cause)),
-                Event::Due => match self.check(Instant::now(), meter) {
-                    Ok(next) => ticket.schedule(next),
-                    Err(ending) => return Poll::Ready(ending),
-                },
+                Event::Due => {
+                    let now = Instant::now();
+                    released = self.is_released(now, meter);
+                    if released {
+                        continue;
+                    }
+                    match self.check(now, meter) {
+                        Ok(next) => {
+                            self.take_notice(ticket, workspace);
+                            self.schedule(ticket, next);
+                        }
+                        Err(ending) => return Poll::Ready(ending),
+                    }
+                }
             }
         }
         let before = (self.to_backend.moved(), self.to_client.moved());
@@ -223,7 +243,11 @@ impl Relay {
             // A direction that has ended shortens the patience with the other, and what was sent
             // after everything had been acknowledged has to be checked again.
             let next = self.next_check(meter.active(), meter);
-            ticket.schedule(next);
+            self.schedule(ticket, next);
+        } else if let Some(braked) = &self.braked
+            && (released || braked.brake.until().is_some())
+        {
+            self.schedule(ticket, braked.check);
         }
         Poll::Pending
     }
@@ -238,20 +262,25 @@ impl Relay {
                 backend,
                 to_backend,
                 to_client,
+                braked,
                 ..
             } = self;
             let last = to_client.state() == State::Ended;
-            to_backend.step(cx, client, backend, last, workspace);
+            let lane = lane_of(braked, Toward::Backend);
+            to_backend.step(cx, client, backend, last, workspace, lane);
             let last = to_backend.state() == State::Ended;
-            to_client.step(cx, backend, client, last, workspace);
-            // A side that is not read, because its FIN was or because the other side takes nothing
-            // more, may still be reset.
-            for (side, own, other) in [
-                (client, &*to_backend, &*to_client),
-                (backend, &*to_client, &*to_backend),
+            let lane = lane_of(braked, Toward::Client);
+            to_client.step(cx, backend, client, last, workspace, lane);
+            let waits = |toward| braked.as_ref().is_some_and(|it| it.brake.holds(toward));
+            // A side that is not read, because its FIN was, because the other side takes nothing
+            // more or because it is slowed down, may still be reset.
+            for (side, own, other, toward) in [
+                (client, &*to_backend, &*to_client, Toward::Backend),
+                (backend, &*to_client, &*to_backend, Toward::Client),
             ] {
                 let matters = !own.has_read_fin() || !other.is_over();
-                if own.reads_nothing() && matters && side.failed().is_none() {
+                let unread = own.reads_nothing() || waits(toward);
+                if unread && matters && side.failed().is_none() {
                     news |= side.poll_error(cx).is_ready();
                 }
             }
@@ -271,6 +300,45 @@ impl Relay {
     fn outcome(&self) -> (Who, Cause) {
         let first = self.first_to_end.unwrap_or(Who::Client);
         self.failure().unwrap_or((first, Cause::Finished))
+    }
+
+    /// Has the ticket wake the session for its next check, or earlier if bytes wait.
+    fn schedule(&mut self, ticket: &Ticket, check: Instant) {
+        let mut at = check;
+        if let Some(braked) = &mut self.braked {
+            braked.check = check;
+            at = braked.brake.until().map_or(check, |until| until.min(check));
+        }
+        ticket.schedule(at);
+    }
+
+    /// Whether the ticket has woken the session for nothing but bytes that waited. Whoever waits is not
+    /// silent.
+    fn is_released(&self, now: Instant, meter: &Meter) -> bool {
+        let Some(braked) = &self.braked else {
+            return false;
+        };
+        if braked.brake.until().is_none() {
+            return false;
+        }
+        meter.touch(now);
+        now < braked.check
+    }
+
+    /// Limits to bandwidth that are new since the session began.
+    fn take_notice(&mut self, ticket: &Ticket, workspace: &RefCell<Workspace>) {
+        if self.braked.is_none()
+            && let Some(throttle) = ticket.throttle()
+        {
+            let worker = workspace.borrow().worker;
+            self.braked = Some(Braked::new(throttle.brake(worker)));
+        }
+    }
+
+    /// How long bytes have waited because there was a limit to bandwidth, both ways together.
+    pub fn slowed(&self) -> Option<Duration> {
+        let waited = self.braked.as_ref()?.brake.waited();
+        Some(waited).filter(|it| !it.is_zero())
     }
 
     /// What a deadline means now: the next one, or the end.
@@ -311,11 +379,11 @@ impl Relay {
     /// How long silence may last. Once a side has failed, what is left is delivery to the other.
     fn patience(&self) -> Duration {
         if self.failure().is_some() {
-            self.terms.idle.min(STALLED)
+            self.idle.min(STALLED)
         } else if self.is_half_closed() {
-            self.terms.half_closed
+            self.half_closed
         } else {
-            self.terms.idle
+            self.idle
         }
     }
 
@@ -331,6 +399,25 @@ impl Relay {
 
     fn is_half_closed(&self) -> bool {
         self.to_backend.is_over() != self.to_client.is_over()
+    }
+}
+
+/// What a session has besides if there is a limit to bandwidth.
+#[derive(Debug)]
+struct Braked {
+    brake: Brake,
+    /// When the session is to be checked, whatever else it is woken for.
+    check: Instant,
+}
+
+fn lane_of(braked: &mut Option<Box<Braked>>, toward: Toward) -> Option<Lane<'_>> {
+    braked.as_mut().map(|it| it.brake.lane(toward))
+}
+
+impl Braked {
+    fn new(brake: Brake) -> Box<Self> {
+        let check = Instant::now();
+        Box::new(Self { brake, check })
     }
 }
 

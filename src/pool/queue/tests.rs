@@ -86,6 +86,7 @@ impl Pool {
                 timeout: Duration::from_secs(10),
             },
             admission: None,
+            throttle: None,
             send_header: None,
             timeouts: Timeouts::default(),
             max_lifetime: None,
