@@ -1,10 +1,11 @@
-//! The lines above INFO that the soak may cause, each with what causes it. Any other one fails it.
+//! The lines above INFO that the soak may cause, each with what causes it. Any other one fails it, but for those
+//! of the start: they are about the machine that it runs on.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::site::{FLOODED, FRAGILE, LISTED, MORTAL, Site};
+use crate::site::{FLOODED, FRAGILE, LISTED, MORTAL, PROXIED, Site};
 use crate::support::{Line, words};
 
 /// A line, and why it is there.
@@ -38,6 +39,11 @@ const EXPLAINED: &[Explained] = &[
         says: words::REFUSED_CLIENTS,
         about: |line| line.has("service", FLOODED),
         why: "the flood is above the service's limits",
+    },
+    Explained {
+        says: words::REFUSED_CLIENTS,
+        about: |line| line.has("service", PROXIED),
+        why: "clients came without a header, or with a bad one",
     },
     Explained {
         says: words::PAUSES,
@@ -75,7 +81,19 @@ pub fn account(site: &Site, file: &Path) -> Vec<String> {
     let raw: String = lines.iter().map(|it| format!("{}\n", it.raw())).collect();
     fs::write(file, raw).unwrap();
     let (mut known, mut unknown) = (BTreeMap::new(), BTreeMap::new());
-    for line in &lines {
+    let ready = site
+        .daemon
+        .log()
+        .wait(0, words::READY, |line| line.says(words::READY));
+    let started = lines
+        .iter()
+        .take_while(|it| it.text("timestamp") <= ready.text("timestamp"));
+    let started = started.count();
+    known.insert(
+        ("at the start", "of the machine, and as whom it runs"),
+        started as u64,
+    );
+    for line in &lines[started..] {
         let explained = EXPLAINED
             .iter()
             .find(|it| line.says(it.says) && (it.about)(line));
