@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ballast::admission::{Access, Rate, Source, SourceRules, Sources};
-use ballast::config::{ListenConfig, RelayMode, compile};
-use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load, Meter};
+use ballast::config::{Incoming, ListenConfig, RelayMode, compile};
+use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load, Meter, Page};
 use ballast::net::relay::{Relay, Terms, Workspace};
-use ballast::net::{Accepted, BoundListener, Listener, Registry, Socket, connect};
+use ballast::net::{Accepted, BoundListener, Listener, Registry, Socket, Way, connect};
 use ballast::strategy::{Candidate, Entry, Flow, Parameters, REGISTRY, Skip, Strategy};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ipnet::IpNet;
@@ -196,8 +196,9 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
     let listen = ListenConfig {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         dual_stack: false,
+        mptcp: false,
     };
-    let bound = BoundListener::bind(&listen, 1, &[]).expect("bound");
+    let bound = BoundListener::bind(&listen, &Incoming::default(), 1, &[]).expect("bound");
     bound.listen(16).expect("listening");
     let listener = Listener::register(bound.of_worker(0)).expect("registered");
     let client = TcpStream::connect(bound.address())
@@ -211,16 +212,22 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
     tokio::task::spawn_local(async move {
         let ticket = Registry::new().enter();
         let deadline = Instant::now() + Duration::from_secs(10);
-        let backend = connect(address, &ticket, deadline, None, b"")
+        let way = Way {
+            outgoing: None,
+            client: ClientAddr::new(address),
+            page: &Page::default(),
+        };
+        let (backend, early) = connect(address, &way, &ticket, deadline, None, b"")
             .await
             .expect("a backend");
         let terms = Terms {
             idle: Duration::from_secs(3600),
             half_closed: Duration::from_secs(300),
             mode: RelayMode::Auto,
+            kept_alive: false,
         };
         let workspace: RefCell<Workspace> = Workspace::new(0);
-        Relay::new(accepted, backend, terms, None)
+        Relay::new(accepted, backend, early, terms, None)
             .run(&ticket, &workspace, None, &Meter::new(Instant::now()))
             .await;
     });

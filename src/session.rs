@@ -22,7 +22,7 @@ use arc_swap::Guard;
 
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
 use crate::net::relay::{Relay, Terms, Workspace};
-use crate::net::{Arrival, Connecting, Registry, Socket, Ticket, connect};
+use crate::net::{Arrival, Connecting, Registry, Socket, Ticket, Way, connect};
 use crate::pool::{Door, Permit, Seat, Witness};
 use crate::strategy::Skip;
 use crate::telemetry::Record;
@@ -147,21 +147,37 @@ async fn establish(
         let tried = Instant::now();
         let deadline = give_up.min(tried + timeouts.connect);
         let stays = Some(&mut client);
-        match connect(backend.address(), ticket, deadline, stays, &introduction).await {
-            Ok(socket) => {
+        let way = Way {
+            outgoing: snapshot.outgoing.as_deref(),
+            client: record.client(),
+            page: route.page(context.worker),
+        };
+        match connect(
+            backend.address(),
+            &way,
+            ticket,
+            deadline,
+            stays,
+            &introduction,
+        )
+        .await
+        {
+            Ok((socket, early)) => {
                 record.connected(tried);
                 ticket.mark(backend.mark());
                 if let Some(lifetime) = snapshot.max_lifetime {
                     ticket.expire(record.started() + shortened(lifetime, fastrand::f64()));
                 }
+                let outgoing = snapshot.outgoing.as_deref();
                 let terms = Terms {
                     idle: timeouts.idle,
                     half_closed: timeouts.half_closed,
                     mode: snapshot.relay,
+                    kept_alive: outgoing.is_some_and(|it| it.tuning.keepalive.is_some()),
                 };
                 let throttle = snapshot.throttle.as_ref();
                 let brake = throttle.map(|it| it.brake(context.worker));
-                return Ok(Relay::new(client, socket, terms, brake));
+                return Ok(Relay::new(client, socket, early, terms, brake));
             }
             Err(Connecting::Failed(cause)) => {
                 // A wait that was cut short proves nothing.

@@ -177,7 +177,13 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     assert_eq!(proxy.accept.take().unwrap().timeout.as_secs(), 3);
     assert!(!proxy.send.take().unwrap().unique_id);
     // What is sent to backends goes in front of their checks, too.
-    assert!(Arc::make_mut(&mut web.check).proxy.take().is_none());
+    let check = Arc::make_mut(&mut web.check);
+    assert!(check.proxy.take().is_none());
+    // They leave as sessions do.
+    assert_eq!(check.egress.take().unwrap().mark, Some(1));
+    let socket = std::mem::take(&mut web.socket);
+    assert!(socket.outgoing.is_some() && socket.incoming.defer_accept.is_some());
+    assert_eq!(socket.incoming.tuning.keepalive, None);
     let first = &mut web.backends[0];
     assert_eq!(first.max_connections.take().unwrap().get(), 200);
     assert!(all.runtime.state_file.take().is_some());

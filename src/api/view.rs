@@ -183,6 +183,8 @@ pub struct Listener {
     pub sessions: u64,
     /// Further backends that were tried after a connect had failed.
     pub retries_total: u64,
+    /// Times that a source address had no port left for a connection to a backend.
+    pub ports_exhausted_total: u64,
     /// Those that are over, by how.
     pub endings: Vec<Ended>,
     /// How long backends took to accept a session.

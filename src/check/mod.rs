@@ -20,11 +20,12 @@ mod tls;
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{timeout, timeout_at};
 
@@ -33,7 +34,7 @@ pub use self::plain::Doorman;
 use self::plain::{Left, knock};
 use crate::health::{Check, Finding, Kind, Verdict, Why};
 use crate::model::Cause;
-use crate::net::may_connect_to_itself;
+use crate::net::{may_connect_to_itself, of_probe};
 use crate::proxy_protocol::Header;
 use crate::runner::Runner;
 
@@ -141,7 +142,7 @@ async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result
     if let (Kind::Tcp(exchange), None) = (&check.kind, check.proxy)
         && exchange.is_empty()
     {
-        return match timeout_at(deadline, knock(address)).await {
+        return match timeout_at(deadline, knock(address, check)).await {
             Ok(Ok(left)) => Ok(Heard {
                 parting: Parting(Rest::Left(left)),
                 ..Verdict::Alive.into()
@@ -150,7 +151,7 @@ async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result
             Err(_) => out_of_time(),
         };
     }
-    match timeout_at(deadline, TcpStream::connect(address)).await {
+    match timeout_at(deadline, connect(address, check)).await {
         // Nobody listened, and TCP connected the probe to itself: see net::connect.
         Ok(Ok(stream))
             if may_connect_to_itself(address) && stream.local_addr().ok() == Some(address) =>
@@ -161,6 +162,19 @@ async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result
         Ok(Err(error)) => not_connected(&error, check).map(Heard::from),
         Err(_) => out_of_time(),
     }
+}
+
+/// Connects, and leaves this host as the sessions do.
+async fn connect(address: SocketAddr, check: &Check) -> io::Result<TcpStream> {
+    let Some(egress) = &check.egress else {
+        return TcpStream::connect(address).await;
+    };
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    of_probe(socket.as_fd(), egress, address, fastrand::usize(..))?;
+    socket.connect(address).await
 }
 
 fn not_connected(error: &io::Error, check: &Check) -> Result<Verdict, Unsent> {

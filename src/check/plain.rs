@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -14,16 +15,17 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
 
 use super::{LEAVING, MOST_LEFT};
-use crate::net::may_connect_to_itself;
+use crate::health::Check;
+use crate::net::{may_connect_to_itself, of_probe};
 
 /// How often it is looked whether servers have closed, too.
 const ROUND: Duration = Duration::from_millis(25);
 
-/// Connects to the server at `address`, and says at once that nothing will follow.
+/// Connects to the server at `address`, as `check` says how to get there, and says at once that nothing will follow.
 ///
 /// # Errors
 /// Why there is no connection.
-pub(super) async fn knock(address: SocketAddr) -> io::Result<Left> {
+pub(super) async fn knock(address: SocketAddr, check: &Check) -> io::Result<Left> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -33,6 +35,9 @@ pub(super) async fn knock(address: SocketAddr) -> io::Result<Left> {
     // The acknowledgement that completes the handshake may wait for the FIN which follows at once, and go
     // with it: a packet less of few. A kernel that will not sends the packet, no more.
     let _ = sockopt::set_tcp_quickack(&socket, false);
+    if let Some(egress) = &check.egress {
+        of_probe(socket.as_fd(), egress, address, fastrand::usize(..))?;
+    }
     match connect(&socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
         Err(error) => return Err(error.into()),
@@ -130,7 +135,7 @@ mod tests {
             .enable_io()
             .build()
             .unwrap()
-            .block_on(knock(address))
+            .block_on(knock(address, &Check::default()))
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::config::{
     self, AlertConfig, AlertTarget, Config, Loaded, Report, ServiceConfig, Timeouts, written,
 };
 use crate::health::Passive;
+use crate::net::granted;
 use crate::telemetry::logging;
 
 /// Checks the file at `path`: the summary goes to stdout, problems go to stderr. Exits with 0 if the
@@ -23,7 +24,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
         let text = logging::addressed(text, level);
         show(&mut io::stderr().lock(), &text)
     };
-    match config::load(path) {
+    match config::load(path).and_then(granted) {
         Ok(loaded) => {
             let mut shown = report(&loaded.warnings.render(color), Level::WARN);
             let lists = lists(&loaded);

@@ -11,13 +11,14 @@ use tracing::Level;
 use crate::config::{Lack, Loaded, LogFormat, Need, load, load_in_place_of, state_file};
 use crate::confine::{self, Confinement};
 use crate::control::{self, Options, STATE_FILE, orders};
+use crate::net::granted;
 use crate::runner;
 use crate::telemetry::logging;
 
 /// The whole subcommand: 0 after a clean stop, 1 when the daemon cannot start.
 pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
     let directory = state_directory();
-    let (loaded, broken) = match load(path) {
+    let (loaded, broken) = match load(path).and_then(granted) {
         Ok(loaded) => (loaded, Vec::new()),
         Err(rejected) => {
             // Where nobody reads it, the log tells it all again.
@@ -48,6 +49,14 @@ pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
         Ok(confinement) => confinement,
         Err(error) => {
             tell(&format!("ballast: {error}\n"));
+            return ExitCode::FAILURE;
+        }
+    };
+    // With what is left of them.
+    let loaded = match granted(loaded) {
+        Ok(loaded) => loaded,
+        Err(rejected) => {
+            tell(&rejected.render(logging::is_colourful()));
             return ExitCode::FAILURE;
         }
     };
@@ -124,7 +133,8 @@ fn instead_of(path: &Path, directory: Option<&Path>) -> Result<Loaded, String> {
         "state_file is neither to be read in the broken file, nor is there a StateDirectory",
     )?;
     let copy = control::last_good(&state);
-    load_in_place_of(path, &copy, &|_| None).map_err(|rejected| rejected.lines().join("; "))
+    let loaded = load_in_place_of(path, &copy, &|_| None).and_then(granted);
+    loaded.map_err(|rejected| rejected.lines().join("; "))
 }
 
 /// systemd's `StateDirectory`, the first of several.

@@ -42,6 +42,7 @@ pub(super) fn check(table: &Table<'_>, sent: Option<SendHeader>, problems: &mut 
         kind,
         port: port.and_then(|port| u16::try_from(port).ok()),
         proxy,
+        egress: None,
     }
 }
 

@@ -17,7 +17,8 @@ use super::keys::Section;
 use super::problem::{Lack, Need, Problem, Problems, Report};
 use super::program::absolute;
 use super::service;
-use super::source::Source;
+use super::socket::{Demand, Denial};
+use super::source::{Source, Span};
 use super::syntax;
 use super::value::{LONGEST, MOST_CONNECTIONS, SOME_TIME};
 use super::{
@@ -36,6 +37,36 @@ pub struct Loaded {
     pub text: Arc<str>,
     /// What it counts on besides: a relative path begins beside the file.
     pub needs: Vec<Need>,
+    /// What only the kernel can say whether we get it, with where that is written.
+    demands: Vec<(Demand, Span)>,
+}
+
+impl Loaded {
+    /// The same, if everything that it wants of the kernel is granted; `ask` asks for one thing.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is denied, with the reason.
+    pub fn granted(self, ask: impl Fn(&Demand) -> Result<(), Denial>) -> Result<Self, Rejected> {
+        let mut problems = Problems::default();
+        for (demand, span) in &self.demands {
+            let Err(Denial { why, help }) = ask(demand) else {
+                continue;
+            };
+            let problem = Problem::error(format!("{demand}: {why}")).at(span.clone());
+            problems.add(match help {
+                Some(help) => problem.help(help),
+                None => problem,
+            });
+        }
+        match problems.errors() {
+            0 => Ok(self),
+            _ => {
+                let source = Source::new(&self.text);
+                Err(Rejected(problems.report(self.warnings.origin(), &source)))
+            }
+        }
+    }
 }
 
 /// Why a file cannot be used: all of it at once. Displays as the full report without colour.
@@ -102,14 +133,15 @@ pub(super) fn compile_beside(
     let (read, warnings) = read(source, origin, &keys::ROOT, |root, source, problems| {
         let config = document(root, source, problems);
         let needs = problems.tell_needs(lacks);
-        Some((config?, needs))
+        Some((config?, needs, problems.take_demands()))
     })?;
-    let (config, needs) = read;
+    let (config, needs, demands) = read;
     Ok(Loaded {
         config,
         warnings,
         text: source.into(),
         needs,
+        demands,
     })
 }
 

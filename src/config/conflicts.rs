@@ -134,6 +134,7 @@ fn listeners(
         let listen = ListenConfig {
             address: *address,
             dual_stack: false,
+            mptcp: false,
         };
         (Owner::Admin, listen, span)
     });

@@ -285,6 +285,11 @@ pub static SERVICE: Section = Section {
             "who waits while every backend is full",
         ),
         key("session", Preset::Section, "how long a session may live"),
+        key(
+            "socket",
+            Preset::Section,
+            "where connections come from, and how TCP behaves on them",
+        ),
         key("access", Preset::Section, "which networks may come in"),
         key(
             "limits",
@@ -358,6 +363,75 @@ pub static SESSION: Section = Section {
         Off,
         "the longest that a session may live; 80 to 100 % of it, by chance",
     )],
+};
+
+/// `[service.socket]`
+pub static SOCKET: Section = Section {
+    path: "service.socket",
+    header: "[service.socket]",
+    keys: &[
+        key(
+            "source",
+            Derived("where routes say"),
+            "the addresses that connections to backends come from",
+        ),
+        key(
+            "interface",
+            Derived("where routes say"),
+            "the interface that they leave by",
+        ),
+        key("mark", Off, "the mark of their packets"),
+        key(
+            "listen_interface",
+            Derived("any"),
+            "the interface that clients come by",
+        ),
+        key(
+            "keepalive_idle",
+            Is("\"60s\""),
+            "after this silence a peer is probed, …",
+        ),
+        key(
+            "keepalive_interval",
+            Is("\"10s\""),
+            "… then again every so often, …",
+        ),
+        key(
+            "keepalive_count",
+            Is("6"),
+            "… and so many probes without an answer end the connection",
+        ),
+        key(
+            "user_timeout",
+            Off,
+            "a peer that acknowledges nothing for this long is given up",
+        ),
+        key(
+            "congestion",
+            Derived("net.ipv4.tcp_congestion_control"),
+            "the congestion control by which is sent",
+        ),
+        key(
+            "mss",
+            Derived("from the route"),
+            "the largest segment, in bytes",
+        ),
+        key(
+            "fast_open",
+            Is("\"off\""),
+            "who may have bytes in the SYN: TCP Fast Open",
+        ),
+        key(
+            "mptcp",
+            Is("false"),
+            "whether clients may come over several paths at once: Multipath TCP",
+        ),
+        key(
+            "defer_accept",
+            Off,
+            "a client that says nothing is not accepted for about this long",
+        ),
+    ],
 };
 
 /// `[service.access]`
@@ -706,6 +780,7 @@ pub static SECTIONS: &[&Section] = &[
     &TIMEOUTS,
     &QUEUE,
     &SESSION,
+    &SOCKET,
     &ACCESS,
     &LIMITS,
     &PROXY_PROTOCOL,

@@ -31,6 +31,7 @@ mod redact;
 mod render;
 mod service;
 mod serving;
+mod socket;
 mod source;
 mod syntax;
 mod value;
@@ -47,6 +48,7 @@ use ipnet::IpNet;
 
 use crate::admission::{Access, Bandwidth, Cap, Networks, Rate, SourceRules};
 use crate::health::{Check, Passive, Policy, Rules};
+use crate::model::Sources;
 use crate::proxy_protocol::Version;
 use crate::strategy::{Entry, Parameters};
 
@@ -62,6 +64,7 @@ pub use load::{
 pub use plan::{ListenerId, Plan, listeners};
 pub use problem::{Lack, Need, Problem, Report, Severity};
 pub use redact::without_secrets;
+pub use socket::{Demand, Denial, Incoming, Keepalive, Outgoing, SocketConfig, Tuning};
 pub use source::{Place, Span};
 pub(crate) use value::written;
 
@@ -83,6 +86,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether a service has something that takes CAP_NET_RAW: a mark, or clients as the source.
+    pub fn needs_raw_sockets(&self) -> bool {
+        let outgoing = self
+            .services
+            .iter()
+            .filter_map(|it| it.socket.outgoing.as_ref());
+        let mut egresses = outgoing.filter_map(|it| it.egress.as_ref());
+        egresses.any(|it| it.mark.is_some() || it.sources == Sources::Client)
+    }
+
     /// No service, and every setting at its default: what runs before the first file.
     pub fn empty() -> Self {
         Self {
@@ -260,6 +273,8 @@ pub struct ServiceConfig {
     pub on_down: OnDown,
     /// The longest that a session may live, if there is such a limit.
     pub max_lifetime: Option<Duration>,
+    /// `[service.socket]`
+    pub socket: SocketConfig,
     /// `[service.access]` and `[service.limits]`
     pub admission: AdmissionConfig,
     /// `[service.proxy_protocol]`
@@ -297,6 +312,8 @@ pub struct ListenConfig {
     pub address: SocketAddr,
     /// Whether an IPv6 wildcard takes IPv4 clients too.
     pub dual_stack: bool,
+    /// Whether clients may come over several paths at once (Multipath TCP).
+    pub mptcp: bool,
 }
 
 /// `[service.timeouts]`

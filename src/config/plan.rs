@@ -276,11 +276,18 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     if old.log.format != new.log.format {
         list.push("log.format".to_owned());
     }
-    let dual_stack = |(id, listen, _): (ListenerId, &ListenConfig, _)| (id, listen.dual_stack);
-    let before: HashMap<ListenerId, bool> = listeners(old).into_iter().map(dual_stack).collect();
-    for (id, is) in listeners(new).into_iter().map(dual_stack) {
-        if before.get(&id).is_some_and(|&was| was != is) {
+    let all = listeners(old).into_iter();
+    let before: HashMap<ListenerId, &ListenConfig> =
+        all.map(|(id, listen, _)| (id, listen)).collect();
+    for (id, is, _) in listeners(new) {
+        let Some(was) = before.get(&id) else {
+            continue;
+        };
+        if was.dual_stack != is.dual_stack {
             list.push(format!("dual_stack of {id}"));
+        }
+        if was.mptcp != is.mptcp {
+            list.push(format!("mptcp of {id}"));
         }
     }
     list
@@ -357,7 +364,10 @@ mod tests {
         let old = config(&base);
         let new = config(&format!(
             "runtime.workers = 3\nruntime.state_file = \"/s\"\nlog.format = \"json\"\nlog.level = \"warn\"\n{}",
-            base.replace("strategy", "dual_stack = true\nstrategy")
+            base.replace(
+                "strategy",
+                "dual_stack = true\nsocket.mptcp = true\nstrategy"
+            )
         ));
         let plan = Plan::between(&old, &new);
         assert_eq!(
@@ -366,7 +376,8 @@ mod tests {
                 "runtime.workers",
                 "runtime.state_file",
                 "log.format",
-                "dual_stack of [::]:80"
+                "dual_stack of [::]:80",
+                "mptcp of [::]:80"
             ]
         );
         assert_eq!(plan.settings, ["log.level"]);

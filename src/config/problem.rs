@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::socket::Demand;
 use super::source::{Place, Source, Span};
 
 /// Whether a problem keeps the file from being used.
@@ -90,6 +91,7 @@ pub(super) struct Problems {
     errors: usize,
     warnings: usize,
     needs: Vec<(Need, Span)>,
+    demands: Vec<(Demand, Span)>,
 }
 
 /// Something outside a file that it counts on.
@@ -153,6 +155,18 @@ impl Problems {
     pub(super) fn need(&mut self, need: Need, span: Span) {
         // No more than there are paths in the file, whose size is bounded.
         self.needs.push((need, span));
+    }
+
+    /// Notes that what is written at `span` is for the kernel to grant.
+    pub(super) fn demand(&mut self, demand: Demand, span: Span) {
+        if self.demands.len() < Self::MOST_KEPT {
+            self.demands.push((demand, span));
+        }
+    }
+
+    /// What the kernel is to be asked for.
+    pub(super) fn take_demands(&mut self) -> Vec<(Demand, Span)> {
+        std::mem::take(&mut self.demands)
     }
 
     /// Adds a problem for each need that `lacks` something, and gives all of them back.
@@ -220,6 +234,7 @@ impl Problems {
             errors,
             warnings,
             needs: _,
+            demands: _,
         } = self;
         shown.sort_by_key(|problem| (problem.severity == Severity::Warning, position(problem)));
         shown.truncate(Report::MOST_SHOWN);

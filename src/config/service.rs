@@ -16,12 +16,13 @@ use super::passive;
 use super::problem::{Need, Problem, Problems};
 use super::proxy_protocol;
 use super::serving;
+use super::socket;
 use super::source::Span;
 use super::value::{self, MOST_CONNECTIONS, SOME_TIME, written};
 use super::waiting;
 use super::{
     AdmissionConfig, BackendAddress, BackendConfig, Family, ListenConfig, OnDown, ProxyConfig,
-    QueueConfig, RelayMode, ServiceConfig, Timeouts,
+    QueueConfig, RelayMode, ServiceConfig, SocketConfig, Timeouts,
 };
 use crate::health::{Check, Passive, Policy, Rules};
 use crate::strategy::{self, Entry, Parameters, Skip};
@@ -44,6 +45,7 @@ pub(super) struct Draft {
     queue: QueueConfig,
     on_down: OnDown,
     max_lifetime: Option<Duration>,
+    socket: SocketConfig,
     admission: AdmissionConfig,
     proxy: ProxyConfig,
     health: Policy,
@@ -92,6 +94,7 @@ impl Draft {
             queue: self.queue,
             on_down: self.on_down,
             max_lifetime: self.max_lifetime,
+            socket: self.socket,
             admission: self.admission,
             proxy: self.proxy,
             health: self.health,
@@ -176,11 +179,13 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
     }
     let proxy = proxy_protocol::read(table, problems);
     let health = table.table("health", &keys::HEALTH, problems);
-    let (check, health) = health::health(&health, proxy.send, problems);
+    let (mut check, health) = health::health(&health, proxy.send, problems);
+    let socket = socket::read(table, problems);
+    check.egress = socket.outgoing.as_ref().and_then(|it| it.egress.clone());
     // A file of backends may bring caps.
     let capped = backends_file.is_some() || backends.iter().any(|it| it.max_connections.is_some());
     Draft {
-        listen: listen(table, name.as_ref(), problems),
+        listen: listen(table, name.as_ref(), socket.mptcp, problems),
         name,
         backends,
         backends_file,
@@ -207,6 +212,7 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         queue: waiting::queue(table, capped, problems),
         on_down: waiting::on_down(table, problems),
         max_lifetime: waiting::max_lifetime(table, problems),
+        socket,
         admission: admission::read(table, problems),
         proxy,
     }
@@ -228,6 +234,7 @@ fn missing(table: &Table<'_>, message: impl Into<String>) -> Problem {
 fn listen(
     table: &Table<'_>,
     name: Option<&(Arc<str>, Span)>,
+    mptcp: bool,
     problems: &mut Problems,
 ) -> Vec<(ListenConfig, Span)> {
     let dual_stack = table.boolean("dual_stack", problems).unwrap_or(false);
@@ -290,6 +297,7 @@ fn listen(
             let listen = ListenConfig {
                 address,
                 dual_stack: dual_stack && wildcard(&address),
+                mptcp,
             };
             (listen, span)
         })

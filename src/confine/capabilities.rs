@@ -8,6 +8,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities,
 };
 
+use crate::config::Config;
+
 /// Privileges that the daemon keeps, as far as it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept(CapabilitySet);
@@ -16,6 +18,14 @@ impl Kept {
     /// Of any user but root: a reload may add a listener on port 443.
     pub fn of_a_user() -> Self {
         Self(CapabilitySet::NET_BIND_SERVICE)
+    }
+
+    /// Also what connections take that `config` asks for: packets with a mark, or with a client's address.
+    pub fn and_of(self, config: &Config) -> Self {
+        match config.needs_raw_sockets() {
+            true => Self(self.0 | CapabilitySet::NET_RAW),
+            false => self,
+        }
     }
 
     /// Of root, when `[runtime]` names nobody else: what makes its files and pipes those of root.

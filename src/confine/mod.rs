@@ -34,7 +34,7 @@ pub fn become_user(config: &Config) -> Result<Option<Identity>, IdentityError> {
     if wanted.is_own() || !Identity::own().is_root() {
         return Ok(None);
     }
-    wanted.assume(Kept::of_a_user())?;
+    wanted.assume(Kept::of_a_user().and_of(config))?;
     Ok(Some(wanted))
 }
 
@@ -66,6 +66,7 @@ impl Confinement {
             true => Kept::of_root(),
             false => Kept::of_a_user(),
         };
+        let kept = kept.and_of(config);
         capabilities::bound(kept);
         capabilities::limit(kept).map_err(ConfineError::Capabilities)?;
         // What it writes is nobody else's business; whoever is to use its socket is said by `mode`.

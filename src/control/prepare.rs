@@ -14,6 +14,7 @@ use crate::config::{
 };
 use crate::discovery::{Question, questions};
 use crate::model::one_line;
+use crate::net::granted;
 
 /// A configuration with everything it refers to.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub(super) struct Known {
 /// # Errors
 /// Every problem of the file. A name that does not resolve is none, nor is a bad list of backends.
 pub(super) async fn prepare(path: Arc<Path>, known: Known) -> Result<Box<Prepared>, Vec<String>> {
-    match tokio::task::spawn_blocking(move || load(&path)).await {
+    match tokio::task::spawn_blocking(move || load(&path).and_then(granted)).await {
         Ok(loaded) => {
             let loaded = loaded.map_err(|rejected| rejected.lines())?;
             Ok(Box::new(complete(loaded, known).await))
@@ -96,12 +97,15 @@ pub(super) async fn prepare_proposal(
         (Some(_), Some(name)) => Some(one_line(name, MOST_OF_A_NAME)),
     };
     let name = own.clone();
-    let compiled = tokio::task::spawn_blocking(move || match &proposal.text {
-        None => load(&path),
-        Some(text) => {
-            let name = name.as_deref().unwrap_or_default();
-            compile_in_place_of(&path, text, name, &|_| None)
-        }
+    let compiled = tokio::task::spawn_blocking(move || {
+        let loaded = match &proposal.text {
+            None => load(&path),
+            Some(text) => {
+                let name = name.as_deref().unwrap_or_default();
+                compile_in_place_of(&path, text, name, &|_| None)
+            }
+        };
+        loaded.and_then(granted)
     });
     let Ok(loaded) = compiled.await else {
         // The panic itself is logged.

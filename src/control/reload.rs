@@ -19,7 +19,7 @@ use super::prepare::{Lists, Prepared};
 use super::probe::{Prober, TargetId};
 use super::services::{Blueprint, Built, Loads, Members, Served, Services, Serving, User};
 use super::targets::Targets;
-use crate::config::{Config, ListenerId, listeners};
+use crate::config::{Config, ListenerId, ServiceConfig, listeners};
 use crate::discovery::origin;
 use crate::health::{Decision, FailBack, Roster, Rules};
 use crate::model::{BackendId, Load};
@@ -243,7 +243,7 @@ impl Running {
         let mut wanted = listeners(config);
         wanted.retain(|(key, ..)| !self.listeners.contains_key(key));
         for (key, listen, service) in wanted {
-            match BoundListener::bind(listen, workers, &ours) {
+            match BoundListener::bind(listen, &service.socket.incoming, workers, &ours) {
                 Ok(listener) => {
                     bound.insert(key, (listener, service.backlog));
                 }
@@ -390,6 +390,7 @@ impl Running {
         for (key, listen) in keys.iter().zip(listens) {
             if let Some(listening) = self.listeners.get(key) {
                 listen.dual_stack = listening.bound.dual_stack();
+                listen.mptcp = listening.bound.mptcp();
             }
         }
         config
@@ -410,7 +411,7 @@ impl Running {
             let service = Arc::clone(&serving.service);
             if let Some(listening) = self.listeners.get_mut(&key) {
                 let ledger = self.loads.ledger(service.name(), listening.bound.address());
-                listening.keep(Way { service, ledger }, config.backlog);
+                listening.keep(Way { service, ledger }, config);
             } else if let Some(bound) = bound.remove(&key) {
                 let ledger = self.loads.ledger(service.name(), bound.address());
                 let route = Route::new(bound.address(), Way { service, ledger });
@@ -482,7 +483,7 @@ impl Running {
 }
 
 impl Listening {
-    fn keep(&mut self, way: Way, backlog: u32) {
+    fn keep(&mut self, way: Way, config: &ServiceConfig) {
         let leads = self.route.way();
         let stays =
             Arc::ptr_eq(&way.service, &leads.service) && Arc::ptr_eq(&way.ledger, &leads.ledger);
@@ -494,7 +495,10 @@ impl Listening {
         {
             tracing::error!(listener = %self.bound.address(), %error, "listener takes no new clients");
         }
-        if let Err(error) = self.bound.listen(backlog) {
+        if let Err(error) = self.bound.tune(&config.socket.incoming) {
+            tracing::warn!(%error, "socket options not changed");
+        }
+        if let Err(error) = self.bound.listen(config.backlog) {
             tracing::warn!(%error, "backlog not changed");
         }
     }

@@ -4,10 +4,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::model::Egress;
 use crate::proxy_protocol::Version;
 
 /// One way to check, as an operator chose it. Backends at the same address with an equal check, in
@@ -21,6 +23,8 @@ pub struct Check {
     /// The header of a connection that nobody is behind goes in front of everything else, for a server
     /// that expects the PROXY protocol.
     pub proxy: Option<Version>,
+    /// How probes leave this host, where that is not left to the kernel: as sessions do.
+    pub egress: Option<Arc<Egress>>,
 }
 
 impl Check {

@@ -94,6 +94,7 @@ impl Ledger {
             let unserved = page.last_unserved.load(Ordering::Relaxed);
             sum.last_unserved = sum.last_unserved.max(unserved);
             sum.retries += page.retries.load(Ordering::Relaxed);
+            sum.without_port += page.without_port.load(Ordering::Relaxed);
             for (sum, count) in endings.iter_mut().zip(&page.endings) {
                 *sum += count.load(Ordering::Relaxed);
             }
@@ -114,6 +115,7 @@ impl Ledger {
 pub struct Page {
     opened: AtomicU64,
     retries: AtomicU64,
+    without_port: AtomicU64,
     last_unserved: AtomicU64,
     endings: [AtomicU64; ENDINGS],
     connect: Histogram<{ CONNECT.len() }>,
@@ -126,6 +128,7 @@ impl Default for Page {
         Self {
             opened: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            without_port: AtomicU64::new(0),
             last_unserved: AtomicU64::new(0),
             endings: [const { AtomicU64::new(0) }; ENDINGS],
             connect: Histogram::new(&CONNECT),
@@ -144,6 +147,11 @@ impl Page {
     /// A session tries a further backend.
     pub fn retried(&self) {
         add(&self.retries, 1);
+    }
+
+    /// A source had no port left for a connection to a backend.
+    pub fn had_no_port(&self) {
+        add(&self.without_port, 1);
     }
 
     /// A session waited so long for a place.
@@ -175,6 +183,8 @@ pub struct LedgerSum {
     pub opened: u64,
     /// Further backends that were tried.
     pub retries: u64,
+    /// Times that a source had no port left for a connection to a backend.
+    pub without_port: u64,
     /// Sessions that are over, by how; those that were seen. Of [`Cause::Os`] there is one, with 0.
     pub endings: Vec<(Ending, u64)>,
     /// When a client was last given no backend.

@@ -5,6 +5,7 @@
 
 mod address;
 mod backend;
+mod egress;
 mod ending;
 mod histogram;
 mod ledger;
@@ -15,6 +16,7 @@ mod tally;
 
 pub use address::ClientAddr;
 pub use backend::{Backend, BackendId, DownFlag, Freed, Load};
+pub use egress::{Egress, Sources};
 pub use ending::{Cause, Ending, Phase, Who};
 pub use histogram::{Histogram, HistogramSum};
 pub use ledger::{Ledger, LedgerSum, Page};

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
@@ -10,10 +10,14 @@ use std::task::Poll;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 
-use super::{Event, Socket, Ticket};
-use crate::model::{Cause, Who};
+use super::{Event, Socket, Ticket, options};
+use crate::config::Outgoing;
+use crate::model::{Cause, ClientAddr, Page, Sources, Who};
+
+/// Of what a client has said already, so much goes with a SYN: it is to fit one segment.
+const FIRST_FLIGHT: usize = 1024;
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,27 +28,47 @@ pub enum Connecting {
     Ended(Who, Cause),
 }
 
+/// How a session gets to a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// What is not left to the kernel.
+    pub outgoing: Option<&'a Outgoing>,
+    /// For whom it is.
+    pub client: ClientAddr,
+    /// Where it is counted that a source has no port left.
+    pub page: &'a Page,
+}
+
 /// Connects to `address`, at the latest by `deadline`, for as long as `client` stays, and sends
-/// `introduction`, if there is one, before anything else.
+/// `introduction`, if there is one, before anything else. Tells how many of the client's bytes went with
+/// the SYN, and are taken from it then.
 ///
 /// # Errors
 /// [`Connecting::Failed`] with [`Cause::TimedOut`] past the deadline, or with what the network
 /// said; [`Connecting::Ended`] when the session is to end, or `client` has failed.
 pub async fn connect(
     address: SocketAddr,
+    way: &Way<'_>,
     ticket: &Ticket,
     deadline: Instant,
     mut client: Option<&mut Socket>,
     introduction: &[u8],
-) -> Result<Socket, Connecting> {
-    let mut socket = start(address).map_err(|error| Connecting::Failed(Cause::from_io(&error)))?;
+) -> Result<(Socket, u64), Connecting> {
+    let flight = match way.outgoing {
+        Some(outgoing) if outgoing.fast_open => first_flight(introduction, client.as_deref()),
+        Some(_) | None => Vec::new(),
+    };
+    let started = start(address, way, &flight);
+    let (mut socket, flown) =
+        started.map_err(|error| Connecting::Failed(Cause::from_io(&error)))?;
+    let early = flown.saturating_sub(introduction.len());
     ticket.schedule(deadline);
     poll_fn(|cx| {
         if let Poll::Ready(outcome) = socket.poll_connected(cx) {
-            return Poll::Ready(outcome.map_err(Connecting::Failed));
+            return Poll::Ready(outcome.map_err(|cause| failed(cause, early)));
         }
         match ticket.poll(cx) {
-            Poll::Ready(Event::Due) => Poll::Ready(Err(Connecting::Failed(Cause::TimedOut))),
+            Poll::Ready(Event::Due) => Poll::Ready(Err(failed(Cause::TimedOut, early))),
             Poll::Ready(Event::End(cause)) => {
                 Poll::Ready(Err(Connecting::Ended(Who::Ballast, cause)))
             }
@@ -61,14 +85,88 @@ pub async fn connect(
     if may_connect_to_itself(address) && is_connected_to_itself(&socket, address) {
         return Err(Connecting::Failed(Cause::Refused));
     }
-    if !introduction.is_empty() {
+    let rest = introduction.get(flown..).unwrap_or_default();
+    if !rest.is_empty() {
         // No byte of the client's has gone anywhere, so another backend may have the session instead.
-        socket.introduce(introduction).map_err(Connecting::Failed)?;
+        socket.introduce(rest).map_err(Connecting::Failed)?;
     }
-    Ok(socket)
+    if let Some(client) = client.filter(|_| early > 0) {
+        // They were looked at, and are the backend's now.
+        let taken = client.take(&mut flight.clone()[..early]);
+        taken.map_err(|cause| Connecting::Ended(Who::Client, cause))?;
+    }
+    Ok((socket, early as u64))
 }
 
-fn start(address: SocketAddr) -> io::Result<Socket> {
+/// A connect that failed when so many bytes of the client's went with its SYN. Where that may have been
+/// answered, the server may have acted on them, and nobody else is to.
+fn failed(cause: Cause, early: usize) -> Connecting {
+    let unseen = [Cause::Refused, Cause::Unreachable, Cause::Exhausted];
+    match early > 0 && !unseen.contains(&cause) {
+        true => Connecting::Ended(Who::Backend, cause),
+        false => Connecting::Failed(cause),
+    }
+}
+
+/// What is there to be sent: the introduction, and what the client has said already.
+fn first_flight(introduction: &[u8], client: Option<&Socket>) -> Vec<u8> {
+    let mut flight = introduction.to_vec();
+    if let Some(client) = client {
+        let known = flight.len();
+        flight.resize(known.max(FIRST_FLIGHT), 0);
+        let said = client.glance(&mut flight[known..]);
+        flight.truncate(known + said);
+    }
+    flight
+}
+
+/// A socket that connects, from the first source that has a port left; with how much of `flight` went
+/// with its SYN.
+fn start(address: SocketAddr, way: &Way<'_>, flight: &[u8]) -> io::Result<(Socket, usize)> {
+    let from = |source| {
+        let started = start_from(source, address, way.outgoing, flight);
+        if let Err(error) = &started
+            && error.kind() == io::ErrorKind::AddrNotAvailable
+        {
+            way.page.had_no_port();
+            tracing::debug!(?source, %address, "no port left");
+        }
+        started
+    };
+    let egress = way.outgoing.and_then(|it| it.egress.as_ref());
+    let Some(egress) = egress else {
+        return from(None);
+    };
+    if egress.sources == Sources::Client {
+        let client = way.client.ip();
+        // A client of the other family cannot be where the backend's answers go.
+        let client = (client.is_ipv4() == address.is_ipv4()).then_some(client);
+        return from(client);
+    }
+    let pool = egress.sources.of_family(address.is_ipv4());
+    let many = pool.clone().count();
+    if many == 0 {
+        return from(None);
+    }
+    // Each is as good as another to begin with.
+    let turns = pool.clone().chain(pool).skip(fastrand::usize(..many));
+    let mut last = Err(Errno::ADDRNOTAVAIL.into());
+    for source in turns.take(many) {
+        last = from(Some(source));
+        match &last {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    last
+}
+
+fn start_from(
+    source: Option<IpAddr>,
+    address: SocketAddr,
+    outgoing: Option<&Outgoing>,
+    flight: &[u8],
+) -> io::Result<(Socket, usize)> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -78,11 +176,41 @@ fn start(address: SocketAddr) -> io::Result<Socket> {
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     // Without it the kernel leaves urgent bytes out of the stream. Accepted sockets inherit it.
     sockopt::set_socket_oobinline(&fd, true)?;
+    if let Some(outgoing) = outgoing {
+        options::of_connection(fd.as_fd(), outgoing)?;
+    }
+    if let Some(source) = source {
+        if outgoing.is_some_and(is_transparent) {
+            options::make_transparent(fd.as_fd(), source)?;
+        }
+        options::bind_to(fd.as_fd(), source)?;
+    }
+    if !flight.is_empty() {
+        return match rustix::net::sendto(&fd, flight, FAST_OPEN, &address) {
+            Ok(flown) => {
+                let mut socket = Socket::connecting(fd)?;
+                socket.has_begun();
+                Ok((socket, flown))
+            }
+            // Without a cookie of the server's, it is a plain SYN that asks for one.
+            Err(Errno::INPROGRESS | Errno::INTR) => Ok((Socket::connecting(fd)?, 0)),
+            Err(error) => Err(error.into()),
+        };
+    }
     match rustix::net::connect(&fd, &address) {
-        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Socket::connecting(fd),
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok((Socket::connecting(fd)?, 0)),
         Err(error) => Err(error.into()),
     }
 }
+
+fn is_transparent(outgoing: &Outgoing) -> bool {
+    let egress = outgoing.egress.as_ref();
+    egress.is_some_and(|it| it.sources == Sources::Client)
+}
+
+/// Connects and sends in one (RFC 7413, tcp(7)).
+const FAST_OPEN: SendFlags =
+    SendFlags::from_bits_retain(libc::MSG_FASTOPEN as u32).union(SendFlags::NOSIGNAL);
 
 /// A connect to a local port of the ephemeral range that nobody listens on may be given that very
 /// port as its source, and TCP's simultaneous open then connects the socket to itself: the client
@@ -136,6 +264,11 @@ mod tests {
             let ticket = Registry::new().enter();
             connect(
                 address,
+                &Way {
+                    outgoing: None,
+                    client: ClientAddr::new(address),
+                    page: &Page::default(),
+                },
                 &ticket,
                 Instant::now() + Duration::from_secs(10),
                 None,

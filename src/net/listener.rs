@@ -15,8 +15,8 @@ use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Arrival, sys};
-use crate::config::ListenConfig;
+use super::{Arrival, options, sys};
+use crate::config::{Incoming, ListenConfig};
 use crate::model::ClientAddr;
 
 /// A bound address with one socket per worker. Once it listens, handshakes that complete before a
@@ -25,9 +25,12 @@ use crate::model::ClientAddr;
 pub struct BoundListener {
     address: SocketAddr,
     dual_stack: bool,
+    mptcp: bool,
     sockets: Vec<Arc<OwnedFd>>,
     /// Whether the hop limit was ever used: what is accepted may have inherited it.
     limited: Arc<AtomicBool>,
+    /// What is accepted is like this.
+    incoming: Incoming,
 }
 
 /// The addresses that a listener keeps others from.
@@ -75,12 +78,18 @@ impl fmt::Display for Reason<'_> {
 }
 
 impl BoundListener {
-    /// Binds `listen` with a socket for each of `workers`, not listening yet. `ours` are the addresses that this
+    /// Binds `listen` with a socket for each of `workers`, not listening yet, for clients that are served as
+    /// `incoming` says. `ours` are the addresses that this
     /// process listens on already; one of them may overlap, and is about to be retired then.
     ///
     /// # Errors
     /// When the kernel refuses, an address that somebody else has included; nothing stays bound.
-    pub fn bind(listen: &ListenConfig, workers: usize, ours: &[Claim]) -> Result<Self, BindError> {
+    pub fn bind(
+        listen: &ListenConfig,
+        incoming: &Incoming,
+        workers: usize,
+        ours: &[Claim],
+    ) -> Result<Self, BindError> {
         let error = |source| BindError {
             address: listen.address,
             source,
@@ -92,7 +101,7 @@ impl BoundListener {
             dual_stack: listen.dual_stack,
         };
         let overlaps = ours.iter().any(|own| own.overlaps(&wanted));
-        let first = open(listen, listen.address, overlaps).map_err(error)?;
+        let first = open(listen, incoming, listen.address, overlaps).map_err(error)?;
         first.set_reuse_port(true).map_err(error)?;
         let address = first
             .local_addr()
@@ -101,16 +110,18 @@ impl BoundListener {
             .unwrap_or(listen.address);
         let mut sockets = vec![first];
         for _ in 1..workers {
-            sockets.push(open(listen, address, true).map_err(error)?);
+            sockets.push(open(listen, incoming, address, true).map_err(error)?);
         }
         Ok(Self {
             address,
             dual_stack: listen.dual_stack,
+            mptcp: listen.mptcp,
             sockets: sockets
                 .into_iter()
                 .map(|socket| Arc::new(socket.into()))
                 .collect(),
             limited: Arc::default(),
+            incoming: incoming.clone(),
         })
     }
 
@@ -122,6 +133,11 @@ impl BoundListener {
     /// Whether an IPv6 wildcard takes IPv4 clients too.
     pub fn dual_stack(&self) -> bool {
         self.dual_stack
+    }
+
+    /// Whether clients may come over several paths at once.
+    pub fn mptcp(&self) -> bool {
+        self.mptcp
     }
 
     /// What nobody else can listen on while this is open.
@@ -154,6 +170,23 @@ impl BoundListener {
                 address: self.address,
                 source,
             })
+    }
+
+    /// Has clients that come from now on be served as `incoming` says.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn tune(&mut self, incoming: &Incoming) -> Result<(), BindError> {
+        if *incoming == self.incoming {
+            return Ok(());
+        }
+        self.each(|socket| options::of_listener(socket, incoming, Some(&self.incoming)))
+            .map_err(|source| BindError {
+                address: self.address,
+                source,
+            })?;
+        self.incoming = incoming.clone();
+        Ok(())
     }
 
     /// Lets no new handshake begin, while those under way complete and can be accepted.
@@ -212,11 +245,20 @@ const DROP_PURE_SYN: &[SockFilter] = &[
     SockFilter::new(0x06, 0, 0, u32::MAX),
 ];
 
-fn open(listen: &ListenConfig, address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+fn open(
+    listen: &ListenConfig,
+    incoming: &Incoming,
+    address: SocketAddr,
+    reuse_port: bool,
+) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
+        Some(if listen.mptcp {
+            Protocol::MPTCP
+        } else {
+            Protocol::TCP
+        }),
     )?;
     if address.is_ipv6() {
         socket.set_only_v6(!listen.dual_stack)?;
@@ -226,8 +268,11 @@ fn open(listen: &ListenConfig, address: SocketAddr, reuse_port: bool) -> io::Res
     socket.set_reuse_port(reuse_port)?;
     // Inherited by every accepted socket, which saves their system calls.
     socket.set_tcp_nodelay(true)?;
-    socket.set_out_of_band_inline(true)?;
-    sys::keep_alive(socket.as_fd())?;
+    if !listen.mptcp {
+        // Multipath TCP knows no urgent bytes.
+        socket.set_out_of_band_inline(true)?;
+    }
+    options::of_listener(socket.as_fd(), incoming, None).map_err(io::Error::other)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -342,11 +387,12 @@ mod tests {
         ListenConfig {
             address: address.parse().unwrap(),
             dual_stack: false,
+            mptcp: false,
         }
     }
 
     fn listening(listen: &ListenConfig, workers: usize) -> BoundListener {
-        let bound = BoundListener::bind(listen, workers, &[]).unwrap();
+        let bound = BoundListener::bind(listen, &Incoming::default(), workers, &[]).unwrap();
         bound.listen(16).unwrap();
         bound
     }
@@ -356,7 +402,7 @@ mod tests {
         let bound = listening(&on("127.0.0.1:0"), 3);
         assert_eq!(bound.sockets.len(), 3);
         let again = on(&bound.address().to_string());
-        let error = BoundListener::bind(&again, 1, &[]).unwrap_err();
+        let error = BoundListener::bind(&again, &Incoming::default(), 1, &[]).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
     }
 
@@ -364,8 +410,9 @@ mod tests {
     fn an_own_overlapping_address_is_no_obstacle() {
         let bound = listening(&on("127.0.0.1:0"), 2);
         let wildcard = on(&format!("0.0.0.0:{}", bound.address().port()));
-        assert!(BoundListener::bind(&wildcard, 2, &[]).is_err());
-        let both = BoundListener::bind(&wildcard, 2, &[bound.claim()]).unwrap();
+        assert!(BoundListener::bind(&wildcard, &Incoming::default(), 2, &[]).is_err());
+        let both =
+            BoundListener::bind(&wildcard, &Incoming::default(), 2, &[bound.claim()]).unwrap();
         both.listen(16).unwrap();
     }
 

@@ -3,17 +3,21 @@
 
 mod connect;
 mod deliver;
+mod grant;
 mod header;
 mod listener;
+mod options;
 mod registry;
 pub mod relay;
 mod socket;
 mod sys;
 
-pub use connect::{Connecting, connect, may_connect_to_itself};
+pub use connect::{Connecting, Way, connect, may_connect_to_itself};
 use deliver::{STALLED, deliver};
+pub use grant::granted;
 pub use header::{Unheard, hear};
 pub use listener::{Accepted, BindError, BoundListener, Claim, Listener, Unregistered};
+pub use options::of_probe;
 pub use registry::{Event, Registry, Ticket};
 pub use socket::{Arrival, Socket};
 pub use sys::{clock_is_synchronised, raise_descriptor_limit, reset_everything};

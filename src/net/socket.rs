@@ -13,7 +13,8 @@ use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::sys;
+use super::{options, sys};
+use crate::config::Keepalive;
 use crate::model::Cause;
 
 /// Never SPLICE_F_MORE: see the relay's splice.
@@ -199,6 +200,22 @@ impl Socket {
         Ok(())
     }
 
+    /// Looks at what has come so far, without waiting.
+    pub(super) fn glance(&self, buffer: &mut [u8]) -> usize {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(&self.io, buffer, flags) {
+            Ok((read, _)) => read,
+            // Whatever it is, it will be met again.
+            Err(_) => 0,
+        }
+    }
+
+    /// The SYN has brought bytes along.
+    pub(super) fn has_begun(&mut self) {
+        self.sends = Sends::One;
+        self.unacknowledged = true;
+    }
+
     /// Sends what the peer is to read before anything else. A fresh connection has room for it.
     pub(super) fn introduce(&mut self, bytes: &[u8]) -> Result<(), Cause> {
         let mut cx = Context::from_waker(Waker::noop());
@@ -368,7 +385,7 @@ impl Socket {
     /// Turns keepalive on, for a backend connection that lives long enough to need it.
     pub(super) fn keep_alive(&self) {
         // The connection works without; only a vanished host is noticed later.
-        if let Err(error) = sys::keep_alive(self.io.as_fd()) {
+        if let Err(error) = options::keep_alive(self.io.as_fd(), Keepalive::default()) {
             tracing::debug!(%error, "cannot set keepalive");
         }
     }

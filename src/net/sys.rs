@@ -9,16 +9,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdRegisterError};
-
-/// Keepalive of both sides: the first probe after this silence, …
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// … then one every interval, …
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// … and this many without an answer end the connection.
-const KEEPALIVE_PROBES: u32 = 6;
 
 /// Registers an owned socket with this thread's runtime.
 #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
@@ -68,40 +60,34 @@ pub fn reset_everything() {
     }
 }
 
-/// Keepalive with the times of the house.
-pub(super) fn keep_alive(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
-    SockRef::from(&fd).set_tcp_keepalive(&keepalive)
+/// Sets an option that is a number, and that no safe crate sets.
+#[expect(unsafe_code, reason = "no safe crate sets these options")]
+pub(super) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Has `fd`, and what it accepts, pass only segments that came from at least so many hops to go:
 /// 255 is nobody but a neighbour that means it, 0 is everybody (ip(7), ipv6(7), RFC 5082).
-#[expect(
-    unsafe_code,
-    reason = "no safe crate sets IP_MINTTL and IPV6_MINHOPCOUNT"
-)]
 pub(super) fn require_hops(fd: BorrowedFd<'_>, ipv6: bool, hops: u8) -> io::Result<()> {
-    let hops = libc::c_int::from(hops);
-    let set = |level, option| {
-        // SAFETY: the pointer and the length describe `hops`, which outlives the call.
-        let result = unsafe {
-            libc::setsockopt(
-                fd.as_raw_fd(),
-                level,
-                option,
-                (&raw const hops).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
-    };
+    let set = |level, option| set_option(fd, level, option, hops.into());
     if ipv6 {
         set(libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT)?;
     }

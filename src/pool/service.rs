@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 
 use super::{Admission, Lease, Queue, Throttle};
-use crate::config::{QueueConfig, RelayMode, SendHeader, SessionLog, Timeouts};
+use crate::config::{Outgoing, QueueConfig, RelayMode, SendHeader, SessionLog, Timeouts};
 use crate::model::{Backend, ClientAddr};
 use crate::strategy::{Flow, Skip, Strategy};
 
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub throttle: Option<Arc<Throttle>>,
     /// What backends are told of clients, if anything.
     pub send_header: Option<SendHeader>,
+    /// How connections to backends are made, where that is not left to the kernel.
+    pub outgoing: Option<Arc<Outgoing>>,
     /// Why nobody may serve, if that was so when the table was laid out.
     pub nobody: Option<Box<str>>,
     /// Limits on waiting.
@@ -288,6 +290,7 @@ mod tests {
             admission: None,
             throttle: None,
             send_header: None,
+            outgoing: None,
             timeouts: Timeouts::default(),
             max_lifetime: None,
             retries: 2,

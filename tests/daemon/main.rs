@@ -47,6 +47,7 @@ mod report;
 mod retry;
 mod serving;
 mod sessions;
+mod sockets;
 mod splice;
 mod stop;
 mod strategies;

@@ -152,6 +152,7 @@ pub struct Service {
     timeouts: Table,
     queue: Table,
     session: Table,
+    socket: Table,
     access: Table,
     limits: Table,
     proxy_protocol: Table,
@@ -171,6 +172,7 @@ impl Service {
             timeouts: Table::new(),
             queue: Table::new(),
             session: Table::new(),
+            socket: Table::new(),
             access: Table::new(),
             limits: Table::new(),
             proxy_protocol: Table::new(),
@@ -224,6 +226,12 @@ impl Service {
     /// Sets `max_lifetime`.
     pub fn max_lifetime(mut self, value: &str) -> Self {
         set(&mut self.session, "max_lifetime", value);
+        self
+    }
+
+    /// Sets a key of `[service.socket]`.
+    pub fn socket(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        set(&mut self.socket, key, value);
         self
     }
 
@@ -357,6 +365,7 @@ impl Service {
             ("[service.timeouts]", &self.timeouts),
             ("[service.queue]", &self.queue),
             ("[service.session]", &self.session),
+            ("[service.socket]", &self.socket),
             ("[service.access]", &self.access),
             ("[service.limits]", &self.limits),
             ("[service.proxy_protocol]", &self.proxy_protocol),

@@ -7,8 +7,10 @@ use std::process::Command;
 use std::sync::Once;
 
 use rustix::process::{
-    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_getfd, pidfd_open,
+    set_parent_process_death_signal, setrlimit,
 };
+use socket2::{Socket, Type};
 
 /// Open descriptors of a process.
 pub fn descriptors(pid: u32) -> usize {
@@ -73,4 +75,18 @@ pub fn raise_descriptor_limit() {
         )
         .expect("the soft limit may rise to the hard limit");
     });
+}
+
+/// Duplicates of every stream socket that a process has, to read their options.
+pub fn sockets(pid: u32) -> Vec<Socket> {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
+    let process = pidfd_open(pid, PidfdFlags::empty()).expect("it runs");
+    let directory = format!("/proc/{}/fd", pid.as_raw_pid());
+    let descriptors = fs::read_dir(directory).expect("it runs").flatten();
+    let numbers = descriptors.filter_map(|it| it.file_name().to_str()?.parse::<i32>().ok());
+    // One that was closed meanwhile is none of those that are looked for.
+    let all = numbers.filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
+    all.map(Socket::from)
+        .filter(|socket| socket.r#type().is_ok_and(|it| it == Type::STREAM))
+        .collect()
 }

@@ -357,6 +357,11 @@ const LISTENERS: &[Family<Listener>] = &[
         "Further backends that were tried after a connect had failed",
         |it, rows| rows.whole(it.retries_total),
     ),
+    counter(
+        "ballast_listener_ports_exhausted",
+        "Times that a source address had no port left for a connection to a backend",
+        |it, rows| rows.whole(it.ports_exhausted_total),
+    ),
     histogram(
         "ballast_listener_connect_duration",
         "How long backends took to accept a session, waiting for a place not counted",

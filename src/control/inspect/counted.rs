@@ -25,6 +25,7 @@ pub(super) fn listener(address: SocketAddr, sum: &LedgerSum) -> api::Listener {
         accepted_total: sum.opened,
         sessions: sum.open(),
         retries_total: sum.retries,
+        ports_exhausted_total: sum.without_port,
         endings: endings.collect(),
         connect: histogram(&sum.connect),
         duration: histogram(&sum.duration),

@@ -146,6 +146,7 @@ impl Blueprint {
                 admission: Admission::new(&config.admission, &config.proxy, &gate),
                 throttle: is_throttled.then_some(throttle),
                 send_header: config.proxy.send,
+                outgoing: config.socket.outgoing,
                 timeouts: config.timeouts,
                 max_lifetime: config.max_lifetime,
                 retries: config.retries,

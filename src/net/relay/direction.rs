@@ -68,7 +68,8 @@ enum Pending {
 }
 
 impl Direction {
-    pub(super) fn new(mode: RelayMode) -> Self {
+    /// Nothing to be moved yet, and `moved` bytes moved already.
+    pub(super) fn after(moved: u64, mode: RelayMode) -> Self {
         Self {
             state: State::Open,
             way: match mode {
@@ -77,7 +78,7 @@ impl Direction {
                 RelayMode::Splice => Way::SpliceOnly,
             },
             pending: Pending::Nothing,
-            moved: 0,
+            moved,
         }
     }
 

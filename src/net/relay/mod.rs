@@ -78,6 +78,8 @@ pub struct Terms {
     pub half_closed: Duration,
     /// How bytes move.
     pub mode: RelayMode,
+    /// Whether keepalive is on already, as an operator wants it.
+    pub kept_alive: bool,
 }
 
 /// What a relay moved and how it ended.
@@ -114,17 +116,24 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay between `client` and `backend`, nothing moved yet, and nothing faster than `brake` allows.
-    pub fn new(client: Socket, backend: Socket, terms: Terms, brake: Option<Brake>) -> Self {
+    /// A relay between `client` and `backend`, of whose bytes `early` ones have gone to the backend; nothing goes
+    /// faster than `brake` allows.
+    pub fn new(
+        client: Socket,
+        backend: Socket,
+        early: u64,
+        terms: Terms,
+        brake: Option<Brake>,
+    ) -> Self {
         Self {
             client,
             backend,
-            to_backend: Direction::new(terms.mode),
-            to_client: Direction::new(terms.mode),
+            to_backend: Direction::after(early, terms.mode),
+            to_client: Direction::after(0, terms.mode),
             idle: terms.idle,
             half_closed: terms.half_closed,
             braked: brake.map(Braked::new),
-            kept_alive: false,
+            kept_alive: terms.kept_alive,
             gave_up: false,
             settled: false,
             first_to_end: None,

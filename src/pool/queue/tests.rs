@@ -88,6 +88,7 @@ impl Pool {
             admission: None,
             throttle: None,
             send_header: None,
+            outgoing: None,
             timeouts: Timeouts::default(),
             max_lifetime: None,
             retries: 2,
