@@ -1,11 +1,12 @@
 //! Which backend a client gets.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::StatusCode;
 
 use super::Request;
-use super::hub::Shown;
+use super::hub::{FRESH, Shown, fresh_for};
 use super::reply::{Refusal, json};
 use super::routes::{Call, Later, unescaped};
 use crate::api::Explanation;
@@ -14,6 +15,7 @@ use crate::api::Explanation;
 pub(super) fn explain(shown: Shown, call: Call) -> Later {
     Box::pin(async move {
         let (client, service) = asked(&call.query)?;
+        let turn = Arc::clone(&call.hub.slowly).lock_owned().await;
         let services = shown.view.services.iter();
         let is_wanted = |name: &str| service.as_ref().is_none_or(|wanted| wanted == name);
         let services: Vec<_> = services.filter(|it| is_wanted(&it.name)).cloned().collect();
@@ -21,10 +23,14 @@ pub(super) fn explain(shown: Shown, call: Call) -> Later {
             let error = format!("there is no service `{service}`");
             return Err(Refusal::new(StatusCode::NOT_FOUND, error));
         }
-        let turn = call.hub.slowly.lock().await;
         let asked = |reply| Request::Explain(client, services, reply);
         let explained = call.hub.ask(asked).await?;
-        drop(turn);
+        // What it takes of control grows with the view, so the next one comes as late as the next view.
+        let rest = fresh_for(shown.took).saturating_sub(FRESH);
+        tokio::spawn(async move {
+            tokio::time::sleep(rest).await;
+            drop(turn);
+        });
         let explanation = Explanation {
             at: shown.view.at.clone(),
             client: client.to_canonical().to_string(),

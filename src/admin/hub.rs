@@ -21,11 +21,13 @@ pub(super) struct Hub {
     control: mpsc::Sender<Request>,
     /// Held while control is asked: a flood of questions is one.
     shown: Mutex<Option<(Instant, Shown)>>,
+    /// Held while a document is written: a flood of large ones takes one processor at most.
+    writing: Mutex<()>,
     token_file: Lock<Option<Arc<PathBuf>>>,
     /// When a wrong token was told of last, and how many have come since.
     wrong_tokens: Lock<(Option<Instant>, u64)>,
     /// Held by what takes control some time: a flood of it is answered one after the other.
-    pub(super) slowly: Mutex<()>,
+    pub(super) slowly: Arc<Mutex<()>>,
     pub(super) scrapes: Scrapes,
     pub(super) journal: Arc<Journal>,
     /// How many are told of events as they happen.
@@ -36,6 +38,8 @@ pub(super) struct Hub {
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     pub(super) view: Arc<View>,
+    /// How long control needed for it.
+    pub(super) took: Duration,
     json: Arc<OnceCell<Bytes>>,
 }
 
@@ -61,23 +65,26 @@ impl Hub {
             shown: Mutex::new(None),
             token_file: Lock::default(),
             wrong_tokens: Lock::default(),
-            slowly: Mutex::new(()),
+            writing: Mutex::new(()),
+            slowly: Arc::default(),
             scrapes: Scrapes::default(),
             journal,
             listeners: Arc::default(),
         })
     }
 
-    /// How everything stands, at most [`FRESH`] ago.
+    /// How everything stands, at most [`fresh_for`] ago.
     pub(super) async fn view(&self) -> Result<Shown, Refusal> {
         let mut shown = self.shown.lock().await;
         if let Some((at, shown)) = &*shown
-            && at.elapsed() < FRESH
+            && at.elapsed() < fresh_for(shown.took)
         {
             return Ok(shown.clone());
         }
+        let (view, took) = self.ask(Request::View).await?;
         let new = Shown {
-            view: self.ask(Request::View).await?,
+            view,
+            took,
             json: Arc::default(),
         };
         *shown = Some((Instant::now(), new.clone()));
@@ -87,6 +94,21 @@ impl Hub {
     /// Has the next view be a new one: whoever has made a change is to see it.
     pub(super) async fn forget_view(&self) {
         *self.shown.lock().await = None;
+    }
+
+    /// The document that `part` makes of a view, written beside control.
+    pub(super) async fn written(
+        &self,
+        shown: Shown,
+        part: impl FnOnce(&View) -> serde_json::Result<Vec<u8>> + Send + 'static,
+    ) -> Bytes {
+        let turn = self.writing.lock().await;
+        let text = tokio::task::spawn_blocking(move || part(&shown.view)).await;
+        drop(turn);
+        match text {
+            Ok(Ok(text)) => text.into(),
+            Ok(Err(_)) | Err(_) => Bytes::from_static(b"null"),
+        }
     }
 
     /// Asks control, and waits for what it says.
@@ -149,9 +171,44 @@ impl Hub {
     }
 }
 
-/// How old a view may be: as many as ask within this time are shown the same one.
+/// How old something may be that took so long to make: as many as ask within this time are given the same.
+/// However often it is asked for, it is made for one part in [`REST`] of the time.
+pub(super) fn fresh_for(took: Duration) -> Duration {
+    took.saturating_mul(REST).clamp(FRESH, STALE)
+}
+
+/// What is made in no time is never older than this, …
 pub(super) const FRESH: Duration = Duration::from_millis(100);
+/// … what takes some is made for one part in so many of the time, …
+const REST: u32 = 10;
+/// … and nothing is older than this, or nobody could follow what happens.
+const STALE: Duration = Duration::from_secs(2);
 /// Between two lines about wrong tokens.
 const TELLING: Duration = Duration::from_secs(10);
 /// How long control may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn however_often_it_is_asked_for_making_it_takes_a_tenth_of_the_time(
+            micros in 0_u64..200_000
+        ) {
+            let took = Duration::from_micros(micros);
+            let each = took + fresh_for(took);
+            prop_assert!(took.as_secs_f64() <= each.as_secs_f64() / 10.0);
+            prop_assert!((FRESH..=STALE).contains(&fresh_for(took)));
+        }
+    }
+
+    #[test]
+    fn a_large_site_is_looked_at_less_often_and_never_after_seconds() {
+        let after = |took| fresh_for(Duration::from_millis(took)).as_millis();
+        assert_eq!([0, 1, 37, 5000].map(after), [100, 100, 370, 2000]);
+    }
+}

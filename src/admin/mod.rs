@@ -26,4 +26,5 @@ mod stream;
 pub use bind::{BindError, Bound, bind};
 pub use journal::Journal;
 pub use request::{Denied, Query, Request};
+pub(crate) use server::MOST_CONNECTIONS;
 pub use server::Server;

@@ -55,23 +55,38 @@ pub(super) fn view(shown: Shown, _: Call) -> Later {
 }
 
 /// `GET /v1/services`
-pub(super) fn services(shown: Shown, _: Call) -> Later {
-    Box::pin(async move { Ok(json(StatusCode::OK, &shown.view.services)) })
+pub(super) fn services(shown: Shown, call: Call) -> Later {
+    Box::pin(async move {
+        let part = |view: &View| serde_json::to_vec(&view.services);
+        let text = call.hub.written(shown, part).await;
+        Ok(reply(StatusCode::OK, JSON, text))
+    })
 }
 
 /// `GET /v1/services/{service}`
 pub(super) fn service(shown: Shown, call: Call) -> Later {
-    answer(find_service(&shown.view, &call).map(|it| json(StatusCode::OK, it)))
+    Box::pin(async move {
+        let at = find_service(&shown.view, &call)?;
+        let part = move |view: &View| serde_json::to_vec(&view.services[at]);
+        let text = call.hub.written(shown, part).await;
+        Ok(reply(StatusCode::OK, JSON, text))
+    })
 }
 
 /// `GET /v1/services/{service}/backends`
 pub(super) fn backends(shown: Shown, call: Call) -> Later {
-    answer(find_service(&shown.view, &call).map(|it| json(StatusCode::OK, &it.backends)))
+    Box::pin(async move {
+        let at = find_service(&shown.view, &call)?;
+        let part = move |view: &View| serde_json::to_vec(&view.services[at].backends);
+        let text = call.hub.written(shown, part).await;
+        Ok(reply(StatusCode::OK, JSON, text))
+    })
 }
 
 /// `GET /v1/services/{service}/backends/{backend}`
 pub(super) fn backend(shown: Shown, call: Call) -> Later {
-    let found = find_service(&shown.view, &call).and_then(|service| {
+    let found = find_service(&shown.view, &call).and_then(|at| {
+        let service = &shown.view.services[at];
         let wanted = call.parameters.get(1);
         let found = service.backends.iter().find(|it| Some(&it.name) == wanted);
         found.ok_or_else(|| {
@@ -85,9 +100,11 @@ pub(super) fn backend(shown: Shown, call: Call) -> Later {
     answer(found.map(|it| json(StatusCode::OK, it)))
 }
 
-fn find_service<'v>(view: &'v View, call: &Call) -> Result<&'v api::Service, Refusal> {
+/// Where in the view the service of a path is.
+fn find_service(view: &View, call: &Call) -> Result<usize, Refusal> {
     let wanted = call.parameters.first();
-    let found = view.services.iter().find(|it| Some(&it.name) == wanted);
+    let mut names = view.services.iter().map(|it| &it.name);
+    let found = names.position(|name| Some(name) == wanted);
     found.ok_or_else(|| {
         let name = wanted.map_or("", |it| it);
         Refusal::new(

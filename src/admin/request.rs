@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -13,8 +14,8 @@ use crate::api::{
 /// A question or an order to control. Whoever has asked may be gone when it is answered.
 #[derive(Debug)]
 pub enum Request {
-    /// How everything stands.
-    View(oneshot::Sender<Arc<View>>),
+    /// How everything stands, and how long control needed to tell.
+    View(oneshot::Sender<(Arc<View>, Duration)>),
     /// Who gets a client of these services, as they stand.
     Explain(
         IpAddr,

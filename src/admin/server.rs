@@ -393,7 +393,7 @@ impl Drop for Busy {
 }
 
 /// Connections at a time, over all listeners.
-const MOST_CONNECTIONS: usize = 64;
+pub(crate) const MOST_CONNECTIONS: usize = 64;
 /// For the head of a request, …
 const HEADERS: Duration = Duration::from_secs(10);
 /// … for all of it, its answer included, …

@@ -247,6 +247,9 @@ pub struct Refusals {
     pub rule: String,
     /// Clients that it has refused.
     pub refused_total: u64,
+    /// When the last of them was.
+    #[serde(default)]
+    pub last: Option<String>,
     /// Clients that it would have refused, but for `dry_run`.
     pub would_be_total: u64,
 }

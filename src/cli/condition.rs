@@ -218,7 +218,10 @@ fn service(service: &Service, now: &str) -> Option<Finding> {
             lines.push(turned_away(service, now));
         }
     }
-    lines.extend(not_let_in(service));
+    let last = last_not_let_in(service).and_then(|last| ago(last, now));
+    if last.is_some_and(|last| last < RECENT) {
+        lines.extend(not_let_in(service, now));
+    }
     (!lines.is_empty()).then(|| Finding {
         gravity,
         subject: service.name.clone(),
@@ -226,8 +229,18 @@ fn service(service: &Service, now: &str) -> Option<Finding> {
     })
 }
 
-/// `12 clients were not let in so far: 10 by access, 2 by max_per_source`
-pub(super) fn not_let_in(service: &Service) -> Option<String> {
+/// When the last client was that a rule has refused.
+fn last_not_let_in(service: &Service) -> Option<&str> {
+    // All are of one length, so their order as text is that in time.
+    service
+        .refusals
+        .iter()
+        .filter_map(|it| it.last.as_deref())
+        .max()
+}
+
+/// `12 clients were not let in so far: 10 by access, 2 by max_per_source; the last 3s ago`
+pub(super) fn not_let_in(service: &Service, now: &str) -> Option<String> {
     let rules = service.refusals.iter().filter(|it| it.refused_total > 0);
     let total: u64 = rules.clone().map(|it| it.refused_total).sum();
     let were = if total == 1 { "was" } else { "were" };
@@ -239,7 +252,11 @@ pub(super) fn not_let_in(service: &Service) -> Option<String> {
         .collect();
     (total > 0).then(|| {
         let clients = of(total, "client");
-        format!("{clients} {were} not let in so far: {}", by.join(", "))
+        let last = since(last_not_let_in(service), now, "; the last ", " ago");
+        format!(
+            "{clients} {were} not let in so far: {}{last}",
+            by.join(", ")
+        )
     })
 }
 
@@ -601,6 +618,7 @@ mod tests {
         let rule = |rule: &str, refused_total| Refusals {
             rule: rule.into(),
             refused_total,
+            last: Some("2026-11-21T12:00:07.000Z".into()),
             would_be_total: 0,
         };
         let mut service = Service {
@@ -608,14 +626,18 @@ mod tests {
             refusals: vec![rule("access", 3), rule("max_per_source", 1)],
             ..Service::default()
         };
-        let both = "web: 4 clients were not let in so far: 3 by access, 1 by max_per_source";
+        let both = "web: 4 clients were not let in so far: 3 by access, 1 by max_per_source; the last 3s ago";
         assert_eq!(
             told(&view(service.clone())),
             [(Gravity::Noted, both.into())]
         );
         service.refusals.remove(0);
-        let one = "web: 1 client was not let in so far: by max_per_source";
-        assert_eq!(told(&view(service)), [(Gravity::Noted, one.into())]);
+        let one = "web: 1 client was not let in so far: by max_per_source; the last 3s ago";
+        assert_eq!(told(&view(service.clone())), [(Gravity::Noted, one.into())]);
+        // What was long ago is no news, and is still told of the service.
+        service.refusals[0].last = Some("2026-11-21T11:00:00.000Z".into());
+        assert_eq!(told(&view(service.clone())), []);
+        assert!(not_let_in(&service, NOW).is_some());
     }
 
     #[test]

@@ -10,9 +10,9 @@ use clap::Args;
 
 use super::client::{Client, Failure, Reach, segment};
 use super::figures::{grouped, moment, tenths};
-use super::status::complain;
+use super::status::{VIEW, complain, known};
 use super::table::{Cell, Column, Table};
-use crate::api::{Event, Events, Failover, Failovers};
+use crate::api::{Event, Events, Failover, Failovers, View};
 
 /// Which events.
 #[derive(Args, Debug)]
@@ -68,12 +68,14 @@ pub(super) fn failovers(options: &FailoverOptions) -> ExitCode {
     let told = Client::find(&options.reach).and_then(|client| {
         let path = query("/v1/failovers", &[("service", options.service.as_deref())]);
         let text = client.get_text(&path)?;
-        match options.json {
-            true => Ok(text + "\n"),
-            false => Ok(table(
-                &client.understood::<Failovers>(text.as_bytes())?.failovers,
-            )),
+        let all = client.understood::<Failovers>(text.as_bytes())?.failovers;
+        if all.is_empty() {
+            is_known(&client, options.service.as_deref())?;
         }
+        Ok(match options.json {
+            true => text + "\n",
+            false => table(&all),
+        })
     });
     match told {
         Ok(text) => {
@@ -104,6 +106,9 @@ fn listen(client: &Client, options: &Options) -> Result<(), Failure> {
         Some(Since::Ago(past)) => (0, SystemTime::now().checked_sub(past)),
     };
     let mut all = ask(first)?;
+    if all.is_empty() {
+        is_known(client, options.service.as_deref())?;
+    }
     all.retain(|event| oldest.is_none_or(|oldest| is_since(event, oldest)));
     let mut out = io::stdout().lock();
     let mut is_gone = false;
@@ -139,6 +144,14 @@ fn listen(client: &Client, options: &Options) -> Result<(), Failure> {
                 Vec::new()
             }
         };
+    }
+}
+
+/// That there is such a service, where nothing is told of it: one that has left the file has its past.
+fn is_known(client: &Client, service: Option<&str>) -> Result<(), Failure> {
+    match service {
+        Some(_) => known(&client.get::<View>(VIEW)?, service),
+        None => Ok(()),
     }
 }
 

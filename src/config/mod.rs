@@ -17,6 +17,7 @@ mod conflicts;
 mod decode;
 mod discovery;
 mod foreign;
+mod handover;
 mod health;
 pub mod keys;
 mod listed;
@@ -57,6 +58,7 @@ pub use alert::{AlertConfig, AlertTarget, Effort, Flapping, Occasion, Pace, Webh
 pub use compile::{Loaded, Rejected, compile};
 pub(crate) use conflicts::Doors;
 pub use discovery::DiscoveryConfig;
+pub use handover::{Held, handovers};
 pub use listed::{Listed, load_listed};
 pub use load::{
     AdminDoors, Seen, admin_doors, compile_in_place_of, load, load_in_place_of, state_file,

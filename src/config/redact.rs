@@ -24,9 +24,15 @@ pub fn without_secrets(text: &str) -> String {
 
 fn search(table: &DeTable<'_>, secrets: &mut Vec<Span>) {
     for (key, value) in table {
-        match SECRET.contains(&key.get_ref().as_ref()) {
-            true => hide(value, secrets),
-            false => go_on(value, secrets),
+        let key = key.get_ref().as_ref();
+        if SECRET.contains(&key) {
+            hide(value, secrets);
+        } else if PROGRAMS.contains(&key) {
+            let words = value.get_ref().as_array().into_iter();
+            let arguments = words.flat_map(|it| it.iter().skip(1));
+            arguments.for_each(|it| hide(it, secrets));
+        } else {
+            go_on(value, secrets);
         }
     }
 }
@@ -60,6 +66,8 @@ fn hide(value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Span>) {
 const HIDDEN: &str = "\"…\"";
 /// Keys that may hold one: URLs of webhooks have tokens in them, and what is sent to a server a password.
 const SECRET: &[&str] = &["password", "webhook", "headers", "send"];
+/// Keys of programs, whose arguments may hold one.
+const PROGRAMS: &[&str] = &["command", "exec"];
 
 #[cfg(test)]
 mod tests {
@@ -82,6 +90,11 @@ mod tests {
         let inline = without_secrets("[[alert]]\nheaders = { X = \"hush\", Y = \"hush\" }\n");
         assert_eq!(inline, "[[alert]]\nheaders = { X = \"…\", Y = \"…\" }\n");
         assert_eq!(without_secrets("password = "), HIDDEN);
+        let programs =
+            "[x]\ncommand = [\"/bin/check\", \"-p\", \"hush\"]\n[[alert]]\nexec = \"/bin/tell\"\n";
+        let shown =
+            "[x]\ncommand = [\"/bin/check\", \"…\", \"…\"]\n[[alert]]\nexec = \"/bin/tell\"\n";
+        assert_eq!(without_secrets(programs), shown);
     }
 
     proptest! {

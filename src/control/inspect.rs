@@ -136,7 +136,7 @@ fn service(
         min_up: count(members.rules().min_up.of(in_first)),
         queue: counted::queue(&queue, size),
         traffic,
-        refusals: counted::refusals(&gate),
+        refusals: counted::refusals(&gate, clock),
         throttling: counted::throttling(&config.admission.limits.caps, &members.throttle().sum()),
         uncounted_sources_total: gate.uncounted,
         unserved: counted::unserved(&listeners, clock),

@@ -1,6 +1,7 @@
 //! How many sessions the descriptor limit allows.
 
 use super::discovery::MOST_SOCKETS;
+use crate::admin;
 use crate::config::Config;
 use crate::discovery::questions;
 use crate::net::raise_descriptor_limit;
@@ -17,6 +18,8 @@ const MOST_PROBES: usize = 1024;
 const FEW: usize = 64;
 /// The connection of an alert that is on its way, and what its address or its token is read from.
 const PER_ALERT: usize = 2;
+/// Sockets of an address of the admin endpoint while a reload replaces it.
+const PER_ADMIN_ADDRESS: usize = 2;
 /// Ends of a pipe.
 const PER_PIPE: usize = 2;
 /// Sockets of a session.
@@ -75,9 +78,14 @@ pub fn capacity(descriptors: usize, config: &Config, workers: usize) -> usize {
     // Sessions that took these would have names and alerts fail when there is most to do.
     let look_ups = MOST_SOCKETS * usize::from(follows_names(config));
     let alerts = PER_ALERT * config.alerts.len();
+    // Who looks into why there is no room for a session has to get in.
+    let admin = match config.admin.listen.len() {
+        0 => 0,
+        addresses => admin::MOST_CONNECTIONS + PER_ADMIN_ADDRESS * addresses,
+    };
     // A reload holds the old and the new listeners at once.
     let per_worker = PER_WORKER + 2 * listeners + PER_PIPE * pipes;
-    let reserve = OWN + workers * per_worker + probes + look_ups + alerts;
+    let reserve = OWN + workers * per_worker + probes + look_ups + alerts + admin;
     (descriptors.saturating_sub(reserve) / PER_SESSION).max(1)
 }
 
@@ -105,7 +113,7 @@ mod tests {
     use crate::config::compile;
 
     #[test]
-    fn sessions_leave_descriptors_to_look_ups_and_alerts() {
+    fn sessions_leave_descriptors_to_look_ups_alerts_and_operators() {
         let most = |address: &str, more: &str| {
             let service = "[[service]]\nname = \"s\"\nlisten = \"127.0.0.1:1\"\n";
             let backend = format!("[[service.backend]]\naddress = \"{address}\"\n");
@@ -118,5 +126,8 @@ mod tests {
         let alert = "[[alert]]\nname = \"a\"\non = [\"all-down\"]\nexec = \"/bin/true\"\n";
         let with_an_alert = most("10.0.0.1:80", alert);
         assert_eq!(plain - with_an_alert, PER_ALERT / PER_SESSION);
+        let admin = "[admin]\nlisten = \"127.0.0.1:2\"\n";
+        let kept = admin::MOST_CONNECTIONS + PER_ADMIN_ADDRESS;
+        assert_eq!(plain - most("10.0.0.1:80", admin), kept / PER_SESSION);
     }
 }

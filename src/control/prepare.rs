@@ -9,8 +9,8 @@ use super::discovery::{Answers, Asker, Reading, ask_all};
 use crate::admin::{self, BindError, Bound};
 use crate::api::Proposal;
 use crate::config::{
-    AdminAddress, AdminConfig, BackendConfig, Listed, Loaded, Rejected, compile_in_place_of, load,
-    load_listed,
+    AdminAddress, AdminConfig, BackendConfig, Held, Listed, Loaded, Rejected, compile_in_place_of,
+    handovers, load, load_listed,
 };
 use crate::discovery::{Question, questions};
 use crate::model::one_line;
@@ -57,8 +57,21 @@ pub(super) struct Known {
     pub(super) lists: Lists,
     /// Names that are followed need not be asked for.
     pub(super) questions: HashSet<Question>,
-    /// Where the admin API listens already.
+    /// Where the admin API listens already, …
     pub(super) endpoints: HashSet<AdminAddress>,
+    /// … and all else that is listened on.
+    pub(super) held: Vec<Held>,
+}
+
+impl Known {
+    /// That nothing in the file takes an address from what cannot let it go in time.
+    fn allow(&self, loaded: &Loaded) -> Result<(), Vec<String>> {
+        let problems = handovers(&self.held, &loaded.config);
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(problems),
+        }
+    }
 }
 
 /// Reads, compiles and resolves.
@@ -69,6 +82,7 @@ pub(super) async fn prepare(path: Arc<Path>, known: Known) -> Result<Box<Prepare
     match tokio::task::spawn_blocking(move || load(&path).and_then(granted)).await {
         Ok(loaded) => {
             let loaded = loaded.map_err(|rejected| rejected.lines())?;
+            known.allow(&loaded)?;
             Ok(Box::new(complete(loaded, known).await))
         }
         // The panic itself is logged; what runs goes on.
@@ -86,11 +100,6 @@ pub(super) async fn prepare_proposal(
     proposal: Proposal,
     known: Known,
 ) -> Result<Box<Prepared>, Vec<String>> {
-    let Known {
-        lists,
-        questions,
-        endpoints,
-    } = known;
     let own = match (&proposal.text, &proposal.name) {
         (None, _) => None,
         (Some(_), None) => Some("the file".to_owned()),
@@ -112,6 +121,13 @@ pub(super) async fn prepare_proposal(
         return Err(vec!["internal error while reading the file".into()]);
     };
     let loaded = loaded.map_err(|rejected| told(&rejected, &own))?;
+    known.allow(&loaded)?;
+    let Known {
+        lists,
+        questions,
+        endpoints,
+        held: _,
+    } = known;
     let mut admin = loaded.config.admin.clone();
     // A Unix socket would take the path over.
     admin.listen.retain(|it| matches!(it, AdminAddress::Tcp(_)));
@@ -145,6 +161,7 @@ pub(super) async fn complete(loaded: Loaded, known: Known) -> Prepared {
         lists,
         questions,
         endpoints,
+        held: _,
     } = known;
     let mut prepared = gather(loaded, lists, questions, Voice::Log).await;
     prepared.endpoints = bind(&prepared.loaded.config.admin, &endpoints).await;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Permits;
-use super::pace::{Pace, nanos};
+use super::pace::{Pace, instant, nanos};
 use crate::admission::{Entered, Rate, Rule, Source, SourceRules, Sources};
 use crate::config::{AcceptHeader, AccessConfig, AdmissionConfig, Limited, ProxyConfig};
 
@@ -32,6 +32,8 @@ pub struct Gate {
     pace: Pace,
     lines: Pace,
     refused: [AtomicU64; Rule::ALL.len()],
+    /// When the last of them was, on the clock of a pace.
+    last_refused: [AtomicU64; Rule::ALL.len()],
     dry: [AtomicU64; Rule::ALL.len()],
     uncounted: AtomicU64,
     hushed: AtomicU64,
@@ -44,6 +46,8 @@ pub struct Gate {
 pub struct GateSum {
     /// Clients that were refused, by rule in the order of [`Rule::ALL`].
     pub refused: [u64; Rule::ALL.len()],
+    /// When the last of them was.
+    pub last_refused: [Option<Instant>; Rule::ALL.len()],
     /// Clients that would have been, but for `dry_run`.
     pub dry: [u64; Rule::ALL.len()],
     /// Clients whose source had no place in the table.
@@ -61,6 +65,7 @@ impl Gate {
             pace: Pace::default(),
             lines: Pace::default(),
             refused: Default::default(),
+            last_refused: Default::default(),
             dry: Default::default(),
             uncounted: AtomicU64::new(0),
             hushed: AtomicU64::new(0),
@@ -94,6 +99,7 @@ impl Gate {
         };
         GateSum {
             refused: read(&self.refused),
+            last_refused: read(&self.last_refused).map(instant),
             dry: read(&self.dry),
             uncounted: self.uncounted.load(Ordering::Relaxed),
             hushed: self.hushed.load(Ordering::Relaxed),
@@ -242,6 +248,7 @@ impl Admission {
     /// Counts a client that is refused by `rule`, and tells whether that deserves a line of its own.
     pub fn refuse(&self, rule: Rule, now: Instant) -> bool {
         self.gate.refused[rule as usize].fetch_add(1, Ordering::Relaxed);
+        self.gate.last_refused[rule as usize].store(nanos(now), Ordering::Relaxed);
         let loud = Rate::a_second(LINES);
         let told = self.gate.lines.spend(loud, now).is_ok();
         if !told {

@@ -33,6 +33,7 @@ mod memory;
 mod metrics;
 mod notify;
 mod on_down;
+mod operators;
 mod page;
 mod passive;
 mod planning;

@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use ballast::api;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Backend, BlackHole, Config, Daemon, Dns, Launch, Line, Service, Signal, ask_name, eventually,
-    fresh_ip, installed, words,
+    Api, Backend, BlackHole, Config, Daemon, Dns, Launch, Line, Service, Signal, ask_name,
+    eventually, fresh_ip, installed, words,
 };
 
 /// A directory for a state file, and the file.
@@ -134,6 +135,48 @@ fn a_drain_outlives_every_restart() {
             (fs::read(&file).unwrap() != saved).then_some(())
         });
     }
+}
+
+#[test]
+fn who_drains_since_when_and_until_when_outlives_a_kill_9() {
+    let (directory, file) = state();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let service = Service::new("web")
+        .quick_health()
+        .backend("a", a.address())
+        .backend("b", b.address());
+    let socket = directory.path().join("admin.sock");
+    let config = remembering(service, &file).admin("listen", format!("unix:{}", socket.display()));
+    let api = Api::unix(&socket);
+    let said = || {
+        let a: api::Backend = api.get("/v1/services/web/backends/a").good();
+        a.admin
+    };
+    let daemon = Daemon::start(&config);
+    let drain = json!({ "do": "drain", "deadline_seconds": 3600.0 });
+    let changed: api::Changed = api.post("/v1/services/web/backends/a", &drain).good();
+    assert!(changed.durable, "{changed:?}");
+    let before = said().unwrap();
+    assert_eq!(before.duty, "drain");
+    let by = format!("uid {}", rustix::process::getuid().as_raw());
+    assert_eq!(before.by, Some(by));
+    assert!(
+        before.since.is_some() && before.deadline.is_some(),
+        "{before:?}"
+    );
+    // It is killed with SIGKILL.
+    drop(daemon);
+    let daemon = Daemon::start(&config);
+    assert_eq!(said().unwrap(), before);
+    for _ in 0..6 {
+        assert_eq!(ask_name(daemon.address("web")).unwrap(), "b");
+    }
+    // The deadline of a drain that was over before the start is over.
+    let drain = json!({ "do": "drain", "deadline_seconds": 0.0 });
+    let _: api::Changed = api.post("/v1/services/web/backends/a", &drain).good();
+    drop(daemon);
+    let _daemon = Daemon::start(&config);
+    assert_eq!(said().unwrap().duty, "drain");
 }
 
 #[test]

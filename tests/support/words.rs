@@ -141,3 +141,5 @@ pub const BACKEND_DOWN_CAUSE: &str = "backend down";
 pub const CLOSING: &str = "closing sessions";
 /// `message` when they are not any more (`backend`, `left`).
 pub const CLOSING_ENDS: &str = "closing ends";
+pub const OPERATED: &str = "changed by an operator";
+pub const WRONG_TOKEN: &str = "wrong token at the admin endpoint";

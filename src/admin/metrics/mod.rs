@@ -27,13 +27,10 @@ use tokio::sync::Mutex;
 
 use self::families::Scraped;
 use self::text::{Format, in_prometheus_format};
-use super::hub::{FRESH, Hub};
+use super::hub::{Hub, fresh_for};
 use super::reply::{Refusal, reply};
 use super::routes::{Call, Later};
 use crate::api::View;
-
-/// However often it is asked for, the text is written for one part in so many of the time.
-const REST: u32 = 10;
 
 /// `GET /metrics`
 pub(super) fn scrape(call: Call) -> Later {
@@ -65,7 +62,7 @@ struct Scrape {
 
 impl Scrape {
     fn is_fresh(&self) -> bool {
-        self.written.elapsed() < FRESH.max(self.took * REST)
+        self.written.elapsed() < fresh_for(self.took)
     }
 }
 

@@ -261,7 +261,7 @@ impl Page<'_> {
         if service.unserved.total > 0 {
             out += &format!("{}\n", turned_away(service, &self.view.at));
         }
-        if let Some(told) = not_let_in(service) {
+        if let Some(told) = not_let_in(service, &self.view.at) {
             out += &format!("{told}\n");
         }
         if let Some(told) = slowed_down(service) {

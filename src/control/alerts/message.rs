@@ -12,6 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use crate::config::{Occasion, written};
+use crate::model::counted;
 use crate::telemetry;
 
 /// Raised when a field changes its meaning or goes.
@@ -286,8 +287,8 @@ impl Notice {
             ) => {
                 let total = total.as_secs_f64() * 1e3;
                 format!(
-                    "failover from {whom} took {total:.1} ms ({sessions_hurt} sessions lost, \
-                     {sessions_moved} moved)"
+                    "failover from {whom} took {total:.1} ms ({} lost, {sessions_moved} moved)",
+                    counted(*sessions_hurt, "session")
                 )
             }
             (Details::Suspect { latency, usual, .. }, Status::Firing) => {

@@ -69,16 +69,14 @@ pub(super) fn unserved(listeners: &[(SocketAddr, LedgerSum)], clock: &Clock) -> 
 }
 
 /// What the rules have done to clients: those that have met one.
-pub(super) fn refusals(sum: &GateSum) -> Vec<api::Refusals> {
-    let counts = sum.refused.iter().zip(&sum.dry);
-    let rules = Rule::ALL.into_iter().zip(counts);
-    rules
-        .filter(|(_, (refused, dry))| **refused + **dry > 0)
-        .map(|(rule, (refused, dry))| api::Refusals {
-            rule: rule.to_string(),
-            refused_total: *refused,
-            would_be_total: *dry,
-        })
+pub(super) fn refusals(sum: &GateSum, clock: &Clock) -> Vec<api::Refusals> {
+    let each = Rule::ALL.into_iter().map(|rule| api::Refusals {
+        rule: rule.to_string(),
+        refused_total: sum.refused[rule as usize],
+        last: sum.last_refused[rule as usize].map(|at| clock.tell(at)),
+        would_be_total: sum.dry[rule as usize],
+    });
+    each.filter(|it| it.refused_total + it.would_be_total > 0)
         .collect()
 }
 

@@ -1,7 +1,7 @@
 //! What the admin API asks, answered.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
@@ -19,7 +19,9 @@ impl Supervisor {
     pub(super) fn answer(&mut self, request: Request) {
         match request {
             Request::View(reply) => {
-                let _ = reply.send(Arc::new(self.view()));
+                let began = Instant::now();
+                let view = Arc::new(self.view());
+                let _ = reply.send((view, began.elapsed()));
             }
             Request::Explain(client, services, reply) => {
                 let most = self.permits.limit();

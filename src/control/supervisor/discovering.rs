@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Supervisor;
 use super::reloading::{Reload, names_of};
-use crate::config::{Listed, Rejected};
+use crate::config::{Held, Listed, Rejected};
 use crate::control::discovery::{Answers, Discovered, File, Reading};
 use crate::control::event::{Event, Standing};
 use crate::control::membership::{Refreshed, tell_circles};
@@ -18,6 +18,7 @@ impl Supervisor {
             lists: self.running.lists.clone(),
             questions: self.discovery.followed(),
             endpoints: self.admin.open(),
+            held: Held::by(&self.running.config),
         }
     }
 
