@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
             Command::Man { out } => man::run(out.as_deref()),
             Command::Service { action } => service::run(&action),
             Command::Demo { listen, pace } => demo::run(listen, pace),
-            Command::Runner => match crate::runner::serve() {
+            Command::Runner { worker } => match crate::runner::serve(worker) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     eprintln!("ballast runner: {error}");
@@ -241,7 +241,11 @@ enum Command {
     },
     /// The process that starts programs for a daemon, which is the only one to call this
     #[command(hide = true, name = crate::runner::SUBCOMMAND)]
-    Runner,
+    Runner {
+        /// Start the programs, rather than the process that does
+        #[arg(long)]
+        worker: bool,
+    },
 }
 
 /// Where the configuration is, unless something else is said.

@@ -45,7 +45,7 @@ pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
     // is theirs to miss.
     let runner = runner::Process::start();
     // Before there is a second thread.
-    let confinement = match Confinement::begin(&loaded.config) {
+    let confinement = match Confinement::begin(path, &loaded) {
         Ok(confinement) => confinement,
         Err(error) => {
             tell(&format!("ballast: {error}\n"));
@@ -75,6 +75,7 @@ pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
         events: None,
         heartbeats: false,
         runner: runner.ok(),
+        reach: confinement.reach(),
     };
     match serve(loaded, options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,9 +9,10 @@ use super::discovery::{Answers, Asker, Reading, ask_all};
 use crate::admin::{self, BindError, Bound};
 use crate::api::Proposal;
 use crate::config::{
-    AdminAddress, AdminConfig, BackendConfig, Held, Listed, Loaded, Rejected, compile_in_place_of,
-    handovers, load, load_listed,
+    AdminAddress, AdminConfig, BackendConfig, Held, Lack, Listed, Loaded, Need, Rejected,
+    compile_in_place_of, handovers, load_in_place_of, load_listed,
 };
+use crate::confine::Reach;
 use crate::discovery::{Question, questions};
 use crate::model::one_line;
 use crate::net::granted;
@@ -61,9 +62,17 @@ pub(super) struct Known {
     pub(super) endpoints: HashSet<AdminAddress>,
     /// … and all else that is listened on.
     pub(super) held: Vec<Held>,
+    /// Which files may be named, if that was settled at the start.
+    pub(super) reach: Option<Arc<Reach>>,
 }
 
 impl Known {
+    /// What bars the daemon from a need.
+    fn bars(&self) -> impl Fn(&Need) -> Option<Lack> + Send + use<> {
+        let reach = self.reach.clone();
+        move |need| reach.as_ref()?.bars(need)
+    }
+
     /// That nothing in the file takes an address from what cannot let it go in time.
     fn allow(&self, loaded: &Loaded) -> Result<(), Vec<String>> {
         let problems = handovers(&self.held, &loaded.config);
@@ -79,7 +88,9 @@ impl Known {
 /// # Errors
 /// Every problem of the file. A name that does not resolve is none, nor is a bad list of backends.
 pub(super) async fn prepare(path: Arc<Path>, known: Known) -> Result<Box<Prepared>, Vec<String>> {
-    match tokio::task::spawn_blocking(move || load(&path).and_then(granted)).await {
+    let bars = known.bars();
+    let read = move || load_in_place_of(&path, &path, &bars).and_then(granted);
+    match tokio::task::spawn_blocking(read).await {
         Ok(loaded) => {
             let loaded = loaded.map_err(|rejected| rejected.lines())?;
             known.allow(&loaded)?;
@@ -100,6 +111,7 @@ pub(super) async fn prepare_proposal(
     proposal: Proposal,
     known: Known,
 ) -> Result<Box<Prepared>, Vec<String>> {
+    let bars = known.bars();
     let own = match (&proposal.text, &proposal.name) {
         (None, _) => None,
         (Some(_), None) => Some("the file".to_owned()),
@@ -108,10 +120,10 @@ pub(super) async fn prepare_proposal(
     let name = own.clone();
     let compiled = tokio::task::spawn_blocking(move || {
         let loaded = match &proposal.text {
-            None => load(&path),
+            None => load_in_place_of(&path, &path, &bars),
             Some(text) => {
                 let name = name.as_deref().unwrap_or_default();
-                compile_in_place_of(&path, text, name, &|_| None)
+                compile_in_place_of(&path, text, name, &bars)
             }
         };
         loaded.and_then(granted)
@@ -126,7 +138,7 @@ pub(super) async fn prepare_proposal(
         lists,
         questions,
         endpoints,
-        held: _,
+        ..
     } = known;
     let mut admin = loaded.config.admin.clone();
     // A Unix socket would take the path over.
@@ -161,7 +173,7 @@ pub(super) async fn complete(loaded: Loaded, known: Known) -> Prepared {
         lists,
         questions,
         endpoints,
-        held: _,
+        ..
     } = known;
     let mut prepared = gather(loaded, lists, questions, Voice::Log).await;
     prepared.endpoints = bind(&prepared.loaded.config.admin, &endpoints).await;

@@ -49,6 +49,7 @@ use super::{Event, Order};
 use crate::admin::{self, Journal, Server};
 use crate::api;
 use crate::config::{Config, Loaded};
+use crate::confine::Reach;
 use crate::health::{Evidence, State, Transition, Verdict};
 use crate::net::BindError;
 use crate::pool::{Permits, Witness, testimonies};
@@ -85,6 +86,8 @@ pub struct Options {
     pub heartbeats: bool,
     /// Who starts programs; without it none is started.
     pub runner: Option<runner::Process>,
+    /// Which files a reload may name; without it, any.
+    pub reach: Option<Arc<Reach>>,
 }
 
 impl Options {

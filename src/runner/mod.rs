@@ -1,32 +1,35 @@
 //! Starting programs for checks and alerts, in a small process of their own: the daemon starts it
 //! before anything else and never starts another program itself, so that it can be locked down. The
-//! two talk over a pair of Unix sockets; [`frame`] is what goes over it, [`process`] is the other end.
+//! two talk over a pair of Unix sockets; [`frame`] is what goes over it, [`process`] is the other end,
+//! and [`keeper`] the process that starts it again when it has died.
 //!
 //! [`Process::start`] it once, [`Process::attach`] it to a runtime, then [`Runner::run`] jobs.
 
 mod frame;
+mod keeper;
 mod process;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use self::frame::{read, write};
-pub use self::process::serve;
+use self::keeper::Keeper;
 
-/// The hidden subcommand by which this program becomes the runner.
+/// The hidden subcommand by which this program becomes the runner's keeper, …
 pub const SUBCOMMAND: &str = "runner";
+/// … and with this option the runner.
+const WORKER: &str = "--worker";
 
 /// Jobs that wait to be handed over; further ones wait for their turn.
 const QUEUE: usize = 64;
@@ -35,16 +38,6 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// … up to this, and forgotten when one has lived for longer than it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const TOO_LARGE: &str = "arguments, environment and input are larger than 1 MiB";
-/// What a service manager tells its daemon, and nobody else.
-const PRIVATE: [&str; 6] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-];
-
 /// A program to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {
@@ -102,28 +95,19 @@ pub struct Gone;
 /// The runner's process, to which nobody speaks yet. It ends when this end of the sockets closes.
 #[derive(Debug)]
 pub struct Process {
+    keeper: Keeper,
     socket: StdStream,
-    child: Child,
 }
 
 impl Process {
-    /// Starts this very program again, as the runner.
+    /// Starts this very program again, as the keeper and as the runner.
     ///
     /// # Errors
     /// When the operating system lets no process be started.
     pub fn start() -> io::Result<Self> {
-        let (socket, theirs) = StdStream::pair()?;
-        let mut command = Command::new("/proc/self/exe");
-        for name in PRIVATE {
-            command.env_remove(name);
-        }
-        let child = command
-            .arg0("ballast-runner")
-            .arg(SUBCOMMAND)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .spawn()?;
-        Ok(Self { socket, child })
+        let mut keeper = Keeper::start()?;
+        let (socket, _) = keeper.runner()?;
+        Ok(Self { keeper, socket })
     }
 
     /// Lets jobs be run from the runtime that this is called in. A runner that dies is started again.
@@ -131,16 +115,46 @@ impl Process {
     /// # Errors
     /// When the runtime cannot register the socket.
     pub fn attach(self) -> io::Result<Runner> {
-        let first = self.register()?;
+        let first = register(self.socket)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(keep(first, queue));
+        tokio::spawn(keep(self.keeper, first, queue));
         Ok(Runner { jobs })
     }
+}
 
-    fn register(self) -> io::Result<(UnixStream, Child)> {
-        self.socket.set_nonblocking(true)?;
-        Ok((UnixStream::from_std(self.socket)?, self.child))
+fn register(socket: StdStream) -> io::Result<UnixStream> {
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}
+
+/// Becomes what the hidden subcommand asks for: the runner if `worker`, otherwise its keeper.
+///
+/// # Errors
+/// When there is no daemon, or it sends what is no job.
+pub fn serve(worker: bool) -> io::Result<()> {
+    match worker {
+        true => process::serve(),
+        false => keeper::serve(),
     }
+}
+
+/// Gives up what the daemon was given for its ports: they are not a program's business. A kernel or a
+/// sandbox that does not know of such privileges gives none.
+fn disarm() {
+    let _ = rustix::thread::clear_ambient_capability_set();
+}
+
+/// Signals to the whole group, such as Ctrl-C in a terminal, are the daemon's business: it may drain for
+/// long, and check all the while. Handlers do not survive an exec, so that programs start without them.
+fn deaf() -> [io::Result<Signal>; 5] {
+    [
+        SignalKind::hangup(),
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+    ]
+    .map(signal)
 }
 
 /// The daemon's end. Clones share one process.
@@ -166,23 +180,22 @@ impl Runner {
 type Asked = (Job, oneshot::Sender<Outcome>);
 
 /// Has jobs run by one runner after the other, until nobody can ask any more.
-async fn keep(first: (UnixStream, Child), mut queue: mpsc::Receiver<Asked>) {
-    let (mut socket, mut child) = first;
+async fn keep(mut keeper: Keeper, first: UnixStream, mut queue: mpsc::Receiver<Asked>) {
+    let mut socket = first;
     let mut pause = SHORTEST_PAUSE;
     loop {
         let since = Instant::now();
         if exchange(socket, &mut queue).await == Side::Daemon {
             return;
         }
-        let status = child.try_wait().ok().flatten();
         if since.elapsed() > LONGEST_PAUSE {
             pause = SHORTEST_PAUSE;
         }
         tracing::error!(
-            status = status.map(tracing::field::display),
             "the runner is gone: exec checks keep their last verdict, and alerts start no program, until another one is there"
         );
-        (socket, child) = loop {
+        let (next, status);
+        (next, status) = loop {
             // Who asks meanwhile is told at once that there is none.
             let over = sleep(pause);
             tokio::pin!(over);
@@ -196,18 +209,35 @@ async fn keep(first: (UnixStream, Child), mut queue: mpsc::Receiver<Asked>) {
                 }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
-            // Killed or not, it is of no use any more, and must not stay behind as a zombie.
-            let _ = child.kill();
-            let _ = child.wait();
-            let started = spawn_blocking(Process::start).await;
-            let started = started.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-            match started.and_then(Process::register) {
+            let asked = spawn_blocking(move || (another(&mut keeper), keeper)).await;
+            let Ok((started, back)) = asked else {
+                // The panic itself is logged.
+                return;
+            };
+            keeper = back;
+            match started.and_then(|(socket, status)| Ok((register(socket)?, status))) {
                 Ok(next) => break next,
                 Err(error) => tracing::warn!(%error, "the runner cannot be started again yet"),
             }
         };
-        tracing::info!("the runner is back");
+        socket = next;
+        tracing::info!(
+            status = status.map(tracing::field::display),
+            "the runner is back"
+        );
     }
+}
+
+/// Another runner, by another keeper where that one is gone too: which only a daemon without a sandbox may
+/// start.
+fn another(keeper: &mut Keeper) -> io::Result<(StdStream, Option<ExitStatus>)> {
+    if keeper.is_gone() {
+        *keeper = Keeper::start().map_err(|error| {
+            let why = format!("its keeper is gone too, and only a restart brings it back: {error}");
+            io::Error::new(error.kind(), why)
+        })?;
+    }
+    keeper.runner()
 }
 
 /// Who ended an exchange.

@@ -15,13 +15,12 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::frame::{read, write};
-use super::{Ended, Job, Outcome};
+use super::{Ended, Job, Outcome, deaf, disarm};
 
 /// Programs that run at a time; others wait for their turn.
 const AT_A_TIME: usize = 64;
@@ -29,15 +28,10 @@ const AT_A_TIME: usize = 64;
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Runs jobs until the daemon closes its end.
-///
-/// # Errors
-/// When there is no daemon, or it sends what is no job.
-pub fn serve() -> io::Result<()> {
-    // How `ps` and `top` tell it from the daemon; without it everything works.
+pub(super) fn serve() -> io::Result<()> {
+    // How `ps` and `top` tell it from the daemon.
     let _ = rustix::thread::set_name(c"ballast-runner");
-    // The daemon's ports are not a program's business. A kernel or a sandbox that does not know of such
-    // privileges gives none.
-    let _ = rustix::thread::clear_ambient_capability_set();
+    disarm();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -47,17 +41,7 @@ pub fn serve() -> io::Result<()> {
 }
 
 async fn work() -> io::Result<()> {
-    // Signals to the whole group, such as Ctrl-C in a terminal, are the daemon's business: it may
-    // drain for long, and check all the while. Handlers do not survive an exec, so that programs
-    // start without them.
-    let _deaf = [
-        SignalKind::hangup(),
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::user_defined1(),
-        SignalKind::user_defined2(),
-    ]
-    .map(signal);
+    let _deaf = deaf();
     let socket = StdStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
     let (mut incoming, outgoing) = UnixStream::from_std(socket)?.into_split();

@@ -108,7 +108,9 @@ fn the_endpoint_follows_a_reload_and_a_stale_socket_does_not_keep_the_next_daemo
     let on_socket = config
         .clone()
         .admin("listen", format!("unix:{}", socket.display()));
-    let daemon = Daemon::start(&config);
+    // Where a service manager has it make sockets, so that a reload may name one.
+    let launch = Launch::new().env("RUNTIME_DIRECTORY", directory.path());
+    let daemon = launch.start(&config);
     let tcp = daemon.api();
     daemon.reload(&on_socket);
     eventually("it listens there no more", || tcp.connect().err());

@@ -557,20 +557,55 @@ fn without_its_runner_the_daemon_goes_on_and_starts_another_one() {
         checked("exec", server.address()).health("command", script.command()),
     ));
     daemon.wait_until_up(0, "only");
-    let children =
-        fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
-    let runner: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    let keeper = first_child(daemon.pid());
+    // Twice: the one that comes back is kept like the first.
+    for _ in 0..2 {
+        let mark = daemon.log().mark();
+        let runner = first_child(keeper).try_into().unwrap();
+        kill_process(Pid::from_raw(runner).unwrap(), Signal::KILL).unwrap();
+        daemon.log().wait(mark, words::RUNNER_GONE, |line| {
+            line.says(words::RUNNER_GONE)
+        });
+        assert_eq!(ask_name(daemon.address("checked")).unwrap(), "only");
+        let back = daemon.log().wait(mark, words::RUNNER_BACK, |line| {
+            line.says(words::RUNNER_BACK)
+        });
+        assert!(back.text("status").contains("SIGKILL"), "{}", back.raw());
+    }
     let mark = daemon.log().mark();
-    kill_process(Pid::from_raw(runner).unwrap(), Signal::KILL).unwrap();
-    daemon.log().wait(mark, words::RUNNER_GONE, |line| {
-        line.says(words::RUNNER_GONE)
-    });
-    assert_eq!(ask_name(daemon.address("checked")).unwrap(), "only");
-    daemon.log().wait(mark, words::RUNNER_BACK, |line| {
-        line.says(words::RUNNER_BACK)
-    });
     fs::remove_file(script.file("well")).unwrap();
     daemon.wait_until_down(mark, "only");
+}
+
+/// The process that `parent` started first, of those that it still has.
+fn first_child(parent: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    children.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn without_the_keeper_too_it_goes_on_and_says_that_only_a_restart_helps() {
+    let server = Backend::named("only");
+    let script = Script::new("true");
+    let service = checked("exec", server.address()).health("command", script.command());
+    let daemon = start(service);
+    daemon.wait_until_up(0, "only");
+    let keeper = first_child(daemon.pid());
+    let runner = first_child(keeper);
+    let mark = daemon.log().mark();
+    for process in [keeper, runner] {
+        let process = Pid::from_raw(process.try_into().unwrap()).unwrap();
+        kill_process(process, Signal::KILL).unwrap();
+    }
+    let told = daemon.log().wait(mark, words::RUNNER_NOT_BACK, |line| {
+        line.says(words::RUNNER_NOT_BACK) && line.text("error").contains("restart")
+    });
+    assert!(
+        told.text("error").contains("keeper is gone"),
+        "{}",
+        told.raw()
+    );
+    assert_eq!(ask_name(daemon.address("checked")).unwrap(), "only");
 }
 
 #[test]

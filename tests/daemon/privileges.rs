@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use crate::support::{
-    Backend, Config, Daemon, Launch, Service, Stranger, ask_name, eventually, fresh_ip, words,
+    Backend, Config, Daemon, Launch, Service, Stranger, ask_name, eventually, fresh_ip, installed,
+    words,
 };
 
 /// CAP_NET_BIND_SERVICE
@@ -84,6 +85,7 @@ fn root_becomes_the_user_of_the_file_in_every_thread_and_keeps_one_capability() 
         .wait(0, words::CONFINED, |it| it.says(words::CONFINED));
     assert_eq!(told.text("user"), id.to_string());
     assert_eq!(told.text("capabilities"), "CAP_NET_BIND_SERVICE");
+    assert_eq!(told.text("seccomp"), "on");
 
     // A port that only root may have, and a reload long after it was given up.
     let mark = daemon.log().mark();
@@ -128,6 +130,9 @@ fn a_check_program_runs_as_that_user_too_without_any_capability() {
     );
     assert!(seen.contains(&format!("CapEff:\t{NOTHING}")), "{seen}");
     assert!(seen.contains(&format!("CapPrm:\t{NOTHING}")), "{seen}");
+    // The sandbox is the daemon's alone: a program does what its user may.
+    assert!(seen.contains("Seccomp:\t0\n"), "{seen}");
+    assert!(seen.contains("NoNewPrivs:\t0\n"), "{seen}");
 }
 
 #[test]
@@ -246,4 +251,133 @@ fn another_user_needs_a_restart() {
     daemon.log().wait(mark, "what needs a restart", |it| {
         it.has("what", "runtime.user") && it.says("takes effect after a restart only")
     });
+}
+
+#[test]
+fn every_thread_is_under_the_filter_and_may_not_get_more_by_any_program() {
+    let daemon = Daemon::start(&one_service().runtime("workers", 3));
+    // Some of them are started by what is asked of it.
+    daemon.reload(&one_service().runtime("workers", 3));
+    let threads = threads(daemon.pid());
+    assert!(threads.len() > 4, "{threads:?}");
+    for thread in &threads {
+        assert_eq!(thread["Seccomp"], "2", "{thread:?}");
+        assert_eq!(thread["NoNewPrivs"], "1", "{thread:?}");
+    }
+}
+
+#[test]
+fn a_sandbox_that_only_tells_refuses_nothing_and_one_that_is_off_is_not_there() {
+    for (sandbox, filtered) in [("log", "2"), ("off", "0")] {
+        let daemon = Daemon::start(&one_service().runtime("sandbox", sandbox));
+        let told = daemon
+            .log()
+            .wait(0, words::CONFINED, |it| it.says(words::CONFINED));
+        assert_eq!(told.text("seccomp"), sandbox);
+        assert_eq!(told.text("landlock"), "off");
+        let threads = threads(daemon.pid());
+        assert!(
+            threads.iter().all(|it| it["Seccomp"] == filtered),
+            "{threads:?}"
+        );
+        let warnings = [words::NO_SECCOMP, words::NO_LANDLOCK];
+        assert!(
+            daemon
+                .log()
+                .all(0, |it| warnings.iter().any(|no| it.says(no)))
+                .is_empty()
+        );
+    }
+}
+
+/// A daemon whose kernel has no such calls.
+fn without(calls: &[&str]) -> Launch {
+    let mut strace = "exec strace -D -f -qq -o /dev/null".to_owned();
+    for call in calls {
+        strace += &format!(" -e inject={call}:error=ENOSYS");
+    }
+    Launch::new().after(&format!("{strace} \"$0\" run -c \"$1\""))
+}
+
+#[test]
+fn what_the_kernel_lacks_is_a_warning_and_the_rest_holds() {
+    if !installed(&["strace"]) {
+        return;
+    }
+    let server = Backend::named("a");
+    let config = Config::of(Service::new("web").backend("a", server.address()));
+    for (calls, seccomp, landlock) in [
+        (&["landlock_create_ruleset"][..], "on", "missing"),
+        (
+            &["landlock_create_ruleset", "seccomp"],
+            "missing",
+            "missing",
+        ),
+    ] {
+        let daemon = without(calls).start(&config);
+        let told = daemon
+            .log()
+            .wait(0, words::CONFINED, |it| it.says(words::CONFINED));
+        assert_eq!(told.text("seccomp"), seccomp);
+        assert_eq!(told.text("landlock"), landlock);
+        daemon.log().wait(0, "a warning", |it| {
+            it.says(words::NO_LANDLOCK) && it.has("level", "WARN")
+        });
+        let missed = daemon.log().all(0, |it| it.says(words::NO_SECCOMP));
+        assert_eq!(missed.len(), usize::from(seccomp == "missing"));
+        assert_eq!(ask_name(daemon.address("web")).unwrap(), "a");
+    }
+}
+
+#[test]
+fn a_file_elsewhere_that_a_reload_names_needs_a_restart_where_there_is_landlock() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let list = elsewhere.path().join("list");
+    fs::write(&list, "127.0.0.0/8\n").unwrap();
+    let daemon = Daemon::start(&one_service());
+    let told = daemon
+        .log()
+        .wait(0, words::CONFINED, |it| it.says(words::CONFINED));
+    let service = Service::new("web").access("allow_file", list.to_str().unwrap());
+    let more = Config::of(service.backend("a", "127.0.0.1:1".parse().unwrap()));
+    let more = more.runtime("reload_guard", "off");
+    if told.text("landlock") == "missing" {
+        daemon.reload(&more);
+        return;
+    }
+    let rejected = daemon.reload_rejected(&more.text());
+    let problems = rejected.text("problems");
+    assert!(
+        problems.contains("is outside of what the daemon may open"),
+        "{problems}"
+    );
+    assert!(problems.contains("after a restart only"), "{problems}");
+    drop(daemon);
+    Daemon::start(&more).reload(&more);
+}
+
+#[test]
+fn a_call_outside_of_the_list_fails_as_if_the_kernel_did_not_have_it() {
+    if !installed(&["strace"]) {
+        return;
+    }
+    // Threads are started by clone3, whose flags a filter cannot see: the C library asks again by clone.
+    let log = tempfile::tempdir().unwrap();
+    let trace = log.path().join("calls");
+    let strace = format!(
+        "exec strace -D -f -qq -e trace=clone,clone3 -o {} \"$0\" run -c \"$1\"",
+        trace.display()
+    );
+    let daemon = Launch::new().after(&strace).start(&one_service());
+    eventually("the tracer has written", || {
+        let said = fs::read_to_string(&trace).unwrap_or_default();
+        let refused = said
+            .lines()
+            .any(|it| it.contains("clone3") && it.contains("ENOSYS"));
+        let threads = said
+            .lines()
+            .any(|it| it.contains("clone(") && it.contains("CLONE_THREAD"));
+        (refused && threads).then_some(())
+    });
+    drop(daemon);
 }

@@ -56,8 +56,14 @@ pub const NOT_RUN: &str = "check not run";
 pub const RUNNER_GONE: &str = "the runner is gone";
 /// `message` when another one was started.
 pub const RUNNER_BACK: &str = "the runner is back";
+/// `message` when there is none yet (`error`).
+pub const RUNNER_NOT_BACK: &str = "the runner cannot be started again yet";
 /// `message` of what the daemon has given up (`user`, `capabilities`).
 pub const CONFINED: &str = "confined";
+/// `message` of a kernel that does not limit system calls (`error`).
+pub const NO_SECCOMP: &str = "no seccomp";
+/// `message` of a kernel that does not limit files (`error`).
+pub const NO_LANDLOCK: &str = "no Landlock";
 /// `message` of a user that the daemon should have become (`user`, `wanted`).
 pub const ONLY_ROOT: &str = "only root can become another user";
 /// `message` of a state file that is not used (`why`).

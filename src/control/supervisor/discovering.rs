@@ -15,6 +15,7 @@ impl Supervisor {
     /// What a reload need not find out again.
     pub(super) fn known(&self) -> Known {
         Known {
+            reach: self.options.reach.clone(),
             lists: self.running.lists.clone(),
             questions: self.discovery.followed(),
             endpoints: self.admin.open(),
