@@ -79,12 +79,13 @@ impl Started {
         let told: Vec<_> = sessions.map(|it| (it.since, it.at)).chain(probe).collect();
         let after = |at: Instant| last.is_none_or(|last| last < at);
         // A server that is stopped goes on to be connected to: then success proves nothing.
-        let real: Vec<_> = told.iter().filter(|&&(_, at)| after(at)).collect();
-        let first = match real.is_empty() {
-            true => told.iter().min_by_key(|&&(_, at)| at).copied(),
-            false => real.into_iter().min_by_key(|&&(_, at)| at).copied(),
-        };
-        let (began, first_evidence) = first.unwrap_or((detected, detected));
+        let prove_nothing = !told.iter().any(|&(_, at)| after(at));
+        let real = || told.iter().filter(|&&(_, at)| prove_nothing || after(at));
+        // What fails first need not have begun first: a probe may wait less long than a session does.
+        let began = real().map(|(since, _)| *since).min();
+        let first_evidence = real().map(|(_, at)| *at).min();
+        let began = began.unwrap_or(detected);
+        let first_evidence = first_evidence.unwrap_or(detected);
         let before = |&at: &Instant| at <= first_evidence;
         Self {
             last_success: successes.iter().copied().flatten().filter(before).max(),
@@ -133,6 +134,18 @@ mod tests {
         assert_eq!(
             (started.began, started.first_evidence),
             (at(start, 10), at(start, 310))
+        );
+    }
+
+    #[test]
+    fn a_session_may_have_begun_before_the_probe_that_failed_before_it() {
+        let start = Instant::now();
+        let told = failures(start, &[(20, 520), (10, 510)]);
+        let probe = Some((at(start, 200), at(start, 500)));
+        let started = Started::find(told.iter(), probe, &[None], at(start, 600));
+        assert_eq!(
+            (started.began, started.first_evidence),
+            (at(start, 10), at(start, 500))
         );
     }
 

@@ -1,15 +1,15 @@
 //! A failover tells what happened when, and what it has cost; clients see the same.
 
-use std::env;
-use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::{
     Backend, BlackHole, Config, Daemon, Line, ProcessBackend, Service, Signal, Storm, ask_name,
-    eventually, installed, run, words,
+    eventually, words,
 };
+
+mod storm;
 
 /// The log's times and a client's may differ by this.
 const AGREES: Duration = Duration::from_millis(50);
@@ -20,6 +20,7 @@ const TRIES: usize = 5;
 /// What the line says, on the clock of the test.
 struct Timeline {
     began: Instant,
+    failed: Instant,
     detected: Instant,
     moved: Instant,
     recovered: Instant,
@@ -34,6 +35,7 @@ fn timeline(line: &Line) -> Timeline {
     };
     Timeline {
         began,
+        failed: at("first_evidence_ms"),
         detected: at("detected_ms"),
         moved: at("moved_ms"),
         recovered: at("total_ms"),
@@ -267,64 +269,4 @@ fn a_frozen_backend_is_out_under_a_check_that_expects_an_answer() {
         daemon.wait_until_up(mark, "failing");
         storm.finish().assert_flawless();
     }
-}
-
-#[test]
-fn a_backend_whose_packets_are_dropped_costs_no_client() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root may have a network of its own");
-        return;
-    }
-    if !installed(&["unshare", "nft", "ip"]) {
-        return;
-    }
-    let body = concat!(module_path!(), "::in_a_network_of_its_own");
-    let (_, body) = body.split_once("::").unwrap();
-    let said = run(Command::new("unshare")
-        .arg("--net")
-        .arg(env::current_exe().unwrap())
-        .args(["--exact", body, "--ignored", "--nocapture"])
-        .env(ALONE, "1"));
-    assert!(said.contains("1 passed"), "{said}");
-}
-
-/// Set where the packets of loopback are nobody else's.
-const ALONE: &str = "BALLAST_TESTS_ALONE";
-
-#[test]
-#[ignore = "not a test: what a_backend_whose_packets_are_dropped_costs_no_client runs"]
-fn in_a_network_of_its_own() {
-    if env::var_os(ALONE).is_none() {
-        return;
-    }
-    run(Command::new("ip").args(["link", "set", "lo", "up"]));
-    let failing = Backend::named("failing");
-    let others: Vec<_> = ["b", "c", "d"].map(Backend::named).into();
-    let service = service(failing.address(), &others).timeout("connect", "500ms");
-    let daemon = Daemon::start(&Config::of(service));
-    let address = daemon.address("web");
-    daemon.wait_until_up(0, "failing");
-    let storm = Storm::start(16, move |_| ask_name(address));
-    storm.pass(200);
-    let mark = daemon.log().mark();
-    drop_handshakes(failing.address().ip());
-    let line = daemon.wait_for(mark, words::FAILOVER, "backend", "failing");
-    storm.pass(200);
-    storm.finish().assert_flawless();
-    assert!(
-        line.text("why").contains(words::TIMED_OUT),
-        "{}",
-        line.raw()
-    );
-    assert_eq!(line.number("sessions_hurt"), 0);
-    assert!(line.number("sessions_moved") >= 3);
-}
-
-/// Has the kernel drop every SYN to that address.
-fn drop_handshakes(address: IpAddr) {
-    let rules = format!(
-        "add table inet t; add chain inet t i {{ type filter hook input priority 0; }}; \
-         add rule inet t i ip daddr {address} tcp flags syn / syn,ack drop"
-    );
-    run(Command::new("nft").arg(rules));
 }

@@ -54,4 +54,4 @@ pub use programs::{installed, postgres_program};
 pub use receiver::{Received, Receiver, Reply};
 pub use schema::faults;
 pub use servers::{READY, Server, psql, run};
-pub use storm::Storm;
+pub use storm::{Failure, Storm};
