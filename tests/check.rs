@@ -344,6 +344,33 @@ fn garbage_and_absurd_nesting_are_refused_promptly() {
 }
 
 #[test]
+fn ten_thousand_backends_in_a_megabyte_are_checked_promptly() {
+    let backend = |n: usize| {
+        let (name, third, fourth) = ("x".repeat(60), n / 250, n % 250 + 1);
+        format!("    {{ name = \"{name}-{n}\", address = \"10.1.{third}.{fourth}:8080\" }},\n")
+    };
+    let backends: String = (0..10_000).map(backend).collect();
+    let file = format!(
+        "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:8080\"\nbackend = [\n{backends}]\n"
+    );
+    assert!(file.len() > 1_000_000, "{}", file.len());
+    let start = Instant::now();
+    let answer = check(&file);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert!(answer.stdout.contains("10,000") || answer.stdout.contains("10000"));
+    // One mistake among them is found where it is.
+    refuses(
+        file.replacen("10.1.20.7:8080", "10.1.20.7:80800", 1),
+        &["b.toml:5011:", "10.1.20.7:80800"],
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
 fn a_wrong_command_line_is_exit_code_2() {
     let answer = ballast(&["chekc"], Path::new("/"));
     assert_eq!(answer.code, Some(2));

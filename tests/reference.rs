@@ -108,6 +108,33 @@ fn every_key_that_is_shown_is_accepted_and_every_default_is_in_the_table() {
     }
 }
 
+#[test]
+fn every_key_that_is_mistyped_is_refused_with_the_one_that_is_meant() {
+    let lines: Vec<_> = REFERENCE.lines().collect();
+    let mut section = SECTIONS[0];
+    for (at, line) in lines.iter().enumerate() {
+        section = header(code(line)).unwrap_or(section);
+        let Some((key, value)) = assignment(code(line)) else {
+            continue;
+        };
+        let mistyped = format!("{key}x = {value}");
+        let of_section = |line: &str| header(code(line)).is_some_and(|it| it.path == section.path);
+        let text: Vec<_> = lines
+            .iter()
+            .enumerate()
+            .map(|(n, line)| match () {
+                () if n == at => mistyped.as_str(),
+                () if of_section(line) => code(line),
+                () => line,
+            })
+            .collect();
+        let wrong = compile(&text.join("\n"), "b.toml").expect_err(&mistyped);
+        let told = wrong.to_string();
+        assert!(told.contains(&format!("unknown key `{key}x`")), "{told}");
+        assert!(told.contains(&format!("b.toml:{}:", at + 1)), "{told}");
+    }
+}
+
 /// The lines, each with the kinds of check that have the key which it assigns, if only some have it.
 fn lines() -> impl Iterator<Item = (&'static str, Option<&'static [&'static str]>)> {
     let mut section = SECTIONS[0];

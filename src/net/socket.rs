@@ -243,15 +243,18 @@ impl Socket {
         pipe: &OwnedFd,
         most: usize,
     ) -> Poll<Result<usize, Cause>> {
+        if let Some(cause) = self.failed {
+            // As in a read; and a failure that only a call has told of never makes the socket ready.
+            let moved = splice(&self.io, None, pipe, None, most, SPLICE);
+            return Poll::Ready(moved.ok().filter(|&moved| moved > 0).ok_or(cause));
+        }
         let error: io::Error = loop {
             let mut guard = match ready!(self.io.poll_read_ready(cx)) {
                 Ok(guard) => guard,
                 Err(error) => break error,
             };
             match splice(guard.get_inner(), None, pipe, None, most, SPLICE) {
-                Ok(0) => return Poll::Ready(self.failed.map_or(Ok(0), Err)),
                 Ok(moved) => return Poll::Ready(Ok(moved)),
-                Err(Errno::AGAIN) if self.failed.is_some() => break Errno::CONNRESET.into(),
                 Err(Errno::AGAIN) => {
                     self.urgent |= has_urgent(&self.io);
                     if self.urgent {

@@ -2,6 +2,11 @@
 //! which tests hold it; this file holds that map complete. Below it are the tests that belong to no other
 //! file: over wires that ill-treat what they carry, with calls that fail on demand, and in crowds.
 
+mod calls;
+mod closing;
+mod crowds;
+mod files;
+mod headers;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -11,12 +16,12 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::thread;
 
-use crate::support::{Config, Pattern, RELAYS, Service};
+use crate::support::{Config, End, Pattern, Peer, RELAYS, Service};
 
 /// How many faults there are.
 const FAULTS: usize = 38;
 /// Those whose tests are still to come.
-const AWAITED: [usize; 3] = [15, 34, 35];
+const AWAITED: [usize; 1] = [35];
 
 /// The tests of each row, as `path::name`, the path being below `tests/` or from `src/` on.
 fn rows(map: &str) -> BTreeMap<usize, Vec<&str>> {
@@ -112,4 +117,29 @@ fn send(stream: &TcpStream, pattern: &Pattern) -> thread::JoinHandle<io::Result<
         pattern.send(&mut stream)?;
         stream.shutdown(Shutdown::Write)
     })
+}
+
+/// As much each way, and the session goes on.
+fn exchange(client: &mut TcpStream, backend: &mut TcpStream, length: u64) {
+    let (up, down) = (
+        Pattern::new(length, length),
+        Pattern::new(length + 1, length),
+    );
+    let sender = |stream: &TcpStream| stream.try_clone().expect("descriptors");
+    let (mut from_client, mut from_backend) = (sender(client), sender(backend));
+    thread::scope(|threads| {
+        threads.spawn(|| up.send(&mut from_client).expect("the connection stands"));
+        threads.spawn(|| down.send(&mut from_backend).expect("the connection stands"));
+        threads.spawn(|| up.expect(backend));
+        down.expect(client);
+    });
+}
+
+/// As much each way, and then a FIN each way.
+fn whole_session((mut client, mut backend): (TcpStream, TcpStream), length: u64) {
+    exchange(&mut client, &mut backend, length);
+    client.half_close();
+    assert_eq!(backend.end(), End::Fin);
+    backend.half_close();
+    assert_eq!(client.end(), End::Fin);
 }

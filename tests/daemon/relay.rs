@@ -79,26 +79,33 @@ fn a_backend_that_half_closes_still_gets_the_rest() {
 
 #[test]
 fn a_fin_behind_buffered_data_comes_after_the_last_byte() {
-    let meeting = Meeting::new();
+    let meeting = Meeting::with_receive_buffer(4096);
     each_relay(&meeting, |address| {
         let narrow = with_receive_buffer(4096, address).unwrap();
-        let (mut client, backend) = meeting.introduce(narrow);
-        let data = Pattern::new(3, 2 * MIB);
-        let sending = send_and_half_close(&backend, &data);
-        data.expect_in(&mut client, 1000);
-        assert_eq!(client.end(), End::Fin);
-        sending.join().unwrap();
+        let (client, backend) = meeting.introduce(narrow);
+        let ways = [(3, &client, &backend), (13, &backend, &client)];
+        thread::scope(|threads| {
+            for (seed, from, to) in ways {
+                let data = Pattern::new(seed, 2 * MIB);
+                let sending = send_and_half_close(from, &data);
+                let mut to = to.try_clone().expect("descriptors");
+                threads.spawn(move || {
+                    data.expect_in(&mut to, 1000);
+                    assert_eq!(to.end(), End::Fin);
+                    sending.join().unwrap();
+                });
+            }
+        });
     });
 }
 
-#[test]
-fn stalled_readers_meet_bounded_memory_and_then_get_256_mib_each_way() {
+fn stalled_readers(relay: &str, length: u64) {
     let meeting = Meeting::new();
     let daemon = behind(&meeting);
-    let (mut client, mut backend) = meeting.session(daemon.address("auto"));
+    let (mut client, mut backend) = meeting.session(daemon.address(relay));
     let before = daemon.resident_bytes();
-    let up = Pattern::new(4, 256 * MIB);
-    let down = Pattern::new(5, 256 * MIB);
+    let up = Pattern::new(4, length);
+    let down = Pattern::new(5, length);
     let sending = [
         send_and_half_close(&client, &up),
         send_and_half_close(&backend, &down),
@@ -111,7 +118,7 @@ fn stalled_readers_meet_bounded_memory_and_then_get_256_mib_each_way() {
             sent_down.load(Ordering::Relaxed),
         )
     });
-    assert!(stand.0 < 256 * MIB && stand.1 < 256 * MIB, "{stand:?}");
+    assert!(stand.0 < length && stand.1 < length, "{stand:?}");
     let grown = daemon.resident_bytes().saturating_sub(before);
     assert!(grown < 64 * MIB, "{} MiB more for one session", grown / MIB);
     let reading = thread::spawn(move || up.expect_then_end(&mut backend));
@@ -122,6 +129,18 @@ fn stalled_readers_meet_bounded_memory_and_then_get_256_mib_each_way() {
     }
     let grown = daemon.resident_bytes().saturating_sub(before);
     assert!(grown < 64 * MIB, "{} MiB more for one session", grown / MIB);
+}
+
+#[test]
+fn stalled_readers_meet_bounded_memory_and_then_get_256_mib_each_way() {
+    stalled_readers("auto", 256 * MIB);
+}
+
+#[test]
+fn stalled_readers_meet_bounded_memory_by_copy_and_by_splice() {
+    for relay in ["copy", "splice"] {
+        stalled_readers(relay, 100 * MIB);
+    }
 }
 
 /// Both ways at once, a byte at a time.

@@ -95,6 +95,10 @@ pub const GOES_ON: &str = "accepting goes on";
 pub const REPORT: &str = "report";
 /// `message` of the lines behind it, one for each backend (`state`, `sessions`, `served`).
 pub const BACKEND: &str = "backend";
+/// `message` when a listener cannot accept for want of something (`listener`, `error`).
+pub const RESTS: &str = "accepting rests";
+/// `message` of a panic (`panic`, `location`, `thread`).
+pub const DEFECT: &str = "internal error";
 /// `message`, at debug, when the kernel grants no pipe.
 pub const NO_PIPE: &str = "no pipe";
 
@@ -106,6 +110,10 @@ pub const TIMED_OUT: &str = "timed out";
 pub const FINISHED: &str = "finished";
 /// `cause` of a reset.
 pub const RESET: &str = "reset";
+/// `cause` of a session that has panicked.
+pub const PANICKED: &str = "internal error";
+/// `cause` when there is no port or descriptor left.
+pub const EXHAUSTED: &str = "out of local ports or descriptors";
 /// `cause` of the idle timeout.
 pub const IDLE: &str = "idle timeout";
 /// `cause` of the half-closed timeout.
