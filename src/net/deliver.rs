@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 
 use super::{Socket, Ticket};
 
-/// A peer that takes nothing for this long is not waited for any longer.
+/// No peer that takes nothing is waited for any longer.
 pub(super) const STALLED: Duration = Duration::from_secs(90);
 /// The first look at the queue is after this, …
 const SHORTEST: Duration = Duration::from_millis(1);
 /// … and the pause grows to this: the kernel has no event for "everything is acknowledged".
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// Waits until `socket`'s peer has acknowledged all that was sent to it, has failed or stalled, or
-/// the session is to end. Dropping the socket afterwards resets the peer.
-pub(super) async fn deliver(socket: &mut Socket, ticket: &Ticket) {
+/// Waits until `socket`'s peer has acknowledged all that was sent to it, has failed, has taken nothing
+/// for `patience`, or the session is to end. Dropping the socket afterwards resets the peer.
+pub(super) async fn deliver(socket: &mut Socket, ticket: &Ticket, patience: Duration) {
     let mut left = socket.queued();
     let mut progress = Instant::now();
     let mut pause = SHORTEST;
-    while left > 0 && socket.failed().is_none() && progress.elapsed() < STALLED {
+    while left > 0 && socket.failed().is_none() && progress.elapsed() < patience {
         let mut sleep = std::pin::pin!(tokio::time::sleep(pause));
         let over = poll_fn(|cx| {
             if ticket.poll_end(cx).is_ready() || socket.poll_error(cx).is_ready() {

@@ -342,7 +342,8 @@ fn an_idle_timeout_with_undelivered_data_is_a_reset_and_never_a_fin() {
 #[test]
 fn ended_sessions_leave_no_descriptor() {
     let meeting = Meeting::new();
-    let daemon = behind(&meeting, |service| service);
+    // Each probe holds a descriptor for a while.
+    let daemon = behind(&meeting, |service| service.health("interval", "1h"));
     each_way(&daemon, &meeting, |near, mut far| {
         near.reset();
         assert_eq!(far.end(), End::Reset);

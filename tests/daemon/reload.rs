@@ -17,7 +17,8 @@ use crate::support::{
 fn variants(backends: &[Backend]) -> Vec<Config> {
     let main = fresh_listen();
     let extra = fresh_listen();
-    let base = || Service::new("web").listen(&main);
+    // Each probe holds a descriptor for a while.
+    let base = || Service::new("web").listen(&main).health("interval", "1h");
     let [a, b, c, d] = backends else {
         panic!("four backends");
     };
@@ -48,7 +49,7 @@ fn variants(backends: &[Backend]) -> Vec<Config> {
         Config::of(
             base()
                 .strategy("source-hash")
-                .health("interval", "3s")
+                .health("interval", "2h")
                 .health("fall", 4)
                 .backend("a", a.address())
                 .backend("c", c.address()),
@@ -56,6 +57,7 @@ fn variants(backends: &[Backend]) -> Vec<Config> {
         .service(
             Service::new("other")
                 .listen(&extra)
+                .health("interval", "1h")
                 .strategy("random")
                 .backend("b", b.address()),
         ),
@@ -405,7 +407,7 @@ fn a_missing_file_changes_nothing() {
 #[test]
 fn an_occupied_port_rolls_the_whole_reload_back() {
     let (old, new) = (Backend::named("old"), Backend::named("new"));
-    let service = Service::new("web");
+    let service = Service::new("web").health("interval", "1h");
     let daemon = Daemon::start(&Config::of(service.clone().backend("old", old.address())));
     let address = daemon.address("web");
     let occupied = TcpListener::bind((fresh_ip(), 0)).unwrap();

@@ -180,12 +180,13 @@ impl Relay {
                 self.client.finish();
                 self.backend.finish();
             } else if who != Who::Ballast && !self.gave_up {
+                let patience = self.idle.min(STALLED);
                 let survivor = match who {
                     Who::Client => &mut self.backend,
                     Who::Backend | Who::Ballast => &mut self.client,
                 };
                 // Rare, so not part of what every session weighs.
-                Box::pin(deliver(survivor, ticket)).await;
+                Box::pin(deliver(survivor, ticket, patience)).await;
             }
             report
         }

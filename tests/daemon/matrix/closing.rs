@@ -19,6 +19,8 @@ const SETTLED: Duration = Duration::from_secs(3);
 
 fn behind(meeting: &Meeting, shape: impl Fn(Service) -> Service) -> Daemon {
     Daemon::start(&Config::of_each_relay(|service| {
+        // Each probe holds a descriptor for a while.
+        let service = service.health("interval", "1h");
         shape(service.backend("only", meeting.address()))
     }))
 }

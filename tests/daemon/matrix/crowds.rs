@@ -197,6 +197,16 @@ fn checks_that_flap_all_at_once_cost_no_running_session() {
     let mut held: Vec<_> = (0..24)
         .map(|n| Held::open(daemon.address(RELAYS[n % 3])))
         .collect();
+    let all_are_up = |mark| {
+        for relay in RELAYS {
+            daemon.log().wait(mark, "all are up", |line| {
+                line.says(words::BACKEND_UP)
+                    && line.has("service", relay)
+                    && line.has("eligible", "8/8")
+            });
+        }
+    };
+    all_are_up(0);
     for _ in 0..3 {
         let mark = daemon.log().mark();
         backends.iter_mut().for_each(Backend::refuse);
@@ -204,6 +214,7 @@ fn checks_that_flap_all_at_once_cost_no_running_session() {
             daemon.wait_for(mark, words::NOBODY_SERVES, "service", relay);
         }
         held.iter_mut().for_each(Held::still_works);
+        let mark = daemon.log().mark();
         backends.iter_mut().for_each(Backend::answer);
         for relay in RELAYS {
             eventually("it is served again", || {
@@ -211,14 +222,7 @@ fn checks_that_flap_all_at_once_cost_no_running_session() {
             });
         }
         held.iter_mut().for_each(Held::still_works);
-        for relay in RELAYS {
-            let up = |line: &crate::support::Line| {
-                line.says(words::BACKEND_UP) && line.has("service", relay)
-            };
-            eventually("all are back", || {
-                (daemon.log().all(mark, up).len() == backends.len()).then_some(())
-            });
-        }
+        all_are_up(mark);
     }
     held.into_iter().for_each(Held::part);
     let storm = storm(&daemon, 4);
