@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::support::{
-    Backend, Config, Daemon, Dns, Held, Launch, Line, Service, Storm, ask_name, eventually,
-    fresh_ip, installed, words,
+    Backend, Config, Daemon, Dns, Held, Launch, Line, Service, Storm, Stranger, ask_name,
+    eventually, fresh_ip, installed, peak_bytes, words,
 };
 
 /// A name has one port, so its servers need it too, each at an address of its own.
@@ -360,6 +361,46 @@ fn srv_records_say_ports_weights_and_who_stands_in() {
 }
 
 #[test]
+fn of_too_many_targets_those_are_taken_that_are_to_be_used_first() {
+    const MOST: usize = 256;
+    if !installed(&["knotd", "knotc"]) {
+        return;
+    }
+    let first = Backend::named("first");
+    let port = first.address().port();
+    // By name the first of all would be the last.
+    let zone = |standbys: usize| {
+        let mut zone = vec![
+            format!("_web._tcp 1 SRV 0 1 {port} z.example.test."),
+            format!("z 1 A {}", ip(&first)),
+        ];
+        for n in 0..standbys {
+            zone.push(format!("_web._tcp 1 SRV 1 1 {port} s{n:03}.example.test."));
+            zone.push(format!("s{n:03} 1 A 127.9.{}.{}", n / 200, n % 200 + 1));
+        }
+        zone
+    };
+    let dns = Dns::start(&zone(1));
+    let service = Service::new("web")
+        .blind_health()
+        .placed("db", "srv", "_web._tcp.example.test")
+        .also_placed("family", "ipv4");
+    let config = Config::of(service)
+        .discovery("resolvers", vec![dns.address().to_string()])
+        .discovery("min_ttl", "1s");
+    let daemon = Daemon::start(&config);
+    let mark = daemon.log().mark();
+    dns.set(&zone(MOST + 43));
+    let line = daemon.log().wait(mark, words::TOO_MANY_ADDRESSES, |line| {
+        line.says(words::TOO_MANY_ADDRESSES)
+    });
+    assert_eq!(line.number("left_out"), 44);
+    // The first, and all the others that there is room for.
+    changed(&daemon, mark, &format!("+{} -0 ~0 =2", MOST - 2));
+    assert_eq!(ask_name(daemon.address("web")).unwrap(), "first");
+}
+
+#[test]
 fn both_families_count_unless_one_is_asked_for() {
     if !installed(&["knotd", "knotc"]) {
         return;
@@ -522,6 +563,81 @@ fn rubbish_in_a_list_is_rejected_with_its_place_and_the_last_list_stays() {
     fs::write(&path, list(&[])).unwrap();
     let line = changed(&daemon, mark, "+0 -1 ~0 =0");
     assert_eq!(line.text("eligible"), "0/0");
+}
+
+#[test]
+fn a_list_that_may_be_read_no_longer_is_told_and_the_last_one_stays() {
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let service = Service::new("web")
+        .key("backends_file", "lists/web.toml")
+        .quick_health();
+    let mut config = Config::of(service);
+    // Root may read everything.
+    let user = Stranger::new();
+    if let Some(user) = &user {
+        let id = user.id().to_string();
+        config = config.runtime("user", id.clone()).runtime("group", id);
+    }
+    let daemon = Launch::new().reachable().start(&config);
+    let address = daemon.address("web");
+    let path = daemon.beside("lists/web.toml");
+    let allow = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    let mark = daemon.log().mark();
+    fs::create_dir(daemon.beside("lists")).unwrap();
+    replace(&path, &list(&[("a", &a)]));
+    changed(&daemon, mark, "+1 -0 ~0 =0");
+
+    let mark = daemon.log().mark();
+    allow(0);
+    let line = daemon.wait_for(mark, words::LIST_REJECTED, "service", "web");
+    let problems = line.text("problems");
+    assert!(problems.contains("permission denied"), "{problems}");
+    assert_eq!(ask_name(address).unwrap(), "a");
+    daemon.hang_up();
+    assert_eq!(ask_name(address).unwrap(), "a");
+    // What is written meanwhile is read once it may be.
+    let mark = daemon.log().mark();
+    if user.is_some() {
+        rewrite(&path, &list(&[("b", &b)]));
+        allow(0o644);
+        changed(&daemon, mark, "+1 -1 ~0 =0");
+    }
+}
+
+#[test]
+fn a_list_that_is_too_large_or_wrong_all_over_costs_little() {
+    // Of 4 MiB, which is as large as a list may be.
+    const MOST_MEMORY: u64 = 256 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("web.toml");
+    let a = Backend::named("a");
+    fs::write(&path, list(&[("a", &a)])).unwrap();
+    let daemon = Daemon::start(&Config::of(listing(&path)));
+    let before = peak_bytes(daemon.pid());
+    let endless = |path: &Path| {
+        let file = fs::File::create(path).unwrap();
+        file.set_len(1 << 40).unwrap();
+    };
+    let wrong_all_over = |path: &Path| {
+        fs::write(path, "[[backend]]\n".repeat((4 << 20) / 12)).unwrap();
+    };
+    let lists: [(&dyn Fn(&Path), &str); 2] = [
+        (&endless, "larger than 4 MiB"),
+        (&wrong_all_over, "this backend has no address"),
+    ];
+    for (write, why) in lists {
+        let mark = daemon.log().mark();
+        let draft = path.with_extension("draft");
+        write(&draft);
+        fs::rename(&draft, &path).unwrap();
+        let line = daemon.wait_for(mark, words::LIST_REJECTED, "service", "web");
+        assert!(line.text("problems").contains(why), "{}", line.raw());
+        assert!(line.raw().len() < 64 * 1024, "{} bytes", line.raw().len());
+        assert_eq!(ask_name(daemon.address("web")).unwrap(), "a");
+        let more = peak_bytes(daemon.pid()) - before;
+        println!("{why}: {} MiB more at most", more >> 20);
+        assert!(more < MOST_MEMORY, "{} MiB", more >> 20);
+    }
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub use peer::{
     echo_once, is_refused, name_and_part, read_name, unsent, wait_for_error, with_receive_buffer,
 };
 pub use pipe_hog::{PipeHog, Stranger};
-pub use proc::{raise_descriptor_limit, sockets};
+pub use proc::{peak_bytes, raise_descriptor_limit, sockets};
 pub use process_backend::ProcessBackend;
 pub use programs::{installed, postgres_program};
 pub use receiver::{Received, Receiver, Reply};

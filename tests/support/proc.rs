@@ -21,17 +21,22 @@ pub fn descriptors(pid: u32) -> usize {
 
 /// Resident memory of a process.
 pub fn resident_bytes(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process has had.
+pub fn peak_bytes(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(field))
         .expect("a live process has resident memory");
-    let kilobytes: u64 = line
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .expect("VmRSS is a number of kB");
-    kilobytes * 1024
+    let kilobytes = line.trim().trim_end_matches(" kB").parse::<u64>();
+    kilobytes.expect("it is a number of kB") * 1024
 }
 
 /// CPU time of all threads of a process, in clock ticks (10 ms).

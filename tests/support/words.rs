@@ -34,6 +34,8 @@ pub const FAILOVER: &str = "failover";
 pub const PAST_FAILOVER: &str = "past failover";
 /// `message` when backends have come or gone without a reload (`plan`, `changes`, `eligible`).
 pub const CHANGED: &str = "backends changed";
+/// `message` of a name with more addresses than are used (`name`, `left_out`).
+pub const TOO_MANY_ADDRESSES: &str = "name has too many addresses";
 /// `message` of a name behind which is the service itself (`service`, `backend`, `address`).
 pub const CIRCLE: &str = "name leads to a listener of its own service";
 /// `message` when nobody answers for a name (`name`, `services`, `error`).

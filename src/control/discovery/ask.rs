@@ -96,11 +96,10 @@ impl Asker {
             Question::Srv { name, family } => {
                 let records = asking.srv(name).await;
                 if let Outcome::Found(records) = &records {
-                    let targets = records.iter().map(|it| Arc::clone(&it.target));
-                    let targets: BTreeSet<_> = targets.collect();
+                    let mut targets = targets(records);
                     unasked = targets.len().saturating_sub(MOST_TARGETS);
-                    let targets = targets.into_iter().take(MOST_TARGETS);
-                    hosts = asking.targets(targets, *family).await;
+                    targets.truncate(MOST_TARGETS);
+                    hosts = asking.targets(targets.into_iter(), *family).await;
                 }
                 Some(records)
             }
@@ -140,6 +139,15 @@ impl Asker {
             }
         }
     }
+}
+
+/// The names that records are about, each once, those first that are to be used first.
+fn targets(records: &[Record]) -> Vec<Arc<str>> {
+    let ranked = records.iter().map(|it| (it.srv.priority, &it.target));
+    let ranked: BTreeSet<_> = ranked.collect();
+    let mut seen = BTreeSet::new();
+    let targets = ranked.into_iter().map(|(_, target)| target);
+    targets.filter(|it| seen.insert(*it)).cloned().collect()
 }
 
 fn written(path: &str) -> Option<SystemTime> {

@@ -309,6 +309,7 @@ impl Inotify {
     ) -> Watched {
         let flags = WatchFlags::CLOSE_WRITE
             | WatchFlags::MODIFY
+            | WatchFlags::ATTRIB
             | WatchFlags::CREATE
             | WatchFlags::DELETE
             | WatchFlags::MOVED_FROM
