@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::hint::black_box;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -160,14 +160,28 @@ fn admit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("admit");
     let mut random = fastrand::Rng::with_seed(7);
     for size in [100, 100_000] {
-        let networks = (0..size).map(|_| {
+        let ipv4 = (0..size).map(|_| {
             let (ip, length) = (Ipv4Addr::from_bits(random.u32(..)), random.u8(12..=32));
             IpNet::new(ip.into(), length).expect("a length").trunc()
         });
-        let access = Access::new(None::<[IpNet; 0]>, networks.collect::<Vec<_>>());
+        let access = Access::new(None::<[IpNet; 0]>, ipv4.collect::<Vec<_>>());
         group.bench_function(BenchmarkId::new("networks", size), |bencher| {
             let mut flows = Flows(0);
             bencher.iter(|| access.admits(black_box(flows.next().source.ip())));
+        });
+        // Global unicast addresses: 2000::/3.
+        let global = |bits: u128| Ipv6Addr::from_bits(bits >> 3 | 1 << 125);
+        let ipv6 = (0..size).map(|_| {
+            let (ip, length) = (global(random.u128(..)), random.u8(20..=128));
+            IpNet::new(ip.into(), length).expect("a length").trunc()
+        });
+        let access = Access::new(None::<[IpNet; 0]>, ipv6.collect::<Vec<_>>());
+        group.bench_function(BenchmarkId::new("IPv6 networks", size), |bencher| {
+            let mut flows = Flows(0);
+            bencher.iter(|| {
+                let spread = u128::from(flows.next().entropy);
+                access.admits(black_box(global(spread << 64 | spread).into()))
+            });
         });
     }
     let rules = SourceRules {

@@ -1,33 +1,14 @@
 //! Which networks may come in: of those that an address is in, the most specific decides.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use prefix_trie::joint::map::JointPrefixMap;
+
+use super::Networks;
 
 /// Networks that may come in, and networks that may not.
-#[derive(Clone)]
-pub struct Access {
-    rules: JointPrefixMap<IpNet, Verdict>,
-    /// Of an address that is in none of them.
-    otherwise: Verdict,
-}
-
-/// The trie's own compares as many as both have.
-impl PartialEq for Access {
-    fn eq(&self, other: &Self) -> bool {
-        self.otherwise == other.otherwise && self.rules.iter().eq(other.rules.iter())
-    }
-}
-
-impl Eq for Access {}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Allowed,
-    Denied,
-}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access(Networks);
 
 impl Access {
     /// Those of `allowed` may come in, and nobody else; without such a list, everybody may but those of
@@ -36,36 +17,15 @@ impl Access {
         allowed: Option<impl IntoIterator<Item = IpNet>>,
         denied: impl IntoIterator<Item = IpNet>,
     ) -> Self {
-        let mut rules = JointPrefixMap::new();
-        let otherwise = match &allowed {
-            Some(_) => Verdict::Denied,
-            None => Verdict::Allowed,
-        };
-        for network in allowed.into_iter().flatten() {
-            rules.insert(network, Verdict::Allowed);
-        }
-        for network in denied {
-            rules.insert(network, Verdict::Denied);
-        }
-        Self { rules, otherwise }
+        let otherwise = allowed.is_none();
+        let allowed = allowed.into_iter().flatten().map(|network| (network, true));
+        let denied = denied.into_iter().map(|network| (network, false));
+        Self(Networks::new(allowed.chain(denied), otherwise))
     }
 
     /// Whether `ip`, which is never IPv4-mapped, may come in.
     pub fn admits(&self, ip: IpAddr) -> bool {
-        let rule = self.rules.get_lpm(&IpNet::from(ip));
-        rule.map_or(self.otherwise, |(_, verdict)| *verdict) == Verdict::Allowed
-    }
-}
-
-/// How many there are: they may be a hundred thousand.
-impl fmt::Debug for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} networks, else {:?}",
-            self.rules.len(),
-            self.otherwise
-        )
+        self.0.contain(ip)
     }
 }
 
