@@ -7,6 +7,7 @@
 //! half of the clients would be worse.
 
 mod accept;
+mod counting;
 mod listing;
 
 use std::collections::HashMap;
@@ -29,7 +30,7 @@ use crate::config::ListenerId;
 use crate::model::{Cause, Moment};
 use crate::net::relay::Workspace;
 use crate::net::{Listener, Registry, Unregistered, reset_everything};
-use crate::pool::{Door, Permits, Route, Witness};
+use crate::pool::{Door, Permits, Route, Service, Witness};
 use crate::session::{self, Client, Context};
 use crate::telemetry::{Facts, moment};
 
@@ -104,6 +105,13 @@ pub enum Command {
         cause: Cause,
         /// Told whether it was there.
         reply: oneshot::Sender<bool>,
+    },
+    /// Have the running sessions of a service count towards a limit that is new.
+    Count {
+        /// Whose sessions.
+        service: Arc<Service>,
+        /// The limit.
+        permits: &'static Permits,
     },
     /// Show that the worker is alive by storing this number.
     Beat(u64),
@@ -483,6 +491,10 @@ impl Worker {
                 } => {
                     let is_it = |it: &Facts| moment(it.started()) == began;
                     let _ = reply.send(self.context.registry.end_one(place, is_it, cause));
+                }
+                Command::Count { service, permits } => {
+                    let context = Rc::clone(&self.context);
+                    tokio::task::spawn_local(counting::count(context, service, permits));
                 }
                 Command::Beat(number) => {
                     let mut workspace = self.context.workspace.borrow_mut();

@@ -300,6 +300,12 @@ impl Running {
                     (service, Served::default(), Over::default())
                 }
             };
+            if let Some(permits) = members.gate().begin_count() {
+                workers.tell(|_| Command::Count {
+                    service: Arc::clone(&service),
+                    permits,
+                });
+            }
             let laid_out = decisions.remove(&name);
             let serving = Serving {
                 service,

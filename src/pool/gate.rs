@@ -6,7 +6,7 @@
 //! the limit instead would refuse sources that the kernel's hash brings to one of them.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,10 @@ pub struct Gate {
     all: &'static Permits,
     /// … and for those of this one within it.
     permits: OnceLock<&'static Permits>,
+    /// There is a limit to those, …
+    holds: AtomicBool,
+    /// … and who runs already was not counted yet.
+    fresh: AtomicBool,
     pace: Pace,
     lines: Pace,
     refused: [AtomicU64; Rule::ALL.len()],
@@ -62,6 +66,8 @@ impl Gate {
         Arc::new(Self {
             all,
             permits: OnceLock::new(),
+            holds: AtomicBool::new(false),
+            fresh: AtomicBool::new(false),
             pace: Pace::default(),
             lines: Pace::default(),
             refused: Default::default(),
@@ -73,8 +79,7 @@ impl Gate {
         })
     }
 
-    /// Room for the service's sessions, as `limit` has it from now on. What was unlimited until now counts
-    /// those only that are still to come.
+    /// Room for the service's sessions, as `limit` has it from now on.
     pub fn hold(&self, limit: Option<Limited<u32>>) {
         let enforced = limit.filter(|limit| !limit.dry).map(|limit| limit.most);
         let room = enforced.map_or(usize::MAX, |most| most as usize);
@@ -83,6 +88,16 @@ impl Gate {
                 .get_or_init(|| Permits::within(self.all, room))
                 .set_limit(room);
         }
+        let held = self.holds.swap(limit.is_some(), Ordering::Relaxed);
+        if limit.is_some() && !held {
+            self.fresh.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What those who run already are to be counted by, once after each time that there was no limit.
+    pub fn begin_count(&self) -> Option<&'static Permits> {
+        let is_fresh = self.fresh.swap(false, Ordering::Relaxed);
+        self.permits.get().copied().filter(|_| is_fresh)
     }
 
     /// The limit that the service is at, if it is.

@@ -161,6 +161,20 @@ pub struct Permit {
     permits: &'static Permits,
 }
 
+impl Permit {
+    /// A permit of `inner` too, if it is one of those that `inner` is within; whoever has it is there already,
+    /// whatever the limit is.
+    pub fn within(self, inner: &'static Permits) -> Self {
+        if !inner.outer.is_some_and(|it| std::ptr::eq(it, self.permits)) {
+            return self;
+        }
+        inner.in_use.fetch_add(1, Ordering::SeqCst);
+        // The permit below gives back both.
+        std::mem::forget(self);
+        Self { permits: inner }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let before = self.permits.in_use.fetch_sub(1, Ordering::SeqCst);
@@ -265,6 +279,22 @@ mod tests {
         let _third = all.try_acquire().unwrap();
         assert!(some.try_acquire().is_none() && !some.has_room());
         assert_eq!((some.in_use(), all.in_use()), (0, 2));
+    }
+
+    #[test]
+    fn whoever_is_there_already_counts_within_whatever_the_limit() {
+        let all = Permits::new(3);
+        let some = Permits::within(all, 1);
+        let held: Vec<_> = (0..2).filter_map(|_| all.try_acquire()).collect();
+        let held: Vec<_> = held
+            .into_iter()
+            .map(|it| it.within(some).within(some))
+            .collect();
+        assert_eq!((some.in_use(), all.in_use()), (2, 2));
+        assert!(some.try_acquire().is_none());
+        let stranger = Permits::new(1).try_acquire().unwrap().within(some);
+        drop((held, stranger));
+        assert_eq!((some.in_use(), all.in_use()), (0, 0));
     }
 
     #[test]

@@ -30,7 +30,6 @@ pub struct Record {
     lease: Option<Lease>,
     blame: Blame,
     closed: bool,
-    _permit: Permit,
 }
 
 /// What only some sessions have to tell.
@@ -52,17 +51,23 @@ impl Record {
     /// A session of `client` that starts now on `worker` and holds `permit` until its end.
     pub fn open(worker: usize, client: ClientAddr, route: Door, permit: Permit) -> Self {
         route.page(worker).opened();
+        let snapshot = route.service().snapshot();
+        // It may have been accepted when there was no such limit.
+        let own = snapshot.admission.as_ref().and_then(|it| it.permits());
+        let permit = match own {
+            Some(permits) => permit.within(permits),
+            None => permit,
+        };
         Self {
             worker: worker as u16,
-            log: route.service().snapshot().session_log,
-            facts: Rc::new(Facts::new(client, route)),
+            log: snapshot.session_log,
+            facts: Rc::new(Facts::new(client, route, permit)),
             attempts: 0,
             connected: None,
             unusual: None,
             lease: None,
             blame: Blame::default(),
             closed: false,
-            _permit: permit,
         }
     }
 

@@ -253,6 +253,43 @@ fn above_the_limit_of_its_service_a_client_waits_and_those_of_others_do_not() {
 }
 
 #[test]
+fn a_limit_that_is_new_counts_the_sessions_that_run() {
+    let backend = Backend::named("only");
+    let service = || {
+        Service::new("web")
+            .listen(SocketAddr::new(fresh_ip().into(), 0))
+            .backend("only", backend.address())
+    };
+    let free = service();
+    let limited = free.clone().limits("max_connections", 3);
+    let daemon = Daemon::start(&Config::of(free.clone()));
+    let address = daemon.address("web");
+    let mut held: Vec<_> = (0..3).map(|_| Held::open(address)).collect();
+    for _ in 0..2 {
+        let mark = daemon.log().mark();
+        daemon.reload(&Config::of(limited.clone()));
+        daemon.wait_for(mark, words::PAUSES, "service", "web");
+        let mut waiting = connect(address).unwrap();
+        assert!(waiting.is_silent(PAUSE), "a fourth session started");
+        held.pop().unwrap().part();
+        assert_eq!(read_name(&mut waiting).unwrap(), "only");
+        // Those of a time without a limit count towards the next one, and none of the others twice.
+        daemon.reload(&Config::of(free.clone()));
+        daemon.wait_for(mark, words::GOES_ON, "service", "web");
+        waiting.half_close();
+        assert_eq!(waiting.end(), End::Fin);
+        held.push(Held::open(address));
+    }
+    held.into_iter().for_each(Held::part);
+    daemon.reload(&Config::of(limited));
+    let _three: Vec<_> = (0..3).map(|_| Held::open(address)).collect();
+    assert!(
+        connect(address).unwrap().is_silent(PAUSE),
+        "a fourth session started"
+    );
+}
+
+#[test]
 fn a_service_at_its_limit_leaves_others_the_room_of_all_and_waits_for_it_too() {
     let backend = Backend::named("only");
     let service = |name: &str| Service::new(name).backend("only", backend.address());
