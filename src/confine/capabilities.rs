@@ -51,7 +51,12 @@ pub fn effective() -> Names {
 pub(super) fn limit(kept: Kept) -> io::Result<()> {
     // An old kernel, or a sandbox around us, has no such set: there is nothing in it.
     let _ = clear_ambient_capability_set();
-    let permitted = capabilities(None)?.permitted & kept.0;
+    let own = capabilities(None)?;
+    if kept.0.contains(own.permitted) && own.effective == own.permitted {
+        // Nothing to give up. A service manager that has seen to it may also refuse the call.
+        return Ok(());
+    }
+    let permitted = own.permitted & kept.0;
     set_capabilities(
         None,
         CapabilitySets {

@@ -304,6 +304,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::config::load;
 
     #[test]
     fn a_list_that_was_written_since_is_left_to_its_watcher() {

@@ -55,6 +55,7 @@ fn a_modest_file_is_fine_without_a_daemon_and_the_exit_code_says_so() {
         "congestion",
         "files",
         "privileges",
+        "sandbox",
     ] {
         let all = ["fine", "advice"]
             .map(|severity| said(&found, topic, severity))

@@ -381,3 +381,33 @@ fn a_call_outside_of_the_list_fails_as_if_the_kernel_did_not_have_it() {
     });
     drop(daemon);
 }
+
+#[test]
+fn a_service_manager_that_has_seen_to_it_and_forbids_the_rest_is_not_in_the_way() {
+    if !installed(&["strace", "setpriv"]) {
+        return;
+    }
+    let Some(user) = Stranger::new() else { return };
+    // As the unit has it: the user, one ambient capability, and no call that changes either.
+    let mut start = format!(
+        "exec setpriv {} --inh-caps +net_bind_service --ambient-caps +net_bind_service --no-new-privs",
+        user.options().join(" ")
+    );
+    start += " strace -D -f -qq -o /dev/null";
+    for call in ["capset", "setresuid", "setresgid", "setgroups"] {
+        start += &format!(" -e inject={call}:error=EPERM");
+    }
+    let start = Launch::new().after(&format!("{start} \"$0\" run -c \"$1\""));
+    let server = Backend::named("a");
+    let privileged = format!("{}:443", fresh_ip());
+    let service = Service::new("web")
+        .listen(&privileged)
+        .backend("a", server.address());
+    let daemon = start.reachable().start(&Config::of(service));
+    let told = daemon
+        .log()
+        .wait(0, words::CONFINED, |it| it.says(words::CONFINED));
+    assert_eq!(told.text("capabilities"), "CAP_NET_BIND_SERVICE");
+    assert_eq!(told.text("seccomp"), "on");
+    assert_eq!(ask_name(daemon.address("web")).unwrap(), "a");
+}

@@ -16,6 +16,7 @@ use crate::api::View;
 use crate::cli::client::{Client, Failure, Reach};
 use crate::cli::rates::Rates;
 use crate::config::{self, AlertTarget, Config};
+use crate::confine::kernel_has_landlock;
 use crate::health::Kind;
 use crate::net::clock_is_synchronised;
 
@@ -40,6 +41,16 @@ pub(super) struct Facts {
     pub(super) meters: Meters,
     pub(super) clock: Clock,
     pub(super) files: Vec<Item>,
+    pub(super) lockable: Lockable,
+}
+
+/// What of a sandbox the kernel has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lockable {
+    /// Filters of system calls.
+    pub(super) seccomp: bool,
+    /// Rules about files.
+    pub(super) landlock: bool,
 }
 
 /// Kernel settings as written, by the name that sysctl(8) knows.
@@ -162,7 +173,10 @@ impl Facts {
         let daemon = Daemon::find(path);
         let who = match &daemon {
             Some(daemon) => daemon.who.clone(),
-            None => process::would_run_as(),
+            None => {
+                let runtime = config.as_ref().ok().map(|it| &it.runtime);
+                process::would_run_as(runtime.and_then(|it| it.user.as_deref()))
+            }
         };
         let made = std::env::current_exe().and_then(|it| it.metadata()?.modified());
         let state = state_directory(config.as_ref().ok(), daemon.as_ref());
@@ -181,6 +195,10 @@ impl Facts {
                 synchronised: clock_is_synchronised(),
                 now: SystemTime::now(),
                 not_before: made.ok(),
+            },
+            lockable: Lockable {
+                seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
+                landlock: kernel_has_landlock(),
             },
             files: files(path, config.as_ref().ok(), state),
             config,

@@ -1,9 +1,11 @@
 //! What is wrong, and what to do about it: facts in, findings out. `load` is what the machine must be able
-//! to carry, `network` how it treats connections, `rights` what the daemon may do with which file.
+//! to carry, `network` how it treats connections, `rights` what the daemon may do with which file,
+//! `sandbox` what else it may do.
 
 mod load;
 mod network;
 mod rights;
+mod sandbox;
 
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ fn of_file(facts: &Facts, config: &Config) -> Vec<Finding> {
     findings.extend(network::ports(facts, config));
     findings.extend(network::conntrack(facts, config));
     findings.push(rights::privileged_ports(facts, config));
+    findings.extend(sandbox::root(facts, config));
+    findings.push(sandbox::sandbox(facts, config));
     findings
 }
 

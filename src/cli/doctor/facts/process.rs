@@ -22,6 +22,8 @@ pub(crate) struct Daemon {
     /// What of it is not in memory.
     pub(crate) swapped_bytes: Option<u64>,
     pub(crate) state_directory: Option<PathBuf>,
+    /// Its system calls go through a filter.
+    pub(crate) filtered: bool,
 }
 
 impl Daemon {
@@ -54,6 +56,7 @@ impl Daemon {
             outdated: program.is_ok_and(deleted),
             swapped_bytes: kibibytes(&status, "VmSwap:"),
             state_directory: state.map(|it| PathBuf::from(OsStr::from_bytes(it))),
+            filtered: is_filtered(&status),
         })
     }
 }
@@ -118,6 +121,12 @@ fn identity(status: &str) -> Option<Who> {
     })
 }
 
+/// `Seccomp: 2`: mode 2 is a filter, 0 nothing.
+fn is_filtered(status: &str) -> bool {
+    let mode = status.lines().find_map(|it| it.strip_prefix("Seccomp:"));
+    mode.is_some_and(|it| it.trim() == "2")
+}
+
 /// `Max open files            1024                 524288               files`
 fn open_files(limits: &str) -> Option<u64> {
     let line = limits
@@ -134,8 +143,8 @@ pub(super) fn own_descriptors() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
-/// The unit's user where an administrator asks and there is one; otherwise whoever asks.
-pub(super) fn would_run_as() -> Who {
+/// The `wanted` user, or the unit's, where an administrator asks and there is one; otherwise whoever asks.
+pub(super) fn would_run_as(wanted: Option<&str>) -> Who {
     let own = fs::read_to_string("/proc/self/status");
     let own = own.ok().and_then(|status| identity(&status));
     let own = own.unwrap_or_else(|| Who {
@@ -146,26 +155,32 @@ pub(super) fn would_run_as() -> Who {
     });
     let text = |path| fs::read_to_string(path).unwrap_or_default();
     let unit = match own.uid {
-        0 => unit_user(&text("/etc/passwd"), &text("/etc/group")),
+        0 => {
+            let user = wanted.unwrap_or(USER);
+            user_of(user, &text("/etc/passwd"), &text("/etc/group"))
+        }
         _ => None,
     };
     unit.unwrap_or(own)
 }
 
-/// The user of the unit, with the one capability that the unit leaves it.
-fn unit_user(passwd: &str, group: &str) -> Option<Who> {
-    let mut users = passwd.lines().map(|line| line.split(':'));
-    let mut fields = users.find_map(|mut it| (it.next()? == USER).then_some(it))?;
+/// The user by this name or number, with the one capability that the unit, or the daemon itself, leaves it.
+fn user_of(wanted: &str, passwd: &str, group: &str) -> Option<Who> {
+    let is_wanted = |line: &&str| {
+        line.split(':').next() == Some(wanted) || line.split(':').nth(2) == Some(wanted)
+    };
+    let mut fields = passwd.lines().find(is_wanted)?.split(':');
+    let name = fields.next()?;
     let uid = fields.nth(1)?.parse().ok()?;
     let gid = fields.next()?.parse().ok()?;
     let others = group.lines().filter_map(|line| {
         let mut fields = line.split(':').skip(2);
         let gid = fields.next()?.parse().ok()?;
         let members = fields.next()?;
-        members.split(',').any(|it| it == USER).then_some(gid)
+        members.split(',').any(|it| it == name).then_some(gid)
     });
     Some(Who {
-        name: USER.to_owned(),
+        name: name.to_owned(),
         uid,
         groups: std::iter::once(gid).chain(others).collect(),
         capabilities: 1 << NET_BIND_SERVICE,
@@ -217,12 +232,16 @@ mod tests {
     }
 
     #[test]
-    fn the_user_of_the_unit_is_found_with_its_groups() {
+    fn a_user_is_found_with_its_groups() {
         let passwd = "root:x:0:0::/:/bin/sh\nballast:x:991:990::/:/x\n";
         let group = "adm:x:4:a,ballast\nx:x:5:ballast2\nballast:x:990:\n";
-        let who = unit_user(passwd, group).unwrap();
-        assert_eq!((who.uid, who.groups.as_slice()), (991, &[990, 4][..]));
-        assert_eq!(unit_user("root:x:0:0::/:/bin/sh\n", group), None);
+        for wanted in ["ballast", "991"] {
+            let who = user_of(wanted, passwd, group).unwrap();
+            assert_eq!((who.name.as_str(), who.uid), ("ballast", 991));
+            assert_eq!(who.groups, [990, 4]);
+        }
+        assert_eq!(user_of("ballast", "root:x:0:0::/:/bin/sh\n", group), None);
+        assert!(is_filtered("Name:\tb\nSeccomp:\t2\n") && !is_filtered("Seccomp:\t0\n"));
     }
 
     #[test]

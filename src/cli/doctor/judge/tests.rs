@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::cli::doctor::Severity;
 use crate::cli::doctor::access::{NET_BIND_SERVICE, Node, Want, Who};
-use crate::cli::doctor::facts::{Daemon, Item, Kernel, Meters};
+use crate::cli::doctor::facts::{Daemon, Item, Kernel, Lockable, Meters};
 use crate::config::compile;
 
 const SERVICE: &str = "[[service]]\nname = \"web\"\nlisten = \"0.0.0.0:80\"\n\
@@ -57,6 +57,10 @@ fn healthy(file: &str) -> Facts {
             not_before: None,
         },
         files: vec![item(Want::Read, false, 0o100_640, 991)],
+        lockable: Lockable {
+            seccomp: true,
+            landlock: true,
+        },
     }
 }
 
@@ -450,6 +454,7 @@ fn a_daemon_whose_program_was_replaced_is_told() {
                 outdated,
                 swapped_bytes: swapped,
                 state_directory: None,
+                filtered: true,
             });
         })
     };
@@ -473,4 +478,37 @@ fn sizes_are_written_for_people() {
     assert_eq!(bytes(1 << 20), "1 MiB");
     assert_eq!(bytes(100), "100 bytes");
     assert_eq!(bytes(20 << 30), "20 GiB");
+}
+
+#[test]
+fn root_and_a_sandbox_that_is_not_there_are_advice() {
+    let root = |file: &str| but(file, |facts| facts.who.uid = 0);
+    finds(
+        &root(&pair()),
+        Severity::Advice,
+        "user",
+        &["stay root", "user = "],
+    );
+    let named = format!("runtime.user = \"ballast\"\n{}", pair());
+    let others = told(&root(&named));
+    assert!(others.iter().all(|it| it.1 != "user"), "{others:?}");
+
+    let off = format!("runtime.sandbox = \"off\"\n{}", pair());
+    finds(
+        &healthy(&off),
+        Severity::Advice,
+        "sandbox",
+        &["switched off", "sandbox = \"on\""],
+    );
+    let log = format!("runtime.sandbox = \"log\"\n{}", pair());
+    finds(
+        &healthy(&log),
+        Severity::Advice,
+        "sandbox",
+        &["only told of"],
+    );
+    let without = but(&pair(), |facts| facts.lockable.landlock = false);
+    finds(&without, Severity::Advice, "sandbox", &["no Landlock"]);
+    let bare = but(&pair(), |facts| facts.lockable.seccomp = false);
+    finds(&bare, Severity::Advice, "sandbox", &["does not filter"]);
 }
