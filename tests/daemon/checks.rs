@@ -401,7 +401,7 @@ fn an_agent_takes_its_server_out_and_brings_it_back() {
 }
 
 #[test]
-fn an_agent_drains_its_server() {
+fn an_agent_says_what_share_its_server_gets_and_drains_it() {
     let (hot, cool) = (Backend::named("only"), Backend::named("cool"));
     let lines = ["up\n", "up\n"].map(|line| Arc::new(Mutex::new(line.to_owned())));
     let agents = lines.each_ref().map(agent);
@@ -419,6 +419,10 @@ fn an_agent_drains_its_server() {
         names.iter().filter(|name| *name == "only").count()
     };
     eventually("both take turns", || (share() == 15).then_some(()));
+    for (asks, gets) in [("50%\n", 10), ("maint\n", 0), ("up 100%\n", 15)] {
+        asks.clone_into(&mut lines[0].lock().unwrap());
+        eventually(asks, || (share() == gets).then_some(()));
+    }
     "drain\n".clone_into(&mut lines[0].lock().unwrap());
     eventually("the draining one gets nothing new", || {
         (share() == 0).then_some(())
@@ -483,6 +487,29 @@ fn a_reload_that_changes_the_check_forgets_no_wish_of_an_agent() {
     let service = service.health("timeout", "900ms");
     daemon.reload(&Config::of(service).log("level", "debug"));
     assert!(asked().all(|name| name == "cool"));
+}
+
+#[test]
+fn a_check_may_go_to_another_port() {
+    let server = Backend::named("only");
+    let port = server.address().port();
+    // The same address, where nothing but health is told.
+    let health = Backend::serve_at(SocketAddr::new(server.address().ip(), 0), |mut stream| {
+        stream.write_all(b"well\n").ok();
+    });
+    assert_ne!(health.address().port(), port);
+    let health = RefCell::new(health);
+    let service = checked("tcp", server.address())
+        .health("port", i64::from(health.borrow().address().port()))
+        .health("expect", "well");
+    let daemon = start(service);
+    assert_eq!(ask_name(daemon.address("checked")).unwrap(), "only");
+    let why = there_and_back(
+        &daemon,
+        || health.borrow_mut().refuse(),
+        || health.borrow_mut().answer(),
+    );
+    assert_eq!(why, words::REFUSED);
 }
 
 #[test]

@@ -606,8 +606,9 @@ fn a_list_that_may_be_read_no_longer_is_told_and_the_last_one_stays() {
 
 #[test]
 fn a_list_that_is_too_large_or_wrong_all_over_costs_little() {
-    // Of 4 MiB, which is as large as a list may be.
-    const MOST_MEMORY: u64 = 256 << 20;
+    // As large as a list may be, it is eight times this, and costs eight times as much.
+    const SIZE: usize = 512 << 10;
+    const MOST_MEMORY: u64 = 48 << 20;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("web.toml");
     let a = Backend::named("a");
@@ -619,7 +620,7 @@ fn a_list_that_is_too_large_or_wrong_all_over_costs_little() {
         file.set_len(1 << 40).unwrap();
     };
     let wrong_all_over = |path: &Path| {
-        fs::write(path, "[[backend]]\n".repeat((4 << 20) / 12)).unwrap();
+        fs::write(path, "[[backend]]\n".repeat(SIZE / 12)).unwrap();
     };
     let lists: [(&dyn Fn(&Path), &str); 2] = [
         (&endless, "larger than 4 MiB"),
