@@ -3,6 +3,7 @@
 
 mod availability;
 mod check;
+mod ejection;
 mod failover;
 mod finding;
 mod passive;
@@ -15,9 +16,10 @@ pub use check::{
     Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, Redis, Role, Secret,
     StatusSet, Tls, contains,
 };
+pub use ejection::{Ejection, Spared, may_remove};
 pub use failover::{Failover, Started};
 pub use finding::{Finding, Verdict, Why};
-pub use passive::{Ejection, Evidence, Failure, Passive, Spared, Suspicion, Symptom, may_remove};
+pub use passive::{Evidence, Failure, Passive, Suspicion, Symptom};
 pub use roster::{
     AdminView, Agent, Decision, Duty, FailBack, HealthView, Member, MinUp, Percent, Roster, Rules,
     Seat, StandDown, TierChange, WhenAllDown, absences,

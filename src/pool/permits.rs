@@ -241,28 +241,31 @@ mod tests {
         assert_eq!(permits.in_use(), 0);
     }
 
-    #[test]
-    fn many_threads_never_pass_the_limit_and_none_is_left_waiting() {
-        let permits = Permits::new(3);
-        let threads: Vec<_> = (0..8)
-            .map(|_| {
-                std::thread::spawn(move || {
-                    tokio::runtime::Builder::new_current_thread()
-                        .build()
-                        .unwrap()
-                        .block_on(async {
-                            for _ in 0..2_000 {
-                                let permit = permits.acquire().await;
-                                tokio::task::yield_now().await;
-                                drop(permit);
-                            }
-                        });
-                })
+    /// A thread for each of these takes a permit of it and gives it back, again and again.
+    fn take_turns(permits: &[&'static Permits]) {
+        let turns = |permits: &'static Permits| async move {
+            for _ in 0..2_000 {
+                let permit = permits.acquire().await;
+                tokio::task::yield_now().await;
+                drop(permit);
+            }
+        };
+        let start = |&permits: &&'static Permits| {
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.unwrap().block_on(turns(permits));
             })
-            .collect();
+        };
+        let threads: Vec<_> = permits.iter().map(start).collect();
         for thread in threads {
             thread.join().unwrap();
         }
+    }
+
+    #[test]
+    fn many_threads_never_pass_the_limit_and_none_is_left_waiting() {
+        let permits = Permits::new(3);
+        take_turns(&[permits; 8]);
         assert_eq!(permits.in_use(), 0);
         assert_eq!(permits.waiting.load(Ordering::SeqCst), 0);
     }
@@ -301,26 +304,7 @@ mod tests {
     fn whoever_waits_within_is_woken_by_room_in_either() {
         let all = Permits::new(2);
         let some = Permits::within(all, 1);
-        let threads: Vec<_> = (0..6)
-            .map(|number| {
-                let permits = if number % 2 == 0 { some } else { all };
-                std::thread::spawn(move || {
-                    tokio::runtime::Builder::new_current_thread()
-                        .build()
-                        .unwrap()
-                        .block_on(async {
-                            for _ in 0..2_000 {
-                                let permit = permits.acquire().await;
-                                tokio::task::yield_now().await;
-                                drop(permit);
-                            }
-                        });
-                })
-            })
-            .collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
+        take_turns(&[some, all, some, all, some, all]);
         assert_eq!((some.in_use(), all.in_use()), (0, 0));
     }
 

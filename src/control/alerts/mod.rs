@@ -3,12 +3,14 @@
 //! drops the oldest for a watcher that lags, and of each alert one message at a time is on its way
 //! while a bounded number of notices gathers for the next.
 //!
-//! Follow an event: [`watch`] makes notices of it, [`outbox`] holds them until they may go,
+//! Follow an event: [`watch`] makes [`notices`] of it, [`outbox`] holds them until they may go,
 //! [`message`] is what is said, [`delivery`] tries until it is said, over [`webhook`] or by [`exec`].
 
 mod delivery;
 mod exec;
+mod flapping;
 mod message;
+mod notices;
 mod outbox;
 mod reading;
 mod watch;
@@ -27,8 +29,9 @@ use tokio::time::{sleep_until, timeout};
 
 use self::delivery::{Delivered, deliver};
 use self::message::Message;
+use self::notices::Moment;
 use self::outbox::{Outbox, Parcel};
-use self::watch::{Moment, Watch};
+use self::watch::Watch;
 use super::Event;
 use crate::config::AlertConfig;
 use crate::runner::Runner;

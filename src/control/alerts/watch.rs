@@ -3,22 +3,24 @@
 //! Every alert has a watch of its own, since its thresholds are its own: what is degraded for one
 //! alert is not for another.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::flapping::Flapping;
 use super::message::{Details, Notice, Status};
+use super::notices::{Moment, Trouble, compared, gone, over, reload, suspect};
 use crate::config::{AlertConfig, Occasion, written};
 use crate::control::{Event, Picture, Presence, Standing};
-use crate::health::{Failover, State, Turn};
+use crate::health::{State, Turn};
 use crate::model::BackendId;
 
 /// What one alert remembers.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    services: HashMap<Arc<str>, Known>,
-    changes: HashMap<BackendId, Changes>,
+    services: HashMap<Arc<str>, Trouble>,
+    flapping: Flapping,
     /// Backends that were told to be down …
     down: HashSet<BackendId>,
     /// … and to be suspect.
@@ -27,28 +29,6 @@ pub(super) struct Watch {
     standbys: HashMap<Arc<str>, u32>,
     /// Files that were told to be rejected: the configuration, and those of services.
     rejected: HashSet<Option<Arc<str>>>,
-}
-
-/// What was last told of a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Known {
-    degraded: bool,
-    all_down: bool,
-}
-
-/// The latest transitions of a backend.
-#[derive(Debug, Default)]
-struct Changes {
-    at: VecDeque<Instant>,
-    told: bool,
-}
-
-/// One moment on both clocks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
-    pub(super) at: Instant,
-    /// Since 1970.
-    pub(super) wall: Duration,
 }
 
 /// A backend that has changed, and how its service stands since.
@@ -252,7 +232,7 @@ impl Watch {
             }
             None => {}
         }
-        if counts && self.flaps(config, backend, now.at) {
+        if counts && self.flapping.begins(config, backend, now.at) {
             let details = Details::Flapping {
                 transitions: config.flapping.transitions,
                 within: config.flapping.window,
@@ -267,28 +247,6 @@ impl Watch {
         self.stands(config, &standing, now, notices);
     }
 
-    /// Whether this transition is the one by which `backend` begins to flap. It is told once, and
-    /// again only after it has calmed down.
-    fn flaps(&mut self, config: &AlertConfig, backend: &BackendId, now: Instant) -> bool {
-        let window = config.flapping.window;
-        let recent = |at: &Instant| now.saturating_duration_since(*at) < window;
-        if self.changes.len() >= MANY && !self.changes.contains_key(backend) {
-            self.changes
-                .retain(|_, changes| changes.at.back().is_some_and(recent));
-        }
-        let changes = self.changes.entry(backend.clone()).or_default();
-        changes.at.push_back(now);
-        while changes.at.len() > config.flapping.transitions as usize
-            || changes.at.front().is_some_and(|at| !recent(at))
-        {
-            changes.at.pop_front();
-        }
-        let flaps = changes.at.len() >= config.flapping.transitions as usize;
-        let began = flaps && !changes.told;
-        changes.told = flaps;
-        began
-    }
-
     fn stands(
         &mut self,
         config: &AlertConfig,
@@ -296,11 +254,11 @@ impl Watch {
         now: Moment,
         notices: &mut Vec<Notice>,
     ) {
-        let is = Known {
+        let is = Trouble {
             degraded: standing.is_below(config.degraded_below),
             all_down: standing.is_down(),
         };
-        let was = match is == Known::default() {
+        let was = match is == Trouble::default() {
             true => self.services.remove(&standing.service),
             false => self.services.insert(Arc::clone(&standing.service), is),
         };
@@ -424,7 +382,7 @@ impl Watch {
                 notices.push(gone(event, backend.service(), Some(backend.name()), now));
             }
         }
-        self.changes.retain(|backend, _| !left(backend));
+        self.flapping.forget(left);
     }
 
     /// Tells of what has changed unheard.
@@ -472,141 +430,20 @@ impl Watch {
     }
 }
 
-/// What there is to tell of a service that stood as it `was` and stands as it `is`.
-fn compared(
-    config: &AlertConfig,
-    standing: &Standing,
-    was: Known,
-    is: Known,
-    now: Moment,
-    notices: &mut Vec<Notice>,
-) {
-    let (eligible, configured) = (standing.eligible, standing.configured);
-    let below_percent = config.degraded_below;
-    let all = [
-        (
-            Occasion::Degraded,
-            was.degraded,
-            is.degraded,
-            Details::Degraded {
-                eligible,
-                configured,
-                below_percent,
-            },
-        ),
-        (
-            Occasion::AllDown,
-            was.all_down,
-            is.all_down,
-            Details::AllDown { configured },
-        ),
-    ];
-    for (event, was, is, details) in all {
-        if was != is {
-            notices.push(Notice {
-                event,
-                status: if is { Status::Firing } else { Status::Resolved },
-                time: now.wall,
-                service: Some(Arc::clone(&standing.service)),
-                backend: None,
-                address: None,
-                details,
-            });
-        }
-    }
-}
-
 /// Whether the configuration, or the file of backends of that service, is its business.
 fn is_about_file(config: &AlertConfig, service: &Option<Arc<str>>) -> bool {
     service.as_ref().is_none_or(|it| config.is_about(it))
 }
 
-/// What was told of whom there is no more.
-fn gone(event: Occasion, service: &Arc<str>, backend: Option<&Arc<str>>, now: Moment) -> Notice {
-    Notice {
-        event,
-        status: Status::Resolved,
-        time: now.wall,
-        service: Some(Arc::clone(service)),
-        backend: backend.cloned(),
-        address: None,
-        details: Details::Gone { why: GONE },
-    }
-}
-
-fn over(failover: &Failover, now: Moment) -> Notice {
-    let since = now.at.saturating_duration_since(failover.began);
-    Notice {
-        event: Occasion::Failover,
-        status: Status::Firing,
-        time: now.wall,
-        service: Some(Arc::clone(failover.backend.service())),
-        backend: Some(Arc::clone(failover.backend.name())),
-        address: Some(failover.address),
-        details: Details::Failover {
-            why: failover.why.to_string(),
-            began: now.wall.saturating_sub(since),
-            detected: failover.after(failover.detected),
-            moved: failover.after(failover.moved),
-            total: failover.total(),
-            sessions_hurt: failover.sessions_hurt,
-            sessions_moved: failover.sessions_moved,
-            eligible: failover.eligible,
-            configured: failover.configured,
-        },
-    }
-}
-
-fn suspect(backend: &BackendId, address: SocketAddr, turn: &Turn, now: Moment) -> Notice {
-    Notice {
-        event: Occasion::Suspect,
-        status: if turn.suspect {
-            Status::Firing
-        } else {
-            Status::Resolved
-        },
-        time: now.wall,
-        service: Some(Arc::clone(backend.service())),
-        backend: Some(Arc::clone(backend.name())),
-        address: Some(address),
-        details: Details::Suspect {
-            latency: turn.latency,
-            usual: turn.usual,
-            phi: turn.phi.round(),
-        },
-    }
-}
-
-fn reload(service: Option<Arc<str>>, status: Status, problems: &[String], now: Moment) -> Notice {
-    let short = |problem: &String| problem.chars().take(MOST_OF_A_PROBLEM).collect();
-    Notice {
-        event: Occasion::ReloadFailed,
-        status,
-        time: now.wall,
-        service,
-        backend: None,
-        address: None,
-        details: Details::Reload {
-            problems: problems.iter().take(MOST_PROBLEMS).map(short).collect(),
-        },
-    }
-}
-
-/// Why a backend that has left is not down any more.
-const GONE: &str = "no longer configured";
 /// Why a backend is down, when that was not heard.
 const UNHEARD: &str = "the log tells: too much happened at once";
-/// Problems of a file that an alert tells; the log has all of them.
-const MOST_PROBLEMS: usize = 10;
-/// Characters of each.
-const MOST_OF_A_PROBLEM: usize = 400;
-/// Backends with transitions, above which those that are calm again are forgotten first.
-const MANY: usize = 1024;
-
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use proptest::prelude::*;
 
+    use super::super::notices::GONE;
     use super::*;
     use crate::config::compile;
     use crate::health::TierChange;
