@@ -50,17 +50,26 @@ impl Acceptor {
         mut closing: oneshot::Receiver<TaskTrackerToken>,
     ) {
         let mut exhausted = false;
+        // Clients had to wait, so some of them may have left: until the queue has been empty since.
+        let mut behind = false;
         let done = loop {
             let paused = tokio::select! {
                 biased;
                 token = &mut closing => break token,
                 paused = self.wait(&listener) => paused,
             };
-            match self.batch(&listener, paused) {
-                Batch::Empty => exhausted = false,
+            behind |= paused;
+            match self.batch(&listener, behind) {
+                Batch::Empty => {
+                    exhausted = false;
+                    behind = false;
+                }
                 Batch::Full => tokio::task::yield_now().await,
                 // In pieces, because a reload may change what is too soon.
-                Batch::Early(by) => sleep(by.min(BACK_OFF)).await,
+                Batch::Early(by) => {
+                    behind = true;
+                    sleep(by.min(BACK_OFF)).await;
+                }
                 Batch::Exhausted(error) => {
                     // Said once for each time it happens, not for each try.
                     if !exhausted {
@@ -100,7 +109,7 @@ impl Acceptor {
     }
 
     /// Takes clients while there are some and there is room for them.
-    fn batch(&mut self, listener: &Listener, paused: bool) -> Batch {
+    fn batch(&mut self, listener: &Listener, behind: bool) -> Batch {
         self.route.renew();
         let service = self.route.service();
         let snapshot = service.snapshot();
@@ -116,7 +125,7 @@ impl Acceptor {
                 Ok(turns) => turns,
                 Err(early) => return Batch::Early(early),
             };
-            match listener.accept(paused) {
+            match listener.accept(behind) {
                 Accepted::Client(socket, address) => {
                     if let (Some(admission), [_, turn]) = (admission, turns) {
                         admission.accepted(turn);
@@ -133,7 +142,8 @@ impl Acceptor {
                         self.hand_over(worker, client, seat);
                     }
                 }
-                Accepted::Gone => {}
+                // Whoever has left takes nobody's turn.
+                Accepted::Gone => self.give_back(admission, turns),
                 Accepted::Empty => {
                     self.give_back(admission, turns);
                     return Batch::Empty;

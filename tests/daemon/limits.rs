@@ -81,6 +81,22 @@ fn clients_that_left_while_accepting_paused_reach_no_backend() {
 }
 
 #[test]
+fn clients_that_left_while_it_was_too_soon_for_them_take_no_turn() {
+    let backend = Backend::named("only");
+    let service = Service::new("web")
+        .limits("accept_rate", "1/s")
+        .backend("only", backend.address());
+    let daemon = Daemon::start(&Config::of(service));
+    let address = daemon.address("web");
+    ask_name(address).unwrap();
+    // At a second for each, nobody would live to see the last of them taken.
+    for _ in 0..60 {
+        connect(address).unwrap().reset();
+    }
+    ask_name(address).unwrap();
+}
+
+#[test]
 fn a_client_that_said_all_while_accepting_paused_is_answered() {
     let backend = Backend::serve(|mut stream| {
         // A probe may be gone by now.
