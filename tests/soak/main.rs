@@ -28,7 +28,7 @@
 //! the lines above INFO.
 //!
 //! Read [`site`] for what runs, [`load`] for who uses it and [`talk`] for how, [`trouble`] for what is done to it, [`watch`] for
-//! what is measured.
+//! what is measured. [`flood`] is a measurement of its own.
 #![allow(
     clippy::unwrap_used,
     unreachable_pub,
@@ -41,6 +41,7 @@ mod support;
 
 mod curves;
 mod explained;
+mod flood;
 mod load;
 mod site;
 mod talk;
