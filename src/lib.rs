@@ -55,4 +55,6 @@ pub mod runner;
 pub mod session;
 pub mod strategy;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod worker;

@@ -411,3 +411,6 @@ const STEP: Duration = Duration::from_millis(4);
 const BURST: Duration = Duration::from_millis(100);
 /// How long accepting rests when the process is out of something.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests;

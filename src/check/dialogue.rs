@@ -118,21 +118,30 @@ pub(super) async fn converse(
 
 #[cfg(test)]
 pub(super) mod testing {
-    //! A dialogue with a server whose every word is known beforehand, one byte at a time.
+    //! A dialogue with a server whose every word is known beforehand.
 
     use super::*;
 
     /// What the dialogue says, and what it came to, when the server says `words` and closes.
     pub(crate) fn rehearse(dialogue: &mut dyn Dialogue, words: &[u8]) -> (Vec<u8>, Answer) {
+        rehearse_in(dialogue, words, 1)
+    }
+
+    /// The same, when so many bytes come at a time.
+    pub(crate) fn rehearse_in(
+        dialogue: &mut dyn Dialogue,
+        words: &[u8],
+        at_once: usize,
+    ) -> (Vec<u8>, Answer) {
         let mut said = Vec::new();
         let mut received = Received::default();
-        let mut rest = words.iter();
+        let mut rest = words.chunks(at_once);
         loop {
             match dialogue.next(&mut received) {
                 Step::Done(answer) => return (said, answer),
                 Step::Say(words) => said.extend(words),
                 Step::Listen => match rest.next() {
-                    Some(&byte) => received.bytes.push(byte),
+                    Some(bytes) => received.bytes.extend(bytes),
                     None if received.ended => {
                         let why = Why::answer("closed before it had answered");
                         return (said, Verdict::Dead(why).into());

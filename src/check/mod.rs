@@ -315,3 +315,6 @@ async fn leave(mut stream: TcpStream, farewell: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

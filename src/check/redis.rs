@@ -66,11 +66,9 @@ impl Dialogue for Pinging<'_> {
             Question::Role if received.bytes.starts_with(b"-") => 1,
             Question::Role => 3,
         };
-        let Some(lines) = lines(&received.bytes, wanted) else {
+        let Some(line) = take_line(&mut received.bytes, wanted) else {
             return Step::Listen;
         };
-        let line = lines.last().cloned().unwrap_or_default();
-        received.bytes.clear();
         match asked {
             Question::Auth if line == "+OK" => self.ask(Question::Ping),
             Question::Auth => Step::dead(&not_let_in(&line)),
@@ -114,15 +112,15 @@ fn refused(line: &str) -> Step {
     }
 }
 
-/// The first `count` lines, once they are complete.
-fn lines(bytes: &[u8], count: usize) -> Option<Vec<String>> {
-    let mut parts = bytes.split(|&byte| byte == b'\n').collect::<Vec<_>>();
+/// The last of the first `count` lines, once they are complete: they are taken, and no byte of what follows.
+fn take_line(bytes: &mut Vec<u8>, count: usize) -> Option<String> {
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').take(count);
+    let ends: usize = lines.clone().map(<[u8]>::len).sum();
     // What is behind the last line break is no line yet.
-    parts.pop();
-    (parts.len() >= count).then(|| {
-        let text = |line: &&[u8]| String::from_utf8_lossy(line).trim_end().to_owned();
-        parts[..count].iter().map(text).collect()
-    })
+    let line = lines.nth(count - 1).filter(|it| it.ends_with(b"\n"))?;
+    let line = String::from_utf8_lossy(line).trim_end().to_owned();
+    bytes.drain(..ends);
+    Some(line)
 }
 
 /// A command as an array of bulk strings.

@@ -102,6 +102,48 @@ mod tests {
         compile(text, "f").unwrap().config.services.remove(0)
     }
 
+    #[test]
+    fn hunted() {
+        let service = service();
+        let good = "[[backend]]\nname = \"b\"\naddress = \"10.0.0.2:80\"\nweight = 3\npriority = 1\n\
+             max_connections = 5\n\n[[backend]]\nsrv = \"_web._tcp.example.org\"\nfamily = \"ipv4\"\n\
+             enabled = false\n";
+        let hunt = crate::testing::Hunt {
+            target: "backends-file",
+            cases: 500,
+            seeds: vec![good.into(), b"backend = []\n".into()],
+            words: &[
+                b"[[backend]]\n",
+                b"backend = [{ address = \"10.0.0.1:80\" }]\n",
+                b"name = \"a\"\n",
+                b"address = \"[::1]:80\"\n",
+                b"address = \"db.example:80\"\n",
+                b"check_address = \"10.0.0.1:1\"\n",
+                b"weight = 0\n",
+                b"= ",
+                b"\"",
+            ],
+        };
+        hunt.run(|bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let first = |report: &Report| report.lines().first().cloned().unwrap_or_default();
+            match compile_listed(&text, "list.toml", &service) {
+                Ok(listed) => {
+                    let mut names: Vec<_> = listed.backends.iter().map(|it| &it.name).collect();
+                    names.sort();
+                    names.dedup();
+                    assert_eq!(names.len(), listed.backends.len(), "a name twice");
+                    format!("good: {}", first(&listed.warnings))
+                }
+                Err(rejected) => {
+                    assert!(rejected.report().errors() > 0);
+                    let said = first(rejected.report());
+                    said.split(['`', '"']).step_by(2).collect()
+                }
+            }
+        });
+    }
+
     fn faults(text: &str) -> String {
         match compile_listed(text, "list.toml", &service()) {
             Ok(listed) => listed.warnings.lines().join("\n"),

@@ -217,6 +217,79 @@ mod tests {
         })
     }
 
+    /// Headers of all kinds.
+    fn examples() -> Vec<Vec<u8>> {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let pairs = [
+            ("192.0.2.1:4711", "198.51.100.2:443"),
+            ("[2001:db8::1]:4711", "[2001:db8::2]:443"),
+        ];
+        pairs
+            .iter()
+            .map(|(from, to)| Header::client(address(from), address(to)))
+            .flat_map(|it| [it.clone().named(Some(UniqueId::of_chance(7))), it])
+            .flat_map(|it| [it.encode(Version::V1), it.encode(Version::V2)])
+            .collect()
+    }
+
+    #[test]
+    fn hunted() {
+        let hunt = crate::testing::Hunt {
+            target: "proxy",
+            cases: 5000,
+            seeds: examples(),
+            words: &[
+                v1::SIGNATURE,
+                v2::SIGNATURE,
+                b"PROXY UNKNOWN\r\n",
+                b"TCP4 ",
+                b"TCP6 ",
+                b"255.255.255.255 ",
+                b"::ffff:1.2.3.4 ",
+                b"65535",
+                b"\r\n",
+                b"\x20\x00\x00\x00",
+                b"\x21\x11\x00\x0c",
+                b"\x21\x21\x00\x24",
+                b"\x21\x31\x00\xd8",
+                b"\x03\x00\x04",
+                b"\x05\x00\x08",
+                b"\x20\x00\x05",
+                b"\xff\xff",
+            ],
+        };
+        hunt.run(|bytes| {
+            // However it comes in: as much at a time as is asked for says what all of it says.
+            let all = decode(bytes);
+            let mut length = 0;
+            let piecemeal = loop {
+                match decode(&bytes[..length]) {
+                    Ok(Progress::Partial(needed)) => {
+                        assert!(length < needed && needed <= LONGEST, "{needed} at {length}");
+                        if length == bytes.len() {
+                            break Ok(Progress::Partial(needed));
+                        }
+                        length = needed.min(bytes.len());
+                    }
+                    said => break said,
+                }
+            };
+            assert_eq!(piecemeal.is_err(), all.is_err(), "{piecemeal:?}, {all:?}");
+            match all {
+                Ok(Progress::Whole(header, length)) => {
+                    assert!(length <= bytes.len());
+                    let again = header.encode(Version::V2);
+                    let back = Progress::Whole(header.clone(), again.len());
+                    assert_eq!(decode(&again), Ok(back));
+                    assert_eq!(piecemeal, Ok(Progress::Whole(header.clone(), length)));
+                    format!("{:?}", header.origin).replace(|it: char| it.is_ascii_hexdigit(), "")
+                }
+                Ok(Progress::Partial(_)) => "partial".to_owned(),
+                Err(malformed) => malformed.to_string(),
+            }
+        });
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded_and_what_follows_is_left_alone(

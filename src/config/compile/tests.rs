@@ -615,6 +615,87 @@ fn holds(text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+#[test]
+fn hunted() {
+    let reference = include_str!("../../../config/ballast.toml");
+    // What is commented out in the reference is good, too.
+    let live = reference.lines().map(|line| match line.strip_prefix("# ") {
+        Some(key) if key.contains(" = ") || key.starts_with('[') => format!("{key}\n"),
+        _ => format!("{line}\n"),
+    });
+    let live: String = live.collect();
+    let hunt = crate::testing::Hunt {
+        target: "config",
+        cases: 200,
+        seeds: [GOOD, reference, &live]
+            .map(|it| it.as_bytes().to_vec())
+            .into(),
+        words: &[
+            b"[[service]]\n",
+            b"[[service.backend]]\n",
+            b"[service.health]\n",
+            b"[service.limits]\n",
+            b"[service.access]\n",
+            b"[service.queue]\n",
+            b"[service.session]\n",
+            b"[service.passive]\n",
+            b"[service.timeouts]\n",
+            b"[service.proxy_protocol]\n",
+            b"[runtime]\n",
+            b"[admin]\n",
+            b"[discovery]\n",
+            b"[log]\n",
+            b"[[alert]]\n",
+            b"[[",
+            b"]]",
+            b" = ",
+            b"\"",
+            b"'''",
+            b"\"\"\"",
+            b"[\"10.0.0.0/8\", \"::/0\"]",
+            b"{ hex = \"00\" }",
+            b"{ regex = \"(a|b)*$\" }",
+            b"\"1h\"",
+            b"\"9999999999999999s\"",
+            b"\"50%\"",
+            b"\"[::]:0\"",
+            b"\"unix:/a\"",
+            b"\"10/s\"",
+            b"true",
+            b"1979-05-27T07:32:00Z",
+            b"inf",
+            b"0x7fffffffffffffff",
+            "\u{202e}".as_bytes(),
+            "\u{e4}".as_bytes(),
+            b"name = \"web\"\n",
+            b"listen = \"0.0.0.0:80\"\n",
+            b"kind = \"http\"\n",
+            b"kind = \"exec\"\n",
+            b"kind = \"agent\"\n",
+            b"srv = \"_a._tcp.b\"\n",
+            b"address = \"a.example:1\"\n",
+            b"on = [\"backend-down\"]\n",
+            b"webhook = \"http://[::1/\"\n",
+        ],
+    };
+    hunt.run(|bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        holds(&text).unwrap();
+        match compile(&text, "f") {
+            Ok(loaded) => {
+                let first = loaded.warnings.problems().first();
+                format!("good, {}", first.map_or("", |it| &it.message))
+            }
+            Err(rejected) => {
+                // Without what it quotes.
+                let first = rejected.report().problems().first();
+                let first = first.map_or("", |it| &it.message);
+                first.split(['`', '"']).step_by(2).collect()
+            }
+        }
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 

@@ -364,6 +364,63 @@ mod tests {
         assert!(why(b"", at(1_000)).starts_with("it is damaged"));
     }
 
+    #[test]
+    fn hunted() {
+        let entry = |service: &str, name: &str, state, duty| Entry {
+            backend: BackendId::new(service, name),
+            address: Some(SocketAddr::from(([10, 0, 0, 1], 80))),
+            state,
+            admin: AdminView {
+                duty,
+                weight: Percent::new(50),
+            },
+            said: Said::default(),
+            totals: Totals::default(),
+        };
+        let contents = Contents {
+            services: vec![("web".into(), Totals::default())],
+            backends: vec![
+                entry("web", "a", State::Up, Duty::Serve),
+                entry("web", "b", State::Down, Duty::Drain),
+                entry("db", "a", State::Unknown, Duty::Maintenance),
+            ],
+        };
+        let hunt = crate::testing::Hunt {
+            target: "state",
+            cases: 2000,
+            seeds: vec![encode(&contents, at(1_000)).unwrap()],
+            words: &[
+                b"\"version\":1",
+                b"\"saved_ms\":1000000",
+                b"\"backends\":[",
+                b"\"services\":[",
+                b"null",
+                b"{}",
+                b"[]",
+                b"\"up_ms\":18446744073709551615",
+                b"\"state\":\"up\"",
+                b"\"duty\":\"drain\"",
+                b",",
+                b"1e400",
+                b"\"\\ud800\"",
+                b"\"address\":\"[::1%1]:80\"",
+                b"true",
+            ],
+        };
+        hunt.run(|bytes| match decode(bytes, at(1_000), HOUR) {
+            Ok(contents) => {
+                let written = encode(&contents, at(1_000)).unwrap();
+                assert_eq!(decode(&written, at(1_000), HOUR).unwrap(), contents);
+                format!(
+                    "{} and {}",
+                    ["none", "some"][contents.backends.len().min(1)],
+                    ["none", "some"][contents.services.len().min(1)]
+                )
+            }
+            Err(unusable) => unusable.to_string(),
+        });
+    }
+
     proptest! {
         #[test]
         fn any_record_survives_the_file(
