@@ -166,8 +166,8 @@ fn why_of_service(
             let configured = serving.members.configured();
             Some(match (missing, configured) {
                 (_, 1) => "the only backend does not serve".to_owned(),
-                (1, _) => format!("1 of {configured} backends does not serve"),
-                _ => format!("{missing} of {configured} backends do not serve"),
+                (1, _) => format!("1 of {configured} backends should serve and does not"),
+                _ => format!("{missing} of {configured} backends should serve and do not"),
             })
         }
     }

@@ -83,7 +83,11 @@ function turnedAway(service) {
     lines.push(`${plural(lost.total, "client")} turned away, the last ${span((now() - time(lost.last)) / 1000)} ago: ${causes}`);
   }
   const rules = service.refusals.filter((it) => it.refused_total > 0);
-  if (rules.length) lines.push(`not let in so far: ${rules.map((it) => `${plural(it.refused_total, "client")} by ${it.rule}`).join(", ")}`);
+  const last = Math.max(...rules.map((it) => time(it.last)));
+  if (now() - last < 60000) {
+    const by = rules.map((it) => `${plural(it.refused_total, "client")} by ${it.rule}`).join(", ");
+    lines.push(`not let in so far: ${by}, the last ${span((now() - last) / 1000)} ago`);
+  }
   const full = service.queue.waiting > 0 && service.queue.waiting >= service.queue.size;
   if (full) lines.push(`${plural(service.queue.waiting, "client")} in line for a place: the queue is full`);
   return { recent, full, text: lines.join(" · ") };
@@ -174,6 +178,12 @@ function strip(cell, service, backend) {
   put(cell, key, drawing("svg", { class: "strip", viewBox: "0 0 180 18", preserveAspectRatio: "none", role: "img", "aria-label": label }, drawing("title", {}, label), ...rects));
 }
 
+// Who has ordered it, and until when.
+function orders(admin) {
+  const left = (time(admin.deadline) - now()) / 1000;
+  return [admin.by ? ` (${admin.by})` : "", Number.isNaN(left) ? "" : left > 0 ? `what is left is closed in ${span(left)}` : "its deadline is over"];
+}
+
 function cell(row, name, attributes) {
   const made = element(name === "th" ? "th" : "td", attributes);
   row.append(made);
@@ -199,7 +209,9 @@ function backendRow(service, backend, rows) {
   const length = span((now() - time((said && backend.admin.since) || backend.since)) / 1000);
   const meant = backend.admin || !backend.enabled;
   const failing = meant && backend.state === "down" && backend.check && backend.check.last_failure;
-  const why = weight < 4 ? [failing ? `its checks fail: ${failing}` : "", backend.why || ""].filter(Boolean).join("; ") : "";
+  const ordered = backend.admin && backend.admin.duty !== "serve" ? orders(backend.admin) : ["", ""];
+  const reason = backend.why ? backend.why + ordered[0] : "";
+  const why = weight < 4 ? [failing ? `its checks fail: ${failing}` : "", reason, ordered[1]].filter(Boolean).join("; ") : "";
   put(row.state, [kind, word, length, why].join("\n"), element("span", { class: kind }, shape(kind), word),
     length ? element("span", { class: "since" }, `, ${length}`) : "", why && why !== word ? element("span", { class: "because" }, why) : "");
   row.tr.className = `backend${weight === 0 ? " attention" : weight === 1 ? " attention mild" : ""}`;
@@ -244,7 +256,7 @@ function serviceCard(service) {
   }
   const kind = { ok: "up", degraded: "warn", down: "down" }[service.standing] || "none";
   put(card.state, service.standing, element("span", { class: kind }, shape(kind), service.standing));
-  say(card.about, `${service.listeners.map((it) => it.address).join(", ")} · ${service.strategy} · ${service.eligible} of ${service.configured} eligible`);
+  say(card.about, `${service.listeners.map((it) => it.address).join(", ")} · ${service.strategy} · ${service.eligible} of ${service.configured} may serve`);
   const why = [service.why || "", turnedAway(service).text].filter(Boolean).join(" · ");
   say(card.why, why);
   card.why.hidden = !why;
@@ -276,13 +288,13 @@ function tiles(node, service) {
   const counts = new Map();
   for (const [, word] of kinds) counts.set(word, (counts.get(word) || 0) + 1);
   const text = [...counts].sort((a, b) => b[1] - a[1]).map(([word, count]) => `${count} ${word}`).join(", ");
-  const across = Math.min(50, kinds.length), high = Math.ceil(kinds.length / across);
+  const across = Math.min(matchMedia("(max-width: 46rem)").matches ? 20 : 50, kinds.length), high = Math.ceil(kinds.length / across);
   const cls = { up: "on", down: "off", warn: "odd", none: "dark" };
   const rects = kinds.map(([kind, word], at) => drawing("rect", {
     x: (at % across) * 20 + 1, width: 17, y: Math.floor(at / across) * 16 + (kind === "up" ? 6 : kind === "none" ? 9 : 1),
     height: kind === "up" ? 7 : kind === "none" ? 4 : 12, rx: 2, class: cls[kind],
   }, drawing("title", {}, `${service.backends[at].name}: ${word}`)));
-  put(node, kinds.map((it) => it[1]).join(), element("p", {}, text),
+  put(node, [across, ...kinds.map((it) => it[1])].join(), element("p", {}, text),
     drawing("svg", { viewBox: `0 0 ${across * 20} ${high * 16}`, "aria-hidden": "true" }, ...rects));
 }
 

@@ -375,7 +375,7 @@ mod tests {
             services: vec![Service {
                 name: "web".into(),
                 standing: Standing::Degraded,
-                why: Some("1 of 2 backends does not serve".into()),
+                why: Some("1 of 2 backends should serve and does not".into()),
                 eligible: 1,
                 configured: backends.len() as u32,
                 strategy: "round-robin".into(),
@@ -431,7 +431,7 @@ mod tests {
             lines[1].starts_with("   50 new/s     0 failed/s") && lines[1].ends_with("██"),
             "{lines:#?}"
         );
-        let wrong = "2 wrong: web: 1 of 2 backends does not serve · web/app-2";
+        let wrong = "2 wrong: web: 1 of 2 backends should serve and does not · web/app-2";
         assert!(lines[2].starts_with(&wrong[..40]), "{lines:#?}");
         assert_eq!(
             lines[3],
