@@ -10,6 +10,7 @@ use hyper::body::Bytes;
 
 use super::hub::{Hub, Shown};
 use super::reply::{Answer, Refusal};
+use super::server::Busy;
 use super::{change, explain, metrics, openapi, page, plan, read, stream};
 
 /// What can be asked for.
@@ -53,6 +54,8 @@ pub(super) struct Call {
     pub(super) hub: Arc<Hub>,
     /// Who asks: `uid 0` through a Unix socket, an address over TCP.
     pub(super) by: Arc<str>,
+    /// As long as it is held, the connection is not idle.
+    pub(super) busy: Arc<Busy>,
     /// What stands for the `{…}` of the path, in their order.
     pub(super) parameters: Vec<String>,
     pub(super) query: String,

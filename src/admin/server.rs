@@ -178,10 +178,9 @@ where
     let service = service_fn(|request| {
         let (hub, slot, by) = (Arc::clone(&hub), Arc::clone(&slot), Arc::clone(&by));
         async move {
-            let busy = Busy::begin(&slot);
+            let busy = Arc::new(Busy::begin(&slot));
             sleep_until(slot.all.pace(Pace::Requests)).await;
-            let answer = timeout(REQUEST, answer(request, entrance, by, hub)).await;
-            drop(busy);
+            let answer = timeout(REQUEST, answer(request, entrance, (by, busy), hub)).await;
             let answer = answer.unwrap_or_else(|_| {
                 Err(Refusal::new(
                     StatusCode::REQUEST_TIMEOUT,
@@ -218,7 +217,7 @@ where
 async fn answer(
     request: hyper::Request<Incoming>,
     entrance: Entrance,
-    by: Arc<str>,
+    (by, busy): (Arc<str>, Arc<Busy>),
     hub: Arc<Hub>,
 ) -> reply::Answer {
     let (head, body) = request.into_parts();
@@ -231,6 +230,7 @@ async fn answer(
     let call = Call {
         hub: Arc::clone(&hub),
         by,
+        busy,
         parameters,
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
@@ -376,8 +376,9 @@ impl Place {
     }
 }
 
-/// A request is being answered.
-struct Busy(Arc<Slot>);
+/// A request is being answered, or what happens is told as it happens.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Slot>);
 
 impl Busy {
     fn begin(slot: &Arc<Slot>) -> Self {

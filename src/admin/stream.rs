@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use super::hub::Hub;
 use super::reply::{Body, Refusal, reply};
 use super::routes::{Call, Later};
+use super::server::Busy;
 use crate::api::Event;
 
 /// `GET /v1/events/stream`
@@ -33,7 +34,8 @@ pub(super) fn follow(call: Call) -> Later {
                 .unwrap_or_else(|| call.hub.journal.last()),
         };
         let (frames, feed) = mpsc::channel(MOST_FRAMES);
-        tokio::spawn(tell(call.hub, since, frames, seat));
+        // Once it is told nothing more, it has as long to read the rest as everybody has.
+        tokio::spawn(tell(call.hub, since, frames, (seat, call.busy)));
         let feed = Body::Feed(Feed { frames: feed });
         Ok(reply(StatusCode::OK, "text/event-stream", Bytes::new()).map(|_| feed))
     })
@@ -75,7 +77,7 @@ impl Drop for Seat {
 }
 
 /// Tells one listener of everything, until it is gone or does not keep up.
-async fn tell(hub: Arc<Hub>, since: u64, frames: mpsc::Sender<Bytes>, _seat: Seat) {
+async fn tell(hub: Arc<Hub>, since: u64, frames: mpsc::Sender<Bytes>, _kept: (Seat, Arc<Busy>)) {
     let (past, mut coming) = hub.journal.follow(since);
     // The last place is for the word that there is no room.
     let send = |frame: Bytes| match frames.capacity() {
@@ -92,6 +94,7 @@ async fn tell(hub: Arc<Hub>, since: u64, frames: mpsc::Sender<Bytes>, _seat: Sea
         }
     }
     let mut next_view = Instant::now();
+    let mut waits = None;
     loop {
         let sent = tokio::select! {
             biased;
@@ -105,6 +108,16 @@ async fn tell(hub: Arc<Hub>, since: u64, frames: mpsc::Sender<Bytes>, _seat: Sea
                 Err(RecvError::Closed) => return,
             },
             () = sleep_until(next_view) => {
+                if frames.capacity() < frames.max_capacity() {
+                    // Another view would wait behind what waits already, and take its memory.
+                    if waits.get_or_insert_with(Instant::now).elapsed() >= STUCK {
+                        let _ = send(Bytes::from_static(LAGGED));
+                        return;
+                    }
+                    next_view = Instant::now() + PAUSE;
+                    continue;
+                }
+                waits = None;
                 let Ok(shown) = hub.view().await else {
                     return;
                 };
@@ -129,6 +142,8 @@ fn frame(event: &Event) -> Bytes {
 
 /// The last that a listener hears who does not keep up; what it has missed can be asked for.
 const LAGGED: &[u8] = b"event: lagged\ndata: {}\n\n";
+/// A listener to whom nothing could be sent for so long has gone.
+const STUCK: Duration = Duration::from_secs(30);
 /// Between two views.
 const PAUSE: Duration = Duration::from_secs(1);
 /// What waits to be sent to one listener.
