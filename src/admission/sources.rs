@@ -282,9 +282,12 @@ mod tests {
             most: NonZeroU32::new(1),
             ..often(10)
         };
-        // One with a session, and one that has connected as often as it may.
-        let live = source(1);
-        assert!(sources.enter(live, hash(1), &rules, now).counted);
+        // Some with a session, and one that has connected as often as it may.
+        let live = 20_000_000..20_010_000;
+        let counted = live
+            .filter(|&it| sources.enter(source(it), hash(it), &rules, now).counted)
+            .collect::<Vec<_>>();
+        assert!(counted.len() > 9_990, "{}", counted.len());
         for _ in 0..10 {
             assert!(sources.enter(source(2), hash(2), &rules, now).counted);
             sources.leave(source(2), hash(2));
@@ -299,7 +302,14 @@ mod tests {
         }
         assert_eq!(refused, 0, "each of them came once");
         assert_eq!(sources.places.len(), size);
-        assert!(sources.enter(live, hash(1), &rules, now).too_many);
+        assert_eq!(sources.live(), (counted.len(), counted.len()));
+        for live in counted {
+            assert!(
+                sources
+                    .enter(source(live), hash(live), &rules, now)
+                    .too_many
+            );
+        }
         assert!(sources.enter(source(2), hash(2), &rules, now).too_often);
     }
 

@@ -353,6 +353,23 @@ mod tests {
         up
     }
 
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Verdict(bool),
+        /// Sessions have failed, and a probe has confirmed it.
+        Condemned,
+        /// `rise` and `fall` are others from now on.
+        Reload(u32, u32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            12 => any::<bool>().prop_map(Step::Verdict),
+            1 => Just(Step::Condemned),
+            1 => (1_u32..5, 1_u32..5).prop_map(|(rise, fall)| Step::Reload(rise, fall)),
+        ]
+    }
+
     proptest! {
         #[test]
         fn the_state_is_that_of_the_last_run_long_enough(
@@ -379,6 +396,64 @@ mod tests {
                 } else {
                     prop_assert_eq!(health.since(), before.since());
                 }
+            }
+        }
+
+        /// Verdicts, failed sessions and reloads in any order: the state is left by a run of verdicts against it
+        /// that is long enough by the policy of its last one, and by nothing else but a condemnation.
+        #[test]
+        fn whatever_happens_in_whatever_order_it_keeps_to_the_model(
+            presumed in prop::option::of(any::<bool>()),
+            steps in prop::collection::vec(step(), 0..200),
+        ) {
+            let now = Instant::now();
+            let state = |up: Option<bool>| match up {
+                None => State::Unknown,
+                Some(true) => State::Up,
+                Some(false) => State::Down,
+            };
+            let mut health = match presumed {
+                Some(_) => Health::presumed(state(presumed), now),
+                None => Health::new(now),
+            };
+            let (mut up, mut sure) = (presumed, false);
+            let (mut rise, mut fall) = (2, 3);
+            // Verdicts since the state was entered.
+            let mut since = Vec::new();
+            for step in steps {
+                let before = up;
+                let transition = match step {
+                    Step::Verdict(alive) => {
+                        since.push(alive);
+                        let run = since.iter().rev().take_while(|it| Some(**it) != up).count();
+                        let needed = match up {
+                            Some(true) if sure => fall,
+                            Some(false) if sure => rise,
+                            _ => 1,
+                        };
+                        sure = true;
+                        if run >= needed as usize {
+                            up = Some(alive);
+                            since.clear();
+                        }
+                        health.observe(verdict(alive), &policy(rise, fall), now)
+                    }
+                    Step::Condemned => {
+                        if up != Some(false) {
+                            (up, sure) = (Some(false), true);
+                            since.clear();
+                        }
+                        health.condemn(Cause::Refused.into(), now)
+                    }
+                    Step::Reload(new_rise, new_fall) => {
+                        (rise, fall) = (new_rise, new_fall);
+                        None
+                    }
+                };
+                prop_assert_eq!(health.state(), state(up));
+                prop_assert_eq!(transition.is_some(), before != up);
+                let run = since.iter().rev().take_while(|it| Some(**it) != up).count();
+                prop_assert_eq!(health.against() as usize, run);
             }
         }
 

@@ -208,7 +208,67 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// Of those within, or of all.
+        Take(bool),
+        GiveBack(usize),
+        Limit(bool, usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            5 => any::<bool>().prop_map(Step::Take),
+            4 => any::<usize>().prop_map(Step::GiveBack),
+            1 => (any::<bool>(), 0_usize..6).prop_map(|(inner, limit)| Step::Limit(inner, limit)),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn permits_within_permits_keep_to_the_model(steps in steps()) {
+            let all = Permits::new(4);
+            let some = Permits::within(all, 2);
+            // Limits and counts, of all and of those within.
+            let (mut limits, mut counts) = ([4, 2], [0, 0]);
+            let mut held = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Take(inner) => {
+                        let room = counts[0] < limits[0] && (!inner || counts[1] < limits[1]);
+                        let permits = if inner { some } else { all };
+                        prop_assert_eq!(permits.has_room(), room);
+                        let permit = permits.try_acquire();
+                        prop_assert_eq!(permit.is_some(), room);
+                        if let Some(permit) = permit {
+                            held.push((inner, permit));
+                            counts[0] += 1;
+                            counts[1] += usize::from(inner);
+                        }
+                    }
+                    Step::GiveBack(n) if !held.is_empty() => {
+                        let (inner, permit) = held.swap_remove(n % held.len());
+                        drop(permit);
+                        counts[0] -= 1;
+                        counts[1] -= usize::from(inner);
+                    }
+                    Step::GiveBack(_) => {}
+                    Step::Limit(inner, limit) => {
+                        limits[usize::from(inner)] = limit;
+                        if inner { some } else { all }.set_limit(limit);
+                    }
+                }
+                prop_assert_eq!([all.in_use(), some.in_use()], counts);
+            }
+            held.clear();
+            prop_assert_eq!([all.in_use(), some.in_use()], [0, 0]);
+        }
+    }
 
     #[test]
     fn the_limit_is_exact_and_a_drop_makes_room() {
