@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ballast::admission::{Access, Rate, Source, SourceRules, Sources};
-use ballast::config::{Incoming, ListenConfig, RelayMode, compile};
+use ballast::config::{ListenConfig, RelayMode, SocketConfig, compile};
 use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load, Meter, Page};
 use ballast::net::relay::{Relay, Terms, Workspace};
 use ballast::net::{Accepted, BoundListener, Listener, Registry, Socket, Way, connect};
@@ -208,14 +208,14 @@ fn admit(criterion: &mut Criterion) {
 /// The client's end of a session whose backend is at `address`.
 async fn through_a_relay(address: SocketAddr) -> TcpStream {
     let listen = ListenConfig {
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into(),
         dual_stack: false,
         mptcp: false,
     };
-    let bound = BoundListener::bind(&listen, &Incoming::default(), 1, &[]).expect("bound");
+    let bound = BoundListener::bind(&listen, &SocketConfig::default(), 1, &[]).expect("bound");
     bound.listen(16).expect("listening");
     let listener = Listener::register(bound.of_worker(0)).expect("registered");
-    let client = TcpStream::connect(bound.address())
+    let client = TcpStream::connect(bound.address().inet().expect("TCP"))
         .await
         .expect("a connection");
     listener.ready().await.expect("a client");
@@ -231,7 +231,7 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
             client: ClientAddr::new(address),
             page: &Page::default(),
         };
-        let (backend, early) = connect(address, &way, &ticket, deadline, None, b"")
+        let (backend, early) = connect(address.into(), &way, &ticket, deadline, None, b"")
             .await
             .expect("a backend");
         let terms = Terms {

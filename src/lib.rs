@@ -17,6 +17,7 @@
 //! | [`pool`] | a service and its atomically swapped snapshot, leases, permits, the cursor |
 //! | [`telemetry`] | logging, and the record that writes a session's one line |
 //! | [`confine`] | what the daemon gives up before it serves: its user, capabilities, calls and files |
+//! | [`unix`] | sockets at paths: who may open them, and what a killed daemon has left behind |
 //! | [`net`] | sockets that reset on drop, listeners, connecting, the relay |
 //! | [`runner`] | the small process that starts programs for the daemon |
 //! | [`check`] | what a probe says to a server, and what its answer means |
@@ -27,7 +28,7 @@
 //! | [`cli`] | one file per subcommand |
 //! | [`allocator`] | the process's allocator: packs what an idle session is made of; of interest to nobody else |
 //!
-//! `model ← proxy_protocol, admission ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← confine ← net ← runner ← check ← session ← worker ← admin ← control ← cli`.
+//! `model ← proxy_protocol, admission ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← confine ← unix ← net ← runner ← check ← session ← worker ← admin ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
 //! come in as arguments, so that everything which decides can be tested without a network.
 #![cfg_attr(
@@ -57,4 +58,5 @@ pub mod strategy;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod unix;
 pub mod worker;

@@ -209,6 +209,7 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     // They leave as sessions do.
     assert_eq!(check.egress.take().unwrap().mark, Some(1));
     let socket = std::mem::take(&mut web.socket);
+    assert_eq!(socket.access.owner.as_deref(), Some("www-data"));
     assert!(socket.outgoing.is_some() && socket.incoming.defer_accept.is_some());
     assert_eq!(socket.incoming.tuning.keepalive, None);
     let first = &mut web.backends[0];

@@ -21,13 +21,14 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::bind::{Bound, BoundSocket, OwnPath};
+use super::bind::{Bound, BoundSocket};
 use super::guard::{Entrance, admit};
 use super::hub::Hub;
 use super::reply::{JSON, Refusal};
 use super::routes::{Call, Handler, find};
 use super::{Journal, Request, reply};
 use crate::config::{AdminAddress, AdminConfig, SocketAccess};
+use crate::unix::OwnPath;
 
 /// The admin API as control holds it. What is open closes when it is dropped.
 #[derive(Debug)]

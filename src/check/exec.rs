@@ -1,28 +1,31 @@
 //! A program says whether the server is well: exit code 0 is yes, any other is no.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Unsent;
 use crate::health::{Program, Verdict, Why};
-use crate::model::Cause;
+use crate::model::{Address, Cause};
 use crate::runner::{Ended, Job, Runner};
 
 /// Runs `program` for the server at `address`.
 pub(super) async fn run(
     program: &Program,
-    address: SocketAddr,
+    address: Address,
     limit: Duration,
     runner: Option<&Runner>,
 ) -> Result<Verdict, Unsent> {
     let not_run = |why: &str| Unsent::Program(format!("{}: {why}", program.path));
+    let (host, port) = match address {
+        Address::Inet(address) => (address.ip().to_string(), address.port().to_string()),
+        Address::Unix(path) => (path.as_path().display().to_string(), String::new()),
+    };
     let job = Job {
         program: program.path.clone(),
         args: program.args.clone(),
         env: vec![
             ("BALLAST_ADDRESS".to_owned(), address.to_string()),
-            ("BALLAST_HOST".to_owned(), address.ip().to_string()),
-            ("BALLAST_PORT".to_owned(), address.port().to_string()),
+            ("BALLAST_HOST".to_owned(), host),
+            ("BALLAST_PORT".to_owned(), port),
         ],
         stdin: Vec::new(),
         timeout: limit,

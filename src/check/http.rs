@@ -1,22 +1,21 @@
 //! One HTTP/1.1 request, and the answer's status and body (RFC 9112).
 
-use std::net::SocketAddr;
-
 use super::dialogue::{Dialogue, MOST_RECEIVED, Received, Step};
 use super::exchange::quoted;
 use crate::health::{Http, contains};
+use crate::model::Address;
 
 /// Header lines of an answer.
 const MOST_HEADERS: usize = 100;
 
 pub(super) struct Requesting<'a> {
     http: &'a Http,
-    address: SocketAddr,
+    address: Address,
     said: bool,
 }
 
 impl<'a> Requesting<'a> {
-    pub(super) fn new(http: &'a Http, address: SocketAddr) -> Self {
+    pub(super) fn new(http: &'a Http, address: Address) -> Self {
         Self {
             http,
             address,
@@ -28,7 +27,10 @@ impl<'a> Requesting<'a> {
         let Http {
             method, path, host, ..
         } = self.http;
-        let host = host.clone().unwrap_or_else(|| self.address.to_string());
+        let host = host.clone().unwrap_or_else(|| match self.address {
+            Address::Inet(address) => address.to_string(),
+            Address::Unix(_) => "localhost".to_owned(),
+        });
         format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: ballast-check\r\n\
              Accept: */*\r\nConnection: close\r\n\r\n"

@@ -19,7 +19,7 @@ mod tls;
 
 use std::borrow::Cow;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -31,9 +31,9 @@ use tokio::time::{timeout, timeout_at};
 
 use self::dialogue::{Answer, Dialogue, Received, converse};
 pub use self::plain::Doorman;
-use self::plain::{Left, knock};
+use self::plain::{Left, at_path, knock};
 use crate::health::{Check, Finding, Kind, Verdict, Why};
-use crate::model::Cause;
+use crate::model::{Address, Cause};
 use crate::net::{may_connect_to_itself, of_probe};
 use crate::proxy_protocol::Header;
 use crate::runner::Runner;
@@ -80,7 +80,7 @@ impl From<Unsent> for Asked {
 /// Asks the server at `address` once, as `check` says, for at most `limit`. Programs are started by
 /// `runner`.
 pub async fn ask(
-    address: SocketAddr,
+    address: Address,
     check: &Check,
     limit: Duration,
     runner: Option<&Runner>,
@@ -136,7 +136,7 @@ impl From<Verdict> for Heard {
     }
 }
 
-async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result<Heard, Unsent> {
+async fn over_tcp(address: Address, check: &Check, limit: Duration) -> Result<Heard, Unsent> {
     let deadline = tokio::time::Instant::now() + limit;
     let out_of_time = || Ok(Verdict::Dead(Cause::TimedOut.into()).into());
     if let (Kind::Tcp(exchange), None) = (&check.kind, check.proxy)
@@ -154,7 +154,9 @@ async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result
     match timeout_at(deadline, connect(address, check)).await {
         // Nobody listened, and TCP connected the probe to itself: see net::connect.
         Ok(Ok(stream))
-            if may_connect_to_itself(address) && stream.local_addr().ok() == Some(address) =>
+            if address.inet().is_some_and(|address| {
+                may_connect_to_itself(address) && stream.local_addr().ok() == Some(address)
+            }) =>
         {
             Ok(Verdict::Dead(Cause::Refused.into()).into())
         }
@@ -165,7 +167,11 @@ async fn over_tcp(address: SocketAddr, check: &Check, limit: Duration) -> Result
 }
 
 /// Connects, and leaves this host as the sessions do.
-async fn connect(address: SocketAddr, check: &Check) -> io::Result<TcpStream> {
+async fn connect(address: Address, check: &Check) -> io::Result<TcpStream> {
+    let address = match address {
+        Address::Inet(address) => address,
+        Address::Unix(path) => return TcpStream::from_std(at_path(path)?),
+    };
     let Some(egress) = &check.egress else {
         return TcpStream::connect(address).await;
     };
@@ -194,7 +200,7 @@ fn not_connected(error: &io::Error, check: &Check) -> Result<Verdict, Unsent> {
 /// Says what the check has to say over a connection, and hears the answer, until `deadline`.
 async fn speak(
     stream: TcpStream,
-    address: SocketAddr,
+    address: Address,
     check: &Check,
     deadline: tokio::time::Instant,
 ) -> Heard {
@@ -217,7 +223,7 @@ async fn speak(
 
 async fn exchange_words(
     mut stream: TcpStream,
-    address: SocketAddr,
+    address: Address,
     check: &Check,
     dialogue: Option<&mut (dyn Dialogue + '_)>,
     received: &mut Received,
@@ -227,7 +233,11 @@ async fn exchange_words(
         return Verdict::Dead(Cause::from_io(&error).into()).into();
     }
     if let Kind::Tls(tls) = &check.kind {
-        let shaken = tls::shake(tls, address.ip(), stream).await;
+        // An address is no name to ask for, so the one of a path says as little.
+        let host = address
+            .inet()
+            .map_or(Ipv4Addr::LOCALHOST.into(), |it| it.ip());
+        let shaken = tls::shake(tls, host, stream).await;
         let parting = shaken
             .rest
             .map(|(stream, farewell)| Parting::over(stream, farewell.into()));
@@ -253,7 +263,7 @@ async fn exchange_words(
     }
 }
 
-fn dialogue<'a>(check: &'a Check, address: SocketAddr) -> Option<Box<dyn Dialogue + 'a>> {
+fn dialogue<'a>(check: &'a Check, address: Address) -> Option<Box<dyn Dialogue + 'a>> {
     Some(match &check.kind {
         Kind::Tcp(exchange) => Box::new(exchange::Speaking::new(exchange)),
         Kind::Http(http) => Box::new(http::Requesting::new(http, address)),

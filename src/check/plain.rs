@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, connect, ipproto, recv, shutdown,
-    socket_with, sockopt,
+    AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, ipproto,
+    recv, shutdown, socket_with, sockopt,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
 
 use super::{LEAVING, MOST_LEFT};
 use crate::health::Check;
+use crate::model::{Address, UnixPath};
 use crate::net::{may_connect_to_itself, of_probe};
 
 /// How often it is looked whether servers have closed, too.
@@ -25,7 +26,19 @@ const ROUND: Duration = Duration::from_millis(25);
 ///
 /// # Errors
 /// Why there is no connection.
-pub(super) async fn knock(address: SocketAddr, check: &Check) -> io::Result<Left> {
+pub(super) async fn knock(address: Address, check: &Check) -> io::Result<Left> {
+    let address = match address {
+        Address::Inet(address) => address,
+        Address::Unix(path) => {
+            let stream = at_path(path)?;
+            shutdown(&stream, Shutdown::Write)?;
+            return Ok(Left {
+                stream,
+                until: Instant::now() + LEAVING,
+                more: MOST_LEFT,
+            });
+        }
+    };
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -60,6 +73,23 @@ pub(super) async fn knock(address: SocketAddr, check: &Check) -> io::Result<Left
             .err()
             .unwrap_or(error)
             .into()),
+    }
+}
+
+/// A connection to a path, at once or not at all. As far as it is used, it is as good as one of TCP.
+///
+/// # Errors
+/// Why there is no connection.
+pub(super) fn at_path(path: UnixPath) -> io::Result<TcpStream> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &SocketAddrUnix::new(path.as_path())?) {
+        Ok(()) => Ok(socket.into()),
+        // Nobody is there, as behind a closed port …
+        Err(Errno::NOENT) => Err(Errno::CONNREFUSED.into()),
+        // … or too many wait to be accepted.
+        Err(Errno::AGAIN) => Err(Errno::TIMEDOUT.into()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -135,7 +165,7 @@ mod tests {
             .enable_io()
             .build()
             .unwrap()
-            .block_on(knock(address, &Check::default()))
+            .block_on(knock(address.into(), &Check::default()))
     }
 
     #[test]

@@ -18,10 +18,10 @@ use tracing::Level;
 use super::ConfigFile;
 use super::figures::wrapped;
 use crate::api::{Share, Shares, Simulation, Without};
-use crate::config::{self, BackendAddress, ServiceConfig};
+use crate::config::{self, ServiceConfig};
 use crate::forecast::{Table, Tried, clients};
 use crate::health::{Decision, HealthView, Member, Roster, State};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 use crate::strategy::Basis;
 use crate::telemetry::logging;
 
@@ -274,10 +274,7 @@ impl Outcome {
         let table = Table::new(service, &decision.serving, |id| {
             let backend = &service.backends[*places.get(id)?];
             Some(Tried {
-                address: match backend.address {
-                    BackendAddress::Ip(address) => address,
-                    BackendAddress::Name { .. } | BackendAddress::Srv { .. } => NOWHERE,
-                },
+                address: backend.address.fixed().unwrap_or(NOWHERE),
                 max_connections: backend.max_connections,
             })
         });
@@ -319,7 +316,7 @@ impl Outcome {
 }
 
 /// Where a name leads, which is not known here.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const NOWHERE: Address = Address::Inet(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
 
 fn percent(part: f64, whole: f64) -> f64 {
     match whole > 0.0 {
@@ -352,7 +349,7 @@ fn basis(service: &ServiceConfig, at_once: usize) -> String {
     let names = service
         .backends
         .iter()
-        .filter(|it| !matches!(it.address, BackendAddress::Ip(_)));
+        .filter(|it| it.address.fixed().is_none());
     if names.count() > 0 {
         text += "; a name counts as one backend, however many addresses it has";
     }

@@ -2,10 +2,15 @@
 //! probably meant. Resolves no names.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use super::problem::shown;
 use super::value::Fault;
 use super::{BackendAddress, Family};
+use crate::model::{Address, UnixPath};
+
+/// What goes before the path of a Unix socket.
+const UNIX: &str = "unix:";
 
 /// An address to listen on: `ip:port` or `[v6]:port`; port 0 lets the kernel choose.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
@@ -46,11 +51,59 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
     }
 }
 
-/// The address of a backend: `ip:port`, `[v6]:port` or `name:port`.
+/// The same, or a path: `unix:/path`.
+pub(super) fn listener(text: &str) -> Result<Address, Fault> {
+    match text.strip_prefix(UNIX) {
+        Some(path) => unix(path).map(Address::Unix),
+        None => listen(text)
+            .map(Address::Inet)
+            .map_err(|fault| hint_at_path(text, fault)),
+    }
+}
+
+/// The path of a Unix socket.
+fn unix(path: &str) -> Result<UnixPath, Fault> {
+    let written = shown(path);
+    match UnixPath::new(Path::new(path)) {
+        Some(_) if path.ends_with('/') => {
+            Err(Fault::new(format!("\"{UNIX}{written}\" names a directory"))
+                .allowed("allowed: the path of a socket"))
+        }
+        Some(path) => Ok(path),
+        None if path.len() > UnixPath::LONGEST => {
+            let message = format!("\"{UNIX}{written}\" is too long");
+            Err(Fault::new(message).allowed(format!(
+                "allowed: at most {} bytes, as the kernel has it",
+                UnixPath::LONGEST
+            )))
+        }
+        None => Err(
+            Fault::new(format!("\"{UNIX}{written}\" has no absolute path"))
+                .allowed("allowed: a path that begins with \"/\""),
+        ),
+    }
+}
+
+/// `fault` of a text that is the path of a socket, hardly anything else.
+fn hint_at_path(text: &str, fault: Fault) -> Fault {
+    match text.starts_with('/') {
+        true => fault.help(format!("write \"{UNIX}{}\" for a Unix socket", shown(text))),
+        false => fault,
+    }
+}
+
+/// The address of a backend: `ip:port`, `[v6]:port`, `name:port` or `unix:/path`.
 pub(super) fn backend(text: &str) -> Result<BackendAddress, Fault> {
+    match text.strip_prefix(UNIX) {
+        Some(path) => unix(path).map(BackendAddress::Unix),
+        None => in_network(text).map_err(|fault| hint_at_path(text, fault)),
+    }
+}
+
+fn in_network(text: &str) -> Result<BackendAddress, Fault> {
     let wrong = |why: &str| {
         Fault::new(format!("\"{}\" {why}", shown(text)))
-            .allowed("allowed: ip:port, [v6]:port or name:port")
+            .allowed("allowed: ip:port, [v6]:port, name:port or unix:/path")
     };
     if let Ok(address) = text.parse::<SocketAddr>() {
         return reachable(address, &wrong).map(BackendAddress::Ip);
@@ -84,10 +137,11 @@ pub(super) fn backend(text: &str) -> Result<BackendAddress, Fault> {
     }
 }
 
-/// Where a check goes instead of the backend's address: `ip:port` or `[v6]:port`.
-pub(super) fn check(text: &str) -> Result<SocketAddr, Fault> {
+/// Where a check goes instead of the backend's address: `ip:port`, `[v6]:port` or `unix:/path`.
+pub(super) fn check(text: &str) -> Result<Address, Fault> {
     match backend(text)? {
-        BackendAddress::Ip(address) => Ok(address),
+        BackendAddress::Ip(address) => Ok(address.into()),
+        BackendAddress::Unix(path) => Ok(Address::Unix(path)),
         BackendAddress::Name { port, .. } => Err(Fault::new(format!(
             "\"{}\" names a host, where an IP address is needed",
             shown(text)
@@ -335,6 +389,28 @@ mod tests {
     }
 
     #[test]
+    fn a_unix_socket_is_a_path_behind_its_prefix() {
+        let address: Address = "unix:/run/x.sock".parse().unwrap();
+        assert_eq!(listener("unix:/run/x.sock"), Ok(address));
+        assert_eq!(check("unix:/run/x.sock"), Ok(address));
+        assert_eq!(backend("unix:/run/x.sock").unwrap().fixed(), Some(address));
+        let long = format!("unix:/{}", "x".repeat(107));
+        for (text, why) in [
+            ("unix:x.sock", "no absolute path"),
+            ("unix:", "no absolute path"),
+            ("unix:/run/", "names a directory"),
+            (long.as_str(), "too long"),
+        ] {
+            for fault in [listener(text).unwrap_err(), backend(text).unwrap_err()] {
+                assert!(fault.message.contains(why), "{text}: {fault:?}");
+            }
+        }
+        for fault in [listener("/a").unwrap_err(), backend("/a").unwrap_err()] {
+            assert!(fault.help.unwrap().contains("\"unix:/a\""));
+        }
+    }
+
+    #[test]
     fn a_wrong_backend_says_what_is_wrong_with_it() {
         let long = format!("{}:80", "a".repeat(64));
         for (text, why) in [
@@ -373,7 +449,9 @@ mod tests {
                 let port = match address {
                     BackendAddress::Ip(address) => address.port(),
                     BackendAddress::Name { port, .. } => port,
-                    BackendAddress::Srv { .. } => unreachable!("an address has a port"),
+                    BackendAddress::Unix(_) | BackendAddress::Srv { .. } => {
+                        unreachable!("an address has a port")
+                    }
                 };
                 prop_assert!(port > 0);
             }

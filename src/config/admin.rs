@@ -98,11 +98,7 @@ pub(super) fn read(
                 .label(format!("allowed: at most {MOST_ADDRESSES}")),
         );
     }
-    if let Some(mode) = table.parsed("mode", problems, mode) {
-        config.access.mode = mode;
-    }
-    config.access.owner = table.parsed("owner", problems, |text| account("owner", text));
-    config.access.group = table.parsed("group", problems, |text| account("group", text));
+    config.access = access(table, problems);
     config.token_file = table.parsed("token_file", problems, |text| absolute("token_file", text));
     if let (Some(file), Some(span)) = (&config.token_file, table.span_of("token_file")) {
         problems.need(Need::Later(file.clone()), span);
@@ -111,6 +107,16 @@ pub(super) fn read(
     config.lame_duck = lame_duck.unwrap_or_default();
     warn(table, &config, &listens, problems);
     (config, listens)
+}
+
+/// `mode`, `owner` and `group`
+pub(super) fn access(table: &Table<'_>, problems: &mut Problems) -> SocketAccess {
+    let mode = table.parsed("mode", problems, mode);
+    SocketAccess {
+        mode: mode.unwrap_or(SocketAccess::default().mode),
+        owner: table.parsed("owner", problems, |text| account("owner", text)),
+        group: table.parsed("group", problems, |text| account("group", text)),
+    }
 }
 
 /// Tells of what is allowed, and hardly meant.

@@ -9,6 +9,7 @@ use super::problem::{Problem, Problems, shown};
 use super::service::{BackendDraft, Draft};
 use super::source::{Source, Span};
 use super::{BackendAddress, ListenConfig};
+use crate::model::Address;
 
 /// `admin` is where the admin endpoint listens.
 pub(super) fn check(
@@ -132,15 +133,32 @@ fn listeners(
     });
     let of_admin = admin.iter().map(|(address, span)| {
         let listen = ListenConfig {
-            address: *address,
+            address: Address::Inet(*address),
             dual_stack: false,
             mptcp: false,
         };
         (Owner::Admin, listen, span)
     });
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
+    let mut paths: HashMap<Address, &Span> = HashMap::new();
     for (owner, listen, span) in of_services.chain(of_admin) {
-        let address = listen.address;
+        let address = match listen.address {
+            Address::Inet(address) => address,
+            Address::Unix(_) => {
+                match paths.entry(listen.address) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(span);
+                    }
+                    Entry::Occupied(entry) => problems.add(
+                        Problem::error(format!("{} is listened on twice", listen.address))
+                            .at(span.clone())
+                            .label(SAME)
+                            .note(format!("first on line {}", line(source, entry.get()))),
+                    ),
+                }
+                continue;
+            }
+        };
         if address.port() == 0 {
             continue;
         }
@@ -150,7 +168,7 @@ fn listeners(
             span,
         };
         let port = ports.entry(address.port()).or_default();
-        if let Some((old, why)) = port.clash(&listen) {
+        if let Some((old, why)) = port.clash(address, &listen) {
             problems.add(clash(&new, &old, why, source));
         }
         port.remember(new, &listen);
@@ -158,13 +176,13 @@ fn listeners(
 }
 
 impl<'a> Port<'a> {
-    fn clash(&self, new: &ListenConfig) -> Option<(Seen<'a>, &'static str)> {
-        if let Some(old) = self.exact.get(&new.address) {
+    fn clash(&self, address: SocketAddr, new: &ListenConfig) -> Option<(Seen<'a>, &'static str)> {
+        if let Some(old) = self.exact.get(&address) {
             return Some((*old, SAME));
         }
         let dual_v6 = self.any_v6.filter(|(_, dual)| *dual).map(|(old, _)| old);
-        let any = new.address.ip().is_unspecified();
-        match (new.address.ip(), any) {
+        let any = address.ip().is_unspecified();
+        match (address.ip(), any) {
             (IpAddr::V4(_), true) => with(self.one_v4, COVERS).or(with(dual_v6, DUAL)),
             (IpAddr::V4(_), false) => with(self.any_v4, COVERED).or(with(dual_v6, DUAL)),
             (IpAddr::V6(_), true) if new.dual_stack => with(self.one_v6, COVERS)
@@ -230,10 +248,10 @@ pub(super) fn loops<'l>(
 ) {
     let own = Doors::of(listen);
     for (address, span) in backends.iter().filter_map(|it| it.address.as_ref()) {
-        let BackendAddress::Ip(address) = address else {
+        let Some(address) = address.fixed() else {
             continue;
         };
-        if own.leads_to(*address) {
+        if own.leads_to(address) {
             problems.add(
                 Problem::error(format!(
                     "the backend {address} is a listener of its own service"
@@ -248,7 +266,7 @@ pub(super) fn loops<'l>(
 /// The listeners of one service, to tell whether a backend is one of them.
 #[derive(Debug)]
 pub(crate) struct Doors {
-    exact: HashSet<SocketAddr>,
+    exact: HashSet<Address>,
     /// Wildcards: the port, and whether IPv4 and IPv6 get in.
     any: Vec<(u16, bool, bool)>,
 }
@@ -260,7 +278,10 @@ impl Doors {
         let mut exact = HashSet::new();
         for listen in listen {
             exact.insert(listen.address);
-            let (ip, port) = (listen.address.ip(), listen.address.port());
+            let Some(address) = listen.address.inet() else {
+                continue;
+            };
+            let (ip, port) = (address.ip(), address.port());
             if ip.is_unspecified() {
                 any.push((port, ip.is_ipv4() || listen.dual_stack, ip.is_ipv6()));
             }
@@ -272,12 +293,17 @@ impl Doors {
     }
 
     /// Whether a connection to `address` comes in by one of them.
-    pub(crate) fn leads_to(&self, address: SocketAddr) -> bool {
+    pub(crate) fn leads_to(&self, to: Address) -> bool {
+        if self.exact.contains(&to) {
+            return true;
+        }
+        let Some(address) = to.inet() else {
+            return false;
+        };
         let by_any = |&(port, v4, v6): &(u16, bool, bool)| {
             port == address.port() && if address.is_ipv4() { v4 } else { v6 }
         };
-        let local = address.ip().is_loopback() && self.any.iter().any(by_any);
-        local || self.exact.contains(&address)
+        address.ip().is_loopback() && self.any.iter().any(by_any)
     }
 }
 

@@ -120,6 +120,11 @@ fn resolver(text: &str) -> Result<SocketAddr, Fault> {
     }
     match address::backend(text)? {
         super::BackendAddress::Ip(address) => Ok(address),
+        super::BackendAddress::Unix(_) => Err(Fault::new(format!(
+            "\"{}\" is a path, where no resolver listens",
+            shown(text)
+        ))
+        .allowed("allowed: ip, ip:port or [v6]:port")),
         super::BackendAddress::Name { .. } | super::BackendAddress::Srv { .. } => {
             Err(Fault::new(format!(
                 "\"{}\" is a name, and a resolver is what names are asked of",

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{AdminAddress, Config};
+use crate::model::{Address, UnixPath};
 
 /// An address that is listened on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    address: SocketAddr,
+    address: Address,
     dual_stack: bool,
     by: Holder,
 }
@@ -24,13 +25,16 @@ enum Holder {
 impl Held {
     /// All that `config` has listened on.
     pub fn by(config: &Config) -> Vec<Self> {
-        let of_admin = config.admin.listen.iter().filter_map(|it| match it {
-            AdminAddress::Tcp(address) => Some(Self {
-                address: *address,
+        let of_admin = config.admin.listen.iter().filter_map(|it| {
+            let address = match it {
+                AdminAddress::Tcp(address) => Address::Inet(*address),
+                AdminAddress::Unix(path) => Address::Unix(UnixPath::new(path)?),
+            };
+            Some(Self {
+                address,
                 dual_stack: false,
                 by: Holder::Admin,
-            }),
-            AdminAddress::Unix(_) => None,
+            })
         });
         let of_services = config.services.iter().flat_map(|service| {
             service.listen.iter().map(|listen| Self {
@@ -44,14 +48,17 @@ impl Held {
 
     /// Whether one keeps the other from being bound.
     fn meets(&self, other: &Self) -> bool {
-        let (one, two) = (self.address.ip(), other.address.ip());
-        let takes_all = |it: &Self, family: &SocketAddr| {
-            it.address.ip().is_unspecified()
-                && (it.address.is_ipv4() == family.is_ipv4() || it.dual_stack)
+        let (Address::Inet(one), Address::Inet(two)) = (self.address, other.address) else {
+            return self.address == other.address;
         };
-        self.address.port() != 0
-            && self.address.port() == other.address.port()
-            && (one == two || takes_all(self, &other.address) || takes_all(other, &self.address))
+        let takes_all = |it: SocketAddr, dual_stack: bool, family: SocketAddr| {
+            it.ip().is_unspecified() && (it.is_ipv4() == family.is_ipv4() || dual_stack)
+        };
+        one.port() != 0
+            && one.port() == two.port()
+            && (one.ip() == two.ip()
+                || takes_all(one, self.dual_stack, two)
+                || takes_all(two, other.dual_stack, one))
     }
 }
 

@@ -381,6 +381,17 @@ pub static SOCKET: Section = Section {
             "the interface that they leave by",
         ),
         key("mark", Off, "the mark of their packets"),
+        key("mode", Is("\"0600\""), "permissions of its Unix sockets"),
+        key(
+            "owner",
+            Derived("the user that runs ballast"),
+            "who owns its Unix sockets",
+        ),
+        key(
+            "group",
+            Derived("the group of that user"),
+            "which group does",
+        ),
         key(
             "listen_interface",
             Derived("any"),

@@ -49,7 +49,7 @@ use ipnet::IpNet;
 
 use crate::admission::{Access, Bandwidth, Cap, Networks, Rate, SourceRules};
 use crate::health::{Check, Passive, Policy, Rules};
-use crate::model::Sources;
+use crate::model::{Address, Sources, UnixPath};
 use crate::proxy_protocol::Version;
 use crate::strategy::{Entry, Parameters};
 
@@ -311,7 +311,7 @@ pub enum RelayMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenConfig {
     /// Where clients connect; port 0 lets the kernel choose.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Whether an IPv6 wildcard takes IPv4 clients too.
     pub dual_stack: bool,
     /// Whether clients may come over several paths at once (Multipath TCP).
@@ -451,6 +451,8 @@ pub struct ProxyConfig {
 pub struct AcceptHeader {
     /// The proxies that may connect, and are believed.
     pub from: Networks,
+    /// Whether who comes by a Unix socket is one: `unix:` is in the list.
+    pub from_paths: bool,
     /// How long one may take to send it.
     pub timeout: Duration,
 }
@@ -480,7 +482,7 @@ pub struct BackendConfig {
     /// `false` sends it no new sessions.
     pub enabled: bool,
     /// Where its check goes, when not to the backend itself.
-    pub check_address: Option<SocketAddr>,
+    pub check_address: Option<Address>,
 }
 
 /// `address` of a backend
@@ -488,6 +490,8 @@ pub struct BackendConfig {
 pub enum BackendAddress {
     /// `ip:port` or `[v6]:port`
     Ip(SocketAddr),
+    /// `unix:/path`
+    Unix(UnixPath),
     /// `name:port`: every address of the name, followed as it changes.
     Name {
         /// The name to look up.
@@ -518,10 +522,22 @@ pub enum Family {
     V6,
 }
 
+impl BackendAddress {
+    /// Where it is, unless a name has to be asked for that.
+    pub fn fixed(&self) -> Option<Address> {
+        match self {
+            Self::Ip(address) => Some(Address::Inet(*address)),
+            Self::Unix(path) => Some(Address::Unix(*path)),
+            Self::Name { .. } | Self::Srv { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(address) => write!(f, "{address}"),
+            Self::Unix(path) => Address::Unix(*path).fmt(f),
             Self::Name { host, port, .. } => write!(f, "{host}:{port}"),
             Self::Srv { name, .. } => f.write_str(name),
         }

@@ -15,12 +15,23 @@ pub(super) fn networks(
     key: &'static str,
     problems: &mut Problems,
 ) -> Option<Vec<(IpNet, Span)>> {
+    networks_or(table, key, problems, |_| false)
+}
+
+/// The same, where other words may be among them that `knows` takes.
+pub(super) fn networks_or(
+    table: &Table<'_>,
+    key: &'static str,
+    problems: &mut Problems,
+    mut knows: impl FnMut(&str) -> bool,
+) -> Option<Vec<(IpNet, Span)>> {
     let texts = table.texts(key, problems)?;
     let mut read = Vec::with_capacity(texts.len());
     let mut all_well = true;
     for (text, span) in texts {
         match network(&format!("`{key}`"), text) {
             Ok(network) => read.push((network, span)),
+            Err(_) if knows(text) => {}
             Err(fault) => {
                 problems.add(fault.at(span));
                 all_well = false;

@@ -4,11 +4,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{BackendConfig, Config, ListenConfig, ServiceConfig};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 
 /// What changes between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +44,7 @@ pub struct Changes<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId {
     /// As it is written.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Tells listeners with the same address apart, which only port 0 allows; counted from 0 over
     /// the whole configuration.
     pub ordinal: usize,
@@ -196,7 +195,7 @@ impl fmt::Display for ListenerId {
 
 /// Every listener with the service it belongs to, in the order of the file.
 pub fn listeners(config: &Config) -> Vec<(ListenerId, &ListenConfig, &ServiceConfig)> {
-    let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut seen: HashMap<Address, usize> = HashMap::new();
     let of = |service| move |listen| (service, listen);
     let all = config
         .services

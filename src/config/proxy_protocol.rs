@@ -13,8 +13,14 @@ use crate::proxy_protocol::Version;
 
 pub(super) fn read(service: &Table<'_>, problems: &mut Problems) -> ProxyConfig {
     let table = service.table("proxy_protocol", &keys::PROXY_PROTOCOL, problems);
-    let from = network::networks(&table, "accept_from", problems);
-    if let (Some([]), Some(span)) = (from.as_deref(), table.span_of("accept_from")) {
+    let mut from_paths = false;
+    let from = network::networks_or(&table, "accept_from", problems, |text| {
+        from_paths |= text == PATHS;
+        text == PATHS
+    });
+    if let (Some([]), Some(span), false) =
+        (from.as_deref(), table.span_of("accept_from"), from_paths)
+    {
         let problem = network::nobody("accept_from", "every client would be refused", span);
         problems.add(problem.help("leave the key out to have clients come without a header"));
     }
@@ -47,6 +53,7 @@ pub(super) fn read(service: &Table<'_>, problems: &mut Problems) -> ProxyConfig 
         accept: from.map(|from| {
             Arc::new(AcceptHeader {
                 from,
+                from_paths,
                 timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
             })
         }),
@@ -58,6 +65,8 @@ pub(super) fn read(service: &Table<'_>, problems: &mut Problems) -> ProxyConfig 
 }
 
 pub(super) const VERSIONS: &[(&str, Version)] = &[("v1", Version::V1), ("v2", Version::V2)];
+/// Among proxies, those that come by a Unix socket.
+const PATHS: &str = "unix:";
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 

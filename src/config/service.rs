@@ -1,7 +1,6 @@
 //! One `[[service]]`, read key by key. What two services do to each other is
 //! [`conflicts`](super::conflicts)'s business.
 
-use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use super::{
     QueueConfig, RelayMode, ServiceConfig, SocketConfig, Timeouts,
 };
 use crate::health::{Check, Passive, Policy, Rules};
+use crate::model::{Address, UnixPath};
 use crate::strategy::{self, Entry, Parameters, Skip};
 
 /// A service as far as it could be read, with the places that later checks point at.
@@ -66,7 +66,7 @@ pub(super) struct BackendDraft {
     priority: u32,
     max_connections: Option<NonZeroU32>,
     pub(super) enabled: bool,
-    check_address: Option<SocketAddr>,
+    check_address: Option<Address>,
 }
 
 impl Draft {
@@ -107,6 +107,11 @@ impl Draft {
 }
 
 impl BackendDraft {
+    fn has_no_port(&self) -> bool {
+        let at_path = matches!(self.address, Some((BackendAddress::Unix(_), _)));
+        at_path && self.check_address.is_none()
+    }
+
     /// The backend, if nothing that it needs is missing.
     pub(super) fn finish(self) -> Option<BackendConfig> {
         Some(BackendConfig {
@@ -172,16 +177,30 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
     let max_load = serving::max_load(table, strategy, problems);
     let serving = serving::rules(table, problems);
     // How many there are of a name, and of which priority, is not known here.
-    let is_fixed = |it: &BackendDraft| matches!(it.address, Some((BackendAddress::Ip(_), _)));
+    let is_fixed = |it: &BackendDraft| {
+        let address = it.address.as_ref();
+        address.is_some_and(|(address, _)| address.fixed().is_some())
+    };
     if backends_file.is_none() && backends.iter().all(is_fixed) {
         let priorities = backends.iter().map(|backend| backend.priority);
         serving::tiers(table, &serving, priorities, problems);
     }
     let proxy = proxy_protocol::read(table, problems);
     let health = table.table("health", &keys::HEALTH, problems);
+    let port = health.span_of("port");
     let (mut check, health) = health::health(&health, proxy.send, problems);
     let socket = socket::read(table, problems);
     check.egress = socket.outgoing.as_ref().and_then(|it| it.egress.clone());
+    if let Some(span) = port
+        && backends.iter().any(BackendDraft::has_no_port)
+    {
+        problems.add(
+            Problem::warning("`port` has no effect for backends at paths")
+                .at(span)
+                .label("their checks go to their own sockets")
+                .help("write check_address in each [[service.backend]] that is checked elsewhere"),
+        );
+    }
     // A file of backends may bring caps.
     let capped = backends_file.is_some() || backends.iter().any(|it| it.max_connections.is_some());
     Draft {
@@ -258,10 +277,15 @@ fn listen(
                 .label("at least one address is needed"),
         );
     }
-    let mut read: Vec<(SocketAddr, Span)> = Vec::with_capacity(items.len());
+    let mut read: Vec<(Address, Span)> = Vec::with_capacity(items.len());
     for item in items {
-        match item.get_ref().as_str().map(address::listen) {
-            Some(Ok(address)) => read.push((address, item.span())),
+        match item.get_ref().as_str().map(address::listener) {
+            Some(Ok(address)) => {
+                if let Address::Unix(path) = &address {
+                    problems.need(Need::Socket(path.as_path().to_owned()), item.span());
+                }
+                read.push((address, item.span()));
+            }
             Some(Err(fault)) => problems.add(fault.at(item.span())),
             None if item.get_ref().is_integer() => {
                 let port = item.get_ref().as_integer().map(ToString::to_string);
@@ -278,9 +302,9 @@ fn listen(
             ),
         }
     }
-    let wildcard = |address: &SocketAddr| match address.ip() {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(ip) => ip.is_unspecified(),
+    let wildcard = |address: &Address| {
+        let ip = address.inet().map(|it| it.ip());
+        ip.is_some_and(|ip| ip.is_ipv6() && ip.is_unspecified())
     };
     if dual_stack
         && !read.iter().any(|(address, _)| wildcard(address))
@@ -297,7 +321,7 @@ fn listen(
             let listen = ListenConfig {
                 address,
                 dual_stack: dual_stack && wildcard(&address),
-                mptcp,
+                mptcp: mptcp && address.inet().is_some(),
             };
             (listen, span)
         })
@@ -455,12 +479,12 @@ fn located<'t>(table: &Table<'t>, problems: &mut Problems) -> Located<'t> {
     let mut address = table.parsed("address", problems, address::backend);
     match &mut address {
         Some(BackendAddress::Name { family, .. }) => *family = which,
-        Some(BackendAddress::Ip(ip)) => {
+        Some(fixed @ (BackendAddress::Ip(_) | BackendAddress::Unix(_))) => {
             if let Some(span) = table.span_of("family") {
                 problems.add(
                     Problem::warning("`family` has no effect here")
                         .at(span)
-                        .label(format!("{ip} is not a name")),
+                        .label(format!("{fixed} is not a name")),
                 );
             }
         }
@@ -470,12 +494,24 @@ fn located<'t>(table: &Table<'t>, problems: &mut Problems) -> Located<'t> {
     (address, "address", text("address"))
 }
 
+/// What a backend at a path is called that has no name: paths of APIs are made of names, so not by its own.
+fn file_name(path: &UnixPath) -> Result<&str, value::Fault> {
+    let last = path.as_path().file_name().and_then(|it| it.to_str());
+    value::name(last.unwrap_or_default()).map_err(|fault| fault.help("give this backend a `name`"))
+}
+
 pub(super) fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraft {
     let (address, key, written) = located(table, problems);
     let named = table.get("name").is_some();
     let name = match named {
         true => table.parsed("name", problems, value::name).map(Arc::from),
-        false => address.as_ref().and(written).map(Arc::from),
+        false => match &address {
+            Some((BackendAddress::Unix(path), span)) => file_name(path)
+                .map(Arc::from)
+                .map_err(|fault| problems.add(fault.at(span.clone())))
+                .ok(),
+            address => address.as_ref().and(written).map(Arc::from),
+        },
     };
     BackendDraft {
         name,

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admin::{self, SocketAccess};
 use super::decode::Table;
 use super::keys;
 use super::problem::{Problem, Problems, shown};
@@ -21,6 +22,8 @@ use crate::model::{Egress, Sources};
 pub struct SocketConfig {
     /// Whether clients may come over several paths at once (`IPPROTO_MPTCP`).
     pub mptcp: bool,
+    /// Who may connect to its Unix sockets.
+    pub access: SocketAccess,
     /// Of connections from clients.
     pub incoming: Incoming,
     /// Of connections to backends; `None` leaves everything to the kernel and to the house.
@@ -174,6 +177,7 @@ pub(super) fn read(service: &Table<'_>, problems: &mut Problems) -> SocketConfig
     };
     SocketConfig {
         mptcp,
+        access: admin::access(&table, problems),
         incoming,
         outgoing: (outgoing != Outgoing::default()).then(|| Arc::new(outgoing)),
     }

@@ -1,11 +1,10 @@
 //! What control tells to whoever watches, and what it is told.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::health::{Failover, State, TierChange, Turn, Why};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 
 /// Something that happened. Watchers that fall behind miss the oldest.
 #[derive(Clone, Debug)]
@@ -15,7 +14,7 @@ pub enum Event {
         /// Where its clients go.
         service: Arc<str>,
         /// As bound: the port is never 0.
-        address: SocketAddr,
+        address: Address,
     },
     /// All is set up.
     Ready(Arc<Picture>),
@@ -34,7 +33,7 @@ pub enum Event {
         /// Whom it concerns.
         backend: BackendId,
         /// Where it is.
-        address: SocketAddr,
+        address: Address,
         /// The state it left: a first verdict is no news, a return is.
         from: State,
         /// The state it entered.
@@ -55,7 +54,7 @@ pub enum Event {
         /// Whom it concerns.
         backend: BackendId,
         /// Where it is.
-        address: SocketAddr,
+        address: Address,
         /// How long it is out; `None` when it returns.
         out: Option<Duration>,
         /// What its check says of it.
@@ -86,7 +85,7 @@ pub enum Event {
         /// Whom it concerns.
         backend: BackendId,
         /// Where it is.
-        address: SocketAddr,
+        address: Address,
         /// How it answers.
         turn: Turn,
     },
@@ -134,7 +133,7 @@ pub struct Presence {
     /// Which one.
     pub backend: BackendId,
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Its state; down, too, while it is kept out because its sessions failed.
     pub state: State,
     /// How it answers its probes.

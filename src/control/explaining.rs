@@ -11,7 +11,7 @@ use crate::api;
 use crate::config::{Caps, Limited, LimitsConfig, ServiceConfig};
 use crate::forecast::{Table, Tried, entropy};
 use crate::health::Seat;
-use crate::model::ClientAddr;
+use crate::model::{Address, ClientAddr};
 use crate::pool::Snapshot;
 use crate::strategy::{Basis, Candidate, Flow};
 
@@ -118,7 +118,7 @@ impl Case {
     /// Where the client would be if nobody else had a session.
     fn home(&self, client: IpAddr) -> Option<String> {
         let addresses = self.view.backends.iter().filter_map(|it| {
-            let address = it.address.as_deref()?.parse::<SocketAddr>().ok()?;
+            let address = it.address.as_deref()?.parse::<Address>().ok()?;
             Some((it.name.as_str(), address))
         });
         let addresses: HashMap<_, _> = addresses.collect();

@@ -3,7 +3,6 @@
 
 mod counted;
 
-use std::net::SocketAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::cases::Cases;
@@ -12,7 +11,7 @@ use super::services::{Member, Serving};
 use super::targets::Target;
 use crate::api;
 use crate::health::{self, AdminView, Agent, Duty, State, Totals};
-use crate::model::{LedgerSum, Portion};
+use crate::model::{Address, LedgerSum, Portion};
 
 /// One moment, by both clocks: what is measured by the one is told by the other.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +67,7 @@ pub(super) fn services(running: &Running, cases: &Cases, clock: &Clock) -> Vec<a
 
 fn service(
     serving: &Serving,
-    listeners: Vec<(SocketAddr, LedgerSum)>,
+    listeners: Vec<(Address, LedgerSum)>,
     running: &Running,
     cases: &Cases,
     clock: &Clock,

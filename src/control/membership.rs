@@ -9,7 +9,7 @@ use super::probe::Prober;
 use super::reload::Running;
 use super::services::{Loads, Members};
 use crate::config::plan::Changes;
-use crate::config::{BackendAddress, BackendConfig, Doors, ServiceConfig};
+use crate::config::{BackendConfig, Doors, ServiceConfig};
 use crate::discovery::{Endpoint, Question, expand, question, questions};
 use crate::model::BackendId;
 
@@ -64,10 +64,8 @@ pub(super) fn concrete(
 
 /// Whether connections to `backend` would come back in by its own service's listeners.
 fn is_circle(own: &Doors, backend: &BackendConfig) -> bool {
-    match backend.address {
-        BackendAddress::Ip(address) => own.leads_to(address),
-        BackendAddress::Name { .. } | BackendAddress::Srv { .. } => false,
-    }
+    let address = backend.address.fixed();
+    address.is_some_and(|address| own.leads_to(address))
 }
 
 /// Says which of the `concerned` backends get nothing, because it would come back.

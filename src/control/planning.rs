@@ -3,7 +3,7 @@
 //! clients through them happen beside.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::config::plan::Changes;
 use crate::config::{Plan, ReloadGuard, ServiceConfig};
 use crate::forecast::{Table, Tried, clients};
 use crate::health::{Finding, Verdict};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 use crate::strategy::{Basis, Candidate};
 
 /// Made-up clients of which some would move.
@@ -46,7 +46,7 @@ struct Before {
     configured: usize,
     sessions: u64,
     /// Sessions at each place.
-    places: Vec<(BackendId, Option<SocketAddr>, u32)>,
+    places: Vec<(BackendId, Option<Address>, u32)>,
     /// What its table was made from, where clients are bound to a backend.
     laid_out: Option<(ServiceConfig, Vec<Candidate>)>,
 }

@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::check::{Asked, Doorman, Unsent, ask};
 use crate::health::{Check, Finding, Policy};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 use crate::runner::Runner;
 
 /// Probes start at beats so far apart, many at a time where there are many: every wake-up costs as much as a
@@ -30,9 +29,9 @@ const BEATS: u32 = 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TargetId {
     /// Where sessions go.
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     /// Where probes go.
-    pub(super) probed_at: SocketAddr,
+    pub(super) probed_at: Address,
     pub(super) check: Arc<Check>,
     pub(super) policy: Policy,
 }

@@ -4,7 +4,6 @@
 //! Then snapshots are built beside the loop, then everything is swapped in one go.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -22,7 +21,7 @@ use super::targets::Targets;
 use crate::config::{Config, ListenerId, ServiceConfig, listeners};
 use crate::discovery::origin;
 use crate::health::{Decision, FailBack, Roster, Rules};
-use crate::model::{BackendId, Load};
+use crate::model::{Address, BackendId, Load};
 use crate::net::{BindError, BoundListener, Claim};
 use crate::pool::{Permits, Route, Service, Way};
 use crate::worker::{Command, Workers};
@@ -243,7 +242,7 @@ impl Running {
         let mut wanted = listeners(config);
         wanted.retain(|(key, ..)| !self.listeners.contains_key(key));
         for (key, listen, service) in wanted {
-            match BoundListener::bind(listen, &service.socket.incoming, workers, &ours) {
+            match BoundListener::bind(listen, &service.socket, workers, &ours) {
                 Ok(listener) => {
                     bound.insert(key, (listener, service.backlog));
                 }
@@ -473,7 +472,7 @@ impl Running {
     }
 
     /// Every listener, by its address as bound, and where its clients go.
-    pub(super) fn listening(&self) -> Vec<(SocketAddr, Arc<Way>)> {
+    pub(super) fn listening(&self) -> Vec<(Address, Arc<Way>)> {
         let all = listeners(&self.config);
         let open = all.iter().filter_map(|(key, ..)| self.listeners.get(key));
         open.map(|it| (it.bound.address(), Arc::clone(&it.route.way())))
@@ -481,7 +480,7 @@ impl Running {
     }
 
     /// Every listener, with its service and its address as bound.
-    pub(super) fn bound(&self) -> Vec<(Arc<str>, SocketAddr)> {
+    pub(super) fn bound(&self) -> Vec<(Arc<str>, Address)> {
         let all = self.listening().into_iter();
         all.map(|(address, way)| (Arc::clone(way.service.name()), address))
             .collect()
@@ -501,7 +500,7 @@ impl Listening {
         {
             tracing::error!(listener = %self.bound.address(), %error, "listener takes no new clients");
         }
-        if let Err(error) = self.bound.tune(&config.socket.incoming) {
+        if let Err(error) = self.bound.tune(&config.socket) {
             tracing::warn!(%error, "socket options not changed");
         }
         if let Err(error) = self.bound.listen(config.backlog) {

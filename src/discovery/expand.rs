@@ -9,7 +9,7 @@ use crate::config::{BackendAddress, BackendConfig};
 /// What has to be asked to know where `backend` is.
 pub fn question(backend: &BackendConfig) -> Option<Question> {
     match &backend.address {
-        BackendAddress::Ip(_) => None,
+        BackendAddress::Ip(_) | BackendAddress::Unix(_) => None,
         BackendAddress::Name { host, family, .. } => Some(Question::Host {
             name: Arc::clone(host),
             family: *family,
@@ -34,7 +34,7 @@ pub fn questions<'b>(
 /// The names depend on nothing else, so that a backend that leaves and returns is the same again.
 pub fn expand(backend: &BackendConfig, endpoints: &[Endpoint]) -> Vec<BackendConfig> {
     let port = match &backend.address {
-        BackendAddress::Ip(_) => return vec![backend.clone()],
+        BackendAddress::Ip(_) | BackendAddress::Unix(_) => return vec![backend.clone()],
         BackendAddress::Name { port, .. } => Some(*port),
         BackendAddress::Srv { .. } => None,
     };

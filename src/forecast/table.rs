@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::clients::entropy;
 use crate::config::ServiceConfig;
-use crate::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
+use crate::model::{Address, Backend, BackendId, ClientAddr, DownFlag, Load};
 use crate::strategy::{Candidate, Flow, Skip, Strategy};
 
 /// The table that would serve a service, with backends that nobody has a session at.
@@ -21,7 +21,7 @@ pub struct Table {
 #[derive(Clone, Debug)]
 pub struct Tried {
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The most sessions at a time.
     pub max_connections: Option<NonZeroU32>,
 }
@@ -128,7 +128,7 @@ impl Table {
         moved
     }
 
-    fn places(&self) -> impl Iterator<Item = (&BackendId, SocketAddr)> {
+    fn places(&self) -> impl Iterator<Item = (&BackendId, Address)> {
         self.backends.iter().map(|it| (it.id(), it.address()))
     }
 }
@@ -157,7 +157,7 @@ mod tests {
             .collect();
         Table::new(&config, &candidates, |_| {
             Some(Tried {
-                address: SocketAddr::from(([10, 0, 0, 1], 80)),
+                address: SocketAddr::from(([10, 0, 0, 1], 80)).into(),
                 max_connections: NonZeroU32::new(if keys.contains("retries") {
                     2
                 } else {

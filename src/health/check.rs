@@ -2,14 +2,13 @@
 //! the room `check` carries it out.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use crate::model::Egress;
+use crate::model::{Address, Egress};
 use crate::proxy_protocol::Version;
 
 /// One way to check, as an operator chose it. Backends at the same address with an equal check, in
@@ -29,8 +28,8 @@ pub struct Check {
 
 impl Check {
     /// Where a probe of the backend at `address` goes.
-    pub fn destination(&self, mut address: SocketAddr) -> SocketAddr {
-        if let Some(port) = self.port {
+    pub fn destination(&self, mut address: Address) -> Address {
+        if let (Address::Inet(address), Some(port)) = (&mut address, self.port) {
             address.set_port(port);
         }
         address

@@ -1,11 +1,10 @@
 //! One failover as it was: what happened when, measured and never estimated.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Failure, Why};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 
 /// A backend that was serving was taken out. The moments are in the order of the fields; the backend
 /// was last known to be well at `last_success`, so it failed between that and `began`.
@@ -14,7 +13,7 @@ pub struct Failover {
     /// Who was taken out.
     pub backend: BackendId,
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Why.
     pub why: Why,
     /// What sessions told, if it was they who told.

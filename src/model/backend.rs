@@ -1,11 +1,10 @@
 //! A backend as a pick sees it: who it is, how loaded it is, whether it is down.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::{Portion, Tally, TallySum};
+use super::{Address, Portion, Tally, TallySum};
 
 /// Who a backend is: its service's name and its own. Counters and administrative state belong to
 /// this identity and survive a reload; displayed as `service/backend`.
@@ -45,7 +44,7 @@ impl fmt::Display for BackendId {
 #[derive(Debug)]
 pub struct Backend {
     id: BackendId,
-    address: SocketAddr,
+    address: Address,
     weight: u32,
     capped: bool,
     mark: u32,
@@ -60,14 +59,14 @@ impl Backend {
     /// holds them.
     pub fn new(
         id: BackendId,
-        address: SocketAddr,
+        address: impl Into<Address>,
         weight: u32,
         load: Arc<Load>,
         down: Arc<DownFlag>,
     ) -> Self {
         Self {
             id,
-            address,
+            address: address.into(),
             weight: weight.max(1),
             capped: false,
             mark: 0,
@@ -112,7 +111,7 @@ impl Backend {
     }
 
     /// Where sessions to it connect.
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Address {
         self.address
     }
 
@@ -360,7 +359,7 @@ mod tests {
     fn backend(weight: u32) -> Backend {
         Backend::new(
             BackendId::new("web", "app-1"),
-            "192.0.2.1:80".parse().unwrap(),
+            "192.0.2.1:80".parse::<Address>().unwrap(),
             weight,
             Arc::new(Load::new(1)),
             Arc::new(DownFlag::default()),
@@ -397,7 +396,7 @@ mod tests {
         load.set_cap(Some(0));
         let flag = Arc::new(DownFlag::default());
         let id = BackendId::new("web", "app-1");
-        let address = "192.0.2.1:80".parse().unwrap();
+        let address: Address = "192.0.2.1:80".parse().unwrap();
         let backend = Backend::new(id, address, 1, load, flag);
         assert!(!backend.is_full());
         assert!(backend.capped(true).is_full());

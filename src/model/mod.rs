@@ -11,6 +11,7 @@ mod histogram;
 mod ledger;
 mod line;
 mod meter;
+mod place;
 mod portion;
 mod tally;
 
@@ -22,5 +23,6 @@ pub use histogram::{Histogram, HistogramSum};
 pub use ledger::{Ledger, LedgerSum, Page};
 pub use line::{counted, one_line};
 pub use meter::Meter;
+pub use place::{Address, NoAddress, UnixPath};
 pub use portion::Portion;
 pub use tally::{Moment, Tally, TallySum};

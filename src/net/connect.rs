@@ -7,15 +7,19 @@ use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt,
+};
 
 use super::{Event, Socket, Ticket, options};
 use crate::config::Outgoing;
-use crate::model::{Cause, ClientAddr, Page, Sources, Who};
+use crate::model::{Address, Cause, ClientAddr, Page, Sources, UnixPath, Who};
 
+/// How long a path that has too many waiting is left alone.
+const FULL: Duration = Duration::from_millis(20);
 /// Of what a client has said already, so much goes with a SYN: it is to fit one segment.
 const FIRST_FLIGHT: usize = 1024;
 
@@ -47,13 +51,25 @@ pub struct Way<'a> {
 /// [`Connecting::Failed`] with [`Cause::TimedOut`] past the deadline, or with what the network
 /// said; [`Connecting::Ended`] when the session is to end, or `client` has failed.
 pub async fn connect(
-    address: SocketAddr,
+    address: Address,
     way: &Way<'_>,
     ticket: &Ticket,
     deadline: Instant,
     mut client: Option<&mut Socket>,
     introduction: &[u8],
 ) -> Result<(Socket, u64), Connecting> {
+    let address = match address {
+        Address::Inet(address) => address,
+        Address::Unix(path) => {
+            // Rare, so not part of what every connect weighs.
+            let connecting = Box::pin(at_path(path, ticket, deadline, client));
+            let mut socket = connecting.await?;
+            if !introduction.is_empty() {
+                socket.introduce(introduction).map_err(Connecting::Failed)?;
+            }
+            return Ok((socket, 0));
+        }
+    };
     let flight = match way.outgoing {
         Some(outgoing) if outgoing.fast_open => first_flight(introduction, client.as_deref()),
         Some(_) | None => Vec::new(),
@@ -98,6 +114,54 @@ pub async fn connect(
     Ok((socket, early as u64))
 }
 
+/// Connects to a path. It succeeds or fails at once, but for one that has too many waiting to be accepted: that
+/// is tried again, as the kernel does with a SYN.
+async fn at_path(
+    path: UnixPath,
+    ticket: &Ticket,
+    deadline: Instant,
+    mut client: Option<&mut Socket>,
+) -> Result<Socket, Connecting> {
+    loop {
+        let error = match start_at_path(path) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => error,
+        };
+        let now = Instant::now();
+        let cause = match Errno::from_io_error(&error) {
+            Some(Errno::AGAIN) => Cause::TimedOut,
+            // Nobody is there, as behind a closed port.
+            Some(Errno::NOENT) => Cause::Refused,
+            _ => Cause::from_io(&error),
+        };
+        if cause != Cause::TimedOut || now >= deadline {
+            return Err(Connecting::Failed(cause));
+        }
+        ticket.schedule(deadline.min(now + FULL));
+        poll_fn(|cx| match ticket.poll(cx) {
+            Poll::Ready(Event::Due) => Poll::Ready(Ok(())),
+            Poll::Ready(Event::End(cause)) => {
+                Poll::Ready(Err(Connecting::Ended(Who::Ballast, cause)))
+            }
+            Poll::Pending => match &mut client {
+                Some(client) => client
+                    .poll_error(cx)
+                    .map(|cause| Err(Connecting::Ended(Who::Client, cause))),
+                None => Poll::Pending,
+            },
+        })
+        .await?;
+    }
+}
+
+fn start_at_path(path: UnixPath) -> io::Result<Socket> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_oobinline(&fd, true)?;
+    rustix::net::connect(&fd, &SocketAddrUnix::new(path.as_path())?)?;
+    Socket::at_path(fd)
+}
+
 /// A connect that failed when so many bytes of the client's went with its SYN. Where that may have been
 /// answered, the server may have acted on them, and nobody else is to.
 fn failed(cause: Cause, early: usize) -> Connecting {
@@ -138,7 +202,10 @@ fn start(address: SocketAddr, way: &Way<'_>, flight: &[u8]) -> io::Result<(Socke
         return from(None);
     };
     if egress.sources == Sources::Client {
-        let client = way.client.ip();
+        let client = match way.client.is_unnamed() {
+            true => return from(None),
+            false => way.client.ip(),
+        };
         // A client of the other family cannot be where the backend's answers go.
         let client = (client.is_ipv4() == address.is_ipv4()).then_some(client);
         return from(client);
@@ -245,7 +312,6 @@ fn is_connected_to_itself(socket: &Socket, peer: SocketAddr) -> bool {
 mod tests {
     use super::*;
     use crate::net::Registry;
-    use std::time::Duration;
 
     fn run<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread()
@@ -263,7 +329,7 @@ mod tests {
         let outcome = run(async {
             let ticket = Registry::new().enter();
             connect(
-                address,
+                address.into(),
                 &Way {
                     outgoing: None,
                     client: ClientAddr::new(address),

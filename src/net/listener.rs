@@ -15,17 +15,22 @@ use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::socket::Kind;
 use super::{Arrival, options, sys};
-use crate::config::{Incoming, ListenConfig};
-use crate::model::ClientAddr;
+use crate::config::{Incoming, ListenConfig, SocketAccess, SocketConfig};
+use crate::model::{Address, ClientAddr};
+use crate::unix::{self, OwnPath};
 
 /// A bound address with one socket per worker. Once it listens, handshakes that complete before a
 /// worker takes its socket wait in the queue.
 #[derive(Debug)]
 pub struct BoundListener {
-    address: SocketAddr,
+    address: Address,
     dual_stack: bool,
     mptcp: bool,
+    /// Where it is found, if that is a path.
+    path: Option<OwnPath>,
+    access: SocketAccess,
     sockets: Vec<Arc<OwnedFd>>,
     /// Whether the hop limit was ever used: what is accepted may have inherited it.
     limited: Arc<AtomicBool>,
@@ -36,13 +41,15 @@ pub struct BoundListener {
 /// The addresses that a listener keeps others from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    address: SocketAddr,
+    address: Address,
     dual_stack: bool,
 }
 
 impl Claim {
     fn overlaps(&self, other: &Self) -> bool {
-        let (one, two) = (self.address, other.address);
+        let (Some(one), Some(two)) = (self.address.inet(), other.address.inet()) else {
+            return false;
+        };
         let families = one.is_ipv4() == two.is_ipv4() || self.dual_stack || other.dual_stack;
         let addresses =
             one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified();
@@ -54,7 +61,7 @@ impl Claim {
 #[derive(Debug, Error)]
 #[error("cannot listen on {address}: {}", Reason(.source))]
 pub struct BindError {
-    address: SocketAddr,
+    address: Address,
     source: io::Error,
 }
 
@@ -86,13 +93,33 @@ impl BoundListener {
     /// When the kernel refuses, an address that somebody else has included; nothing stays bound.
     pub fn bind(
         listen: &ListenConfig,
-        incoming: &Incoming,
+        config: &SocketConfig,
         workers: usize,
         ours: &[Claim],
     ) -> Result<Self, BindError> {
         let error = |source| BindError {
             address: listen.address,
             source,
+        };
+        let incoming = &config.incoming;
+        let wanted_at = match listen.address {
+            Address::Inet(address) => address,
+            Address::Unix(path) => {
+                let bound = unix::bind(path.as_path(), &config.access);
+                let (socket, own) = bound.map_err(|why| error(io::Error::other(why)))?;
+                let socket = Arc::new(socket);
+                return Ok(Self {
+                    address: listen.address,
+                    dual_stack: false,
+                    mptcp: false,
+                    path: Some(own),
+                    access: config.access.clone(),
+                    // One path has one socket, which all workers accept from.
+                    sockets: (0..workers).map(|_| Arc::clone(&socket)).collect(),
+                    limited: Arc::default(),
+                    incoming: incoming.clone(),
+                });
+            }
         };
         // With SO_REUSEPORT a second bind by the same user succeeds silently and steals
         // connections, so the first socket goes without, and the port's being free is proven.
@@ -101,19 +128,21 @@ impl BoundListener {
             dual_stack: listen.dual_stack,
         };
         let overlaps = ours.iter().any(|own| own.overlaps(&wanted));
-        let first = open(listen, incoming, listen.address, overlaps).map_err(error)?;
+        let first = open(listen, incoming, wanted_at, overlaps).map_err(error)?;
         first.set_reuse_port(true).map_err(error)?;
         let address = first
             .local_addr()
             .map_err(error)?
             .as_socket()
-            .unwrap_or(listen.address);
+            .unwrap_or(wanted_at);
         let mut sockets = vec![first];
         for _ in 1..workers {
             sockets.push(open(listen, incoming, address, true).map_err(error)?);
         }
         Ok(Self {
-            address,
+            address: address.into(),
+            path: None,
+            access: SocketAccess::default(),
             dual_stack: listen.dual_stack,
             mptcp: listen.mptcp,
             sockets: sockets
@@ -126,7 +155,7 @@ impl BoundListener {
     }
 
     /// The address as bound: the port is never 0.
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Address {
         self.address
     }
 
@@ -153,7 +182,7 @@ impl BoundListener {
         Unregistered {
             socket: Arc::clone(&self.sockets[worker]),
             limited: Arc::clone(&self.limited),
-            ipv6: self.address.is_ipv6(),
+            family: Family::of(self.address),
         }
     }
 
@@ -172,11 +201,19 @@ impl BoundListener {
             })
     }
 
-    /// Has clients that come from now on be served as `incoming` says.
+    /// Has clients that come from now on be served as `config` says.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn tune(&mut self, incoming: &Incoming) -> Result<(), BindError> {
+    pub fn tune(&mut self, config: &SocketConfig) -> Result<(), BindError> {
+        if let Some(path) = &self.path {
+            if config.access != self.access {
+                path.grant(config.access.clone());
+                self.access = config.access.clone();
+            }
+            return Ok(());
+        }
+        let incoming = &config.incoming;
         if *incoming == self.incoming {
             return Ok(());
         }
@@ -199,11 +236,15 @@ impl BoundListener {
     /// # Errors
     /// What the kernel says.
     pub fn refuse_handshakes(&self) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            return path.hide();
+        }
+        let ipv6 = Family::of(self.address) == Family::Ipv6;
         self.each(|socket| {
             let filtered = SockRef::from(&socket).attach_filter(DROP_PURE_SYN);
             filtered.or_else(|_| {
                 self.limited.store(true, Ordering::Relaxed);
-                sys::require_hops(socket, self.address.is_ipv6(), MOST_HOPS)
+                sys::require_hops(socket, ipv6, MOST_HOPS)
             })
         })
     }
@@ -213,10 +254,12 @@ impl BoundListener {
     /// # Errors
     /// What the kernel says.
     pub fn accept_handshakes(&self) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            return path.show();
+        }
+        let ipv6 = Family::of(self.address) == Family::Ipv6;
         self.each(|socket| match SockRef::from(&socket).detach_filter() {
-            Err(_) if self.limited.load(Ordering::Relaxed) => {
-                sys::require_hops(socket, self.address.is_ipv6(), 0)
-            }
+            Err(_) if self.limited.load(Ordering::Relaxed) => sys::require_hops(socket, ipv6, 0),
             outcome => outcome,
         })
     }
@@ -225,6 +268,24 @@ impl BoundListener {
         self.sockets
             .iter()
             .try_for_each(|socket| act(socket.as_fd()))
+    }
+}
+
+/// What clients of a listener come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Ipv4,
+    Ipv6,
+    Unix,
+}
+
+impl Family {
+    fn of(address: Address) -> Self {
+        match address {
+            Address::Inet(SocketAddr::V4(_)) => Self::Ipv4,
+            Address::Inet(SocketAddr::V6(_)) => Self::Ipv6,
+            Address::Unix(_) => Self::Unix,
+        }
     }
 }
 
@@ -282,7 +343,7 @@ fn open(
 pub struct Unregistered {
     socket: Arc<OwnedFd>,
     limited: Arc<AtomicBool>,
-    ipv6: bool,
+    family: Family,
 }
 
 /// One worker's end of a listener.
@@ -290,7 +351,7 @@ pub struct Unregistered {
 pub struct Listener {
     io: AsyncFd<Arc<OwnedFd>>,
     limited: Arc<AtomicBool>,
-    ipv6: bool,
+    family: Family,
 }
 
 /// What came of an accept.
@@ -315,12 +376,12 @@ impl Listener {
         let Unregistered {
             socket,
             limited,
-            ipv6,
+            family,
         } = unregistered;
         Ok(Self {
             io: sys::register_shared(socket, Interest::READABLE)?,
             limited,
-            ipv6,
+            family,
         })
     }
 
@@ -341,13 +402,17 @@ impl Listener {
         });
         match outcome {
             Ok((fd, from)) => {
+                if self.family == Family::Unix {
+                    return at_path(fd);
+                }
                 let gone = check && sys::is_gone(fd.as_fd());
                 if self.limited.load(Ordering::Relaxed)
-                    && let Err(error) = sys::require_hops(fd.as_fd(), self.ipv6, 0)
+                    && let Err(error) =
+                        sys::require_hops(fd.as_fd(), self.family == Family::Ipv6, 0)
                 {
                     tracing::warn!(%error, "cannot lift the hop limit from a client");
                 }
-                let arrival = Arrival::new(fd);
+                let arrival = Arrival::new(fd, Kind::Tcp);
                 match from.and_then(|from| SocketAddr::try_from(from).ok()) {
                     Some(from) if !gone => Accepted::Client(arrival, ClientAddr::new(from)),
                     _ => Accepted::Gone,
@@ -378,6 +443,14 @@ impl Listener {
     }
 }
 
+/// A client that came by a path: it has no address. Sockets of paths inherit nothing from their listener.
+fn at_path(fd: OwnedFd) -> Accepted {
+    match SockRef::from(&fd).set_out_of_band_inline(true) {
+        Ok(()) => Accepted::Client(Arrival::new(fd, Kind::Unix), ClientAddr::UNNAMED),
+        Err(_) => Accepted::Gone,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,8 +464,12 @@ mod tests {
         }
     }
 
+    fn inet(bound: &BoundListener) -> SocketAddr {
+        bound.address().inet().unwrap()
+    }
+
     fn listening(listen: &ListenConfig, workers: usize) -> BoundListener {
-        let bound = BoundListener::bind(listen, &Incoming::default(), workers, &[]).unwrap();
+        let bound = BoundListener::bind(listen, &SocketConfig::default(), workers, &[]).unwrap();
         bound.listen(16).unwrap();
         bound
     }
@@ -402,17 +479,17 @@ mod tests {
         let bound = listening(&on("127.0.0.1:0"), 3);
         assert_eq!(bound.sockets.len(), 3);
         let again = on(&bound.address().to_string());
-        let error = BoundListener::bind(&again, &Incoming::default(), 1, &[]).unwrap_err();
+        let error = BoundListener::bind(&again, &SocketConfig::default(), 1, &[]).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
     }
 
     #[test]
     fn an_own_overlapping_address_is_no_obstacle() {
         let bound = listening(&on("127.0.0.1:0"), 2);
-        let wildcard = on(&format!("0.0.0.0:{}", bound.address().port()));
-        assert!(BoundListener::bind(&wildcard, &Incoming::default(), 2, &[]).is_err());
+        let wildcard = on(&format!("0.0.0.0:{}", inet(&bound).port()));
+        assert!(BoundListener::bind(&wildcard, &SocketConfig::default(), 2, &[]).is_err());
         let both =
-            BoundListener::bind(&wildcard, &Incoming::default(), 2, &[bound.claim()]).unwrap();
+            BoundListener::bind(&wildcard, &SocketConfig::default(), 2, &[bound.claim()]).unwrap();
         both.listen(16).unwrap();
     }
 
@@ -420,27 +497,26 @@ mod tests {
     fn the_hop_limit_refuses_like_the_filter_and_can_be_lifted() {
         let bound = listening(&on("127.0.0.1:0"), 1);
         let patience = std::time::Duration::from_millis(200);
-        let _early = TcpStream::connect(bound.address()).unwrap();
+        let _early = TcpStream::connect(inet(&bound)).unwrap();
         let hops = |hops| {
             bound
                 .each(|socket| sys::require_hops(socket, false, hops))
                 .unwrap()
         };
         hops(MOST_HOPS);
-        let late = TcpStream::connect_timeout(&bound.address(), patience);
+        let late = TcpStream::connect_timeout(&inet(&bound), patience);
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
         rustix::net::accept(&bound.sockets[0]).unwrap();
         hops(0);
-        TcpStream::connect(bound.address()).unwrap();
+        TcpStream::connect(inet(&bound)).unwrap();
     }
 
     #[test]
     fn a_refused_handshake_does_not_cost_a_completed_one() {
         let bound = listening(&on("127.0.0.1:0"), 1);
-        let _client = TcpStream::connect(bound.address()).unwrap();
+        let _client = TcpStream::connect(inet(&bound)).unwrap();
         bound.refuse_handshakes().unwrap();
-        let late =
-            TcpStream::connect_timeout(&bound.address(), std::time::Duration::from_millis(200));
+        let late = TcpStream::connect_timeout(&inet(&bound), std::time::Duration::from_millis(200));
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
         rustix::net::accept(&bound.sockets[0]).unwrap();
     }

@@ -1,4 +1,4 @@
-//! A connected TCP socket that resets its peer unless it is told that everything went well.
+//! A connected socket, of TCP or of a path, that resets its peer unless it is told that everything went well.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,16 +35,27 @@ pub struct Socket {
     /// Something was sent since the peer last acknowledged everything.
     unacknowledged: bool,
     sends: Sends,
+    kind: Kind,
+}
+
+/// What a socket is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// TCP, or what stands in for it.
+    Tcp,
+    /// A path. There is no reset: what breaks off ends for its peer as though all were well, unless it has
+    /// left something unread.
+    Unix,
 }
 
 /// An accepted socket that nobody serves yet: not registered with any runtime, so that it can still
 /// change workers. Resets its peer when dropped.
 #[derive(Debug)]
-pub struct Arrival(Option<OwnedFd>);
+pub struct Arrival(Option<OwnedFd>, Kind);
 
 impl Arrival {
-    pub(super) fn new(fd: OwnedFd) -> Self {
-        Self(Some(fd))
+    pub(super) fn new(fd: OwnedFd, kind: Kind) -> Self {
+        Self(Some(fd), kind)
     }
 
     fn into_fd(mut self) -> OwnedFd {
@@ -77,7 +88,8 @@ impl Socket {
     /// # Errors
     /// When the runtime cannot register the socket; it is reset then.
     pub fn accepted(arrival: Arrival) -> io::Result<Self> {
-        Self::register(arrival.into_fd(), Sends::NoDelay)
+        let kind = arrival.1;
+        Self::register(arrival.into_fd(), Sends::NoDelay, kind)
     }
 
     /// Takes over a socket that is connecting.
@@ -85,10 +97,19 @@ impl Socket {
     /// # Errors
     /// When the runtime cannot register the socket.
     pub(super) fn connecting(fd: OwnedFd) -> io::Result<Self> {
-        Self::register(fd, Sends::None)
+        Self::register(fd, Sends::None, Kind::Tcp)
     }
 
-    fn register(fd: OwnedFd, sends: Sends) -> io::Result<Self> {
+    /// Takes over a socket that is connected to a path.
+    ///
+    /// # Errors
+    /// When the runtime cannot register the socket.
+    pub(super) fn at_path(fd: OwnedFd) -> io::Result<Self> {
+        // Nothing delays what is sent there.
+        Self::register(fd, Sends::NoDelay, Kind::Unix)
+    }
+
+    fn register(fd: OwnedFd, sends: Sends, kind: Kind) -> io::Result<Self> {
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         match sys::register(fd, interest) {
             Ok(io) => Ok(Self {
@@ -98,6 +119,7 @@ impl Socket {
                 urgent: false,
                 unacknowledged: false,
                 sends,
+                kind,
             }),
             Err((fd, error)) => {
                 sys::reset_on_close(fd.as_fd());
@@ -141,7 +163,9 @@ impl Socket {
             };
             match rustix::net::recv(guard.get_inner(), &mut *buffer, RecvFlags::empty()) {
                 Ok((read, _)) => {
-                    if 0 < read && read < buffer.len() && !self.urgent {
+                    // A read from a path stops at passed descriptors, too.
+                    let is_stream = self.kind == Kind::Tcp;
+                    if 0 < read && read < buffer.len() && !self.urgent && is_stream {
                         // A short read has emptied the socket, and knowing so saves the read that
                         // would say it; but it may also have stopped at a mark with more behind.
                         self.urgent = has_urgent(&self.io);
@@ -307,7 +331,7 @@ impl Socket {
         let error = loop {
             match write(self.io.get_ref()) {
                 Ok(written) => {
-                    self.unacknowledged = true;
+                    self.unacknowledged = self.kind == Kind::Tcp;
                     return Poll::Ready(Ok(written));
                 }
                 Err(Errno::AGAIN) => return self.poll_error(cx).map(Err),
@@ -388,7 +412,9 @@ impl Socket {
     /// Turns keepalive on, for a backend connection that lives long enough to need it.
     pub(super) fn keep_alive(&self) {
         // The connection works without; only a vanished host is noticed later.
-        if let Err(error) = options::keep_alive(self.io.as_fd(), Keepalive::default()) {
+        if self.kind == Kind::Tcp
+            && let Err(error) = options::keep_alive(self.io.as_fd(), Keepalive::default())
+        {
             tracing::debug!(%error, "cannot set keepalive");
         }
     }

@@ -1,19 +1,18 @@
 //! From a listener to its service, and to where its sessions are counted.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::Service;
-use crate::model::{Ledger, Page};
+use crate::model::{Address, Ledger, Page};
 
 /// What a listener needs to know: its bound address, and where its clients go. A reload may give a
 /// listener to another service without touching its sockets.
 #[derive(Debug)]
 pub struct Route {
-    listener: SocketAddr,
+    listener: Address,
     way: ArcSwap<Way>,
 }
 
@@ -28,15 +27,15 @@ pub struct Way {
 
 impl Route {
     /// Clients of `listener` go that way.
-    pub fn new(listener: SocketAddr, way: Way) -> Arc<Self> {
+    pub fn new(listener: impl Into<Address>, way: Way) -> Arc<Self> {
         Arc::new(Self {
-            listener,
+            listener: listener.into(),
             way: ArcSwap::from_pointee(way),
         })
     }
 
     /// The address as bound.
-    pub fn listener(&self) -> SocketAddr {
+    pub fn listener(&self) -> Address {
         self.listener
     }
 
@@ -82,7 +81,7 @@ impl Door {
     }
 
     /// The listener's address as bound.
-    pub fn listener(&self) -> SocketAddr {
+    pub fn listener(&self) -> Address {
         self.0.route.listener
     }
 

@@ -2,7 +2,6 @@
 //! telling never waits: what does not fit is counted and dropped, because by then control has
 //! heard enough.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -10,7 +9,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::health::Symptom;
-use crate::model::{Backend, BackendId};
+use crate::model::{Address, Backend, BackendId};
 
 /// One failure of one session.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub struct Testimony {
     /// Who failed it.
     pub backend: BackendId,
     /// Where it was.
-    pub address: SocketAddr,
+    pub address: Address,
     /// How.
     pub symptom: Symptom,
     /// When.
@@ -75,7 +74,7 @@ mod tests {
         let (witness, mut told) = testimonies();
         let backend = Backend::new(
             BackendId::new("web", "a"),
-            "192.0.2.1:80".parse().unwrap(),
+            "192.0.2.1:80".parse::<Address>().unwrap(),
             1,
             Arc::new(Load::new(1)),
             Arc::new(DownFlag::default()),

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::model::UnixPath;
+
 /// The longest header that is taken. The specification lets one of version 2 have 64 KiB, which nobody
 /// sends: the longest in use carry a certificate.
 pub const LONGEST: usize = 16 * 1024;
@@ -48,6 +50,9 @@ pub enum Origin {
         /// … and where to.
         destination: SocketAddr,
     },
+    /// For a client without an address, which connected to this path. Only ever sent: who sends it is
+    /// taken to connect for itself.
+    Path(UnixPath),
 }
 
 /// A name for a connection, 1 to 128 bytes; cheap to clone.
@@ -106,6 +111,14 @@ impl Header {
                 source,
                 destination,
             },
+            unique_id: None,
+        }
+    }
+
+    /// The header of a connection for a client that came by the Unix socket at `path`.
+    pub fn at_path(path: UnixPath) -> Self {
+        Self {
+            origin: Origin::Path(path),
             unique_id: None,
         }
     }

@@ -14,7 +14,8 @@ const LONGEST: usize = 107;
 
 pub(super) fn encode(header: &Header) -> Vec<u8> {
     match header.origin {
-        Origin::Itself => b"PROXY UNKNOWN\r\n".to_vec(),
+        // It has no word for a path.
+        Origin::Itself | Origin::Path(_) => b"PROXY UNKNOWN\r\n".to_vec(),
         Origin::Client {
             source,
             destination,

@@ -16,6 +16,9 @@ const PROXY: u8 = 0x21;
 const UNSPECIFIED: u8 = 0x00;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
+const STREAM_OF_UNIX: u8 = 0x31;
+/// Bytes of a path, with a NUL behind it.
+const PATH: usize = 108;
 /// Families and protocols up to these exist: UNIX and datagrams.
 const LAST_FAMILY: u8 = 3;
 const LAST_PROTOCOL: u8 = 2;
@@ -50,14 +53,21 @@ pub(super) fn encode(header: &Header) -> Vec<u8> {
             };
             body.extend(source.port().to_be_bytes());
             body.extend(destination.port().to_be_bytes());
-            if let Some(id) = &header.unique_id {
-                body.push(UNIQUE_ID);
-                body.extend((id.bytes().len() as u16).to_be_bytes());
-                body.extend(id.bytes());
-            }
             (PROXY, family)
         }
+        Origin::Path(path) => {
+            // The client's own socket has no path.
+            body.resize(2 * PATH, 0);
+            let bytes = path.as_bytes();
+            body[PATH..][..bytes.len()].copy_from_slice(bytes);
+            (PROXY, STREAM_OF_UNIX)
+        }
     };
+    if let (PROXY, Some(id)) = (command, &header.unique_id) {
+        body.push(UNIQUE_ID);
+        body.extend((id.bytes().len() as u16).to_be_bytes());
+        body.extend(id.bytes());
+    }
     let mut bytes = SIGNATURE.to_vec();
     bytes.extend([command, family]);
     bytes.extend((body.len() as u16).to_be_bytes());

@@ -46,6 +46,10 @@ pub(super) async fn let_in(
 }
 
 fn admit(admission: &Admission, record: &mut Record) -> Result<(), Ending> {
+    if record.client().is_unnamed() {
+        // Who may come by a path is said by its permissions.
+        return Ok(());
+    }
     match admission.admit(record.client().ip(), Instant::now()) {
         Ok(counted) => {
             if let Some(counted) = counted {

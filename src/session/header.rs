@@ -5,14 +5,18 @@ use std::time::Instant;
 
 use super::Context;
 use crate::config::{AcceptHeader, SendHeader};
-use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
+use crate::model::{Address, Cause, ClientAddr, Ending, Phase, Who};
 use crate::net::{Socket, Ticket, Unheard, hear};
 use crate::proxy_protocol::{Header, Origin, UniqueId};
 use crate::telemetry::Record;
 
 /// Who may send a header at all; looked at before anything is read.
 pub(super) fn trust(rules: &AcceptHeader, client: ClientAddr) -> Result<(), Ending> {
-    match rules.from.contain(client.ip()) {
+    let is_trusted = match client.is_unnamed() {
+        true => rules.from_paths,
+        false => rules.from.contain(client.ip()),
+    };
+    match is_trusted {
         true => Ok(()),
         false => Err(ending(Who::Ballast, Cause::Untrusted)),
     }
@@ -50,7 +54,7 @@ pub(super) fn introduction(
     chance: u128,
     record: &mut Record,
 ) -> Vec<u8> {
-    let source = record.client().socket_addr();
+    let own = || record.route().listener();
     let (destination, given) = match heard {
         Some(Header {
             origin: Origin::Client { destination, .. },
@@ -59,15 +63,20 @@ pub(super) fn introduction(
         Some(_) | None => (client.local_address().ok(), None),
     };
     // Who connects and is gone at once has no address any more; nobody is served with the header then.
-    let destination = destination.unwrap_or_else(|| record.route().listener());
+    let destination = destination.map_or_else(own, Address::Inet);
     let unique_id = rules.unique_id.then(|| {
         let id = given.unwrap_or_else(|| UniqueId::of_chance(chance));
         record.is_called(id.clone());
         id
     });
-    Header::client(source, destination)
-        .named(unique_id)
-        .encode(rules.version)
+    let header = match (record.client(), destination) {
+        (client, Address::Inet(destination)) if !client.is_unnamed() => {
+            Header::client(client.socket_addr(), destination)
+        }
+        (_, Address::Unix(path)) => Header::at_path(path),
+        (_, Address::Inet(_)) => Header::LOCAL,
+    };
+    header.named(unique_id).encode(rules.version)
 }
 
 fn ending(who: Who, cause: Cause) -> Ending {

@@ -88,7 +88,11 @@ impl SourceHash {
 
 impl Strategy for SourceHash {
     fn pick(&self, flow: &Flow, backends: &[Arc<Backend>], skip: &Skip) -> Option<usize> {
-        let hash = self.hash(flow.source.ip());
+        let hash = match flow.source.is_unnamed() {
+            // Who has no address has no home: each of its connections goes where the next one would.
+            true => xxh3_64_with_seed(&flow.sequence.to_be_bytes(), SOURCE_SEED),
+            false => self.hash(flow.source.ip()),
+        };
         let usable = |index: usize| usable(index, backends, skip);
         if let Some(max_load) = self.max_load {
             let level = Level::of(backends, flow.entropy, usable);

@@ -1,7 +1,7 @@
 //! What a worker tells of its sessions, when it is asked: a part of them at a time, so that bytes have
 //! their turn in between.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
-use crate::model::{ClientAddr, Phase};
+use crate::model::{Address, ClientAddr, Phase};
 use crate::net::Registry;
 use crate::session::Context;
 use crate::telemetry::Facts;
@@ -54,7 +54,7 @@ pub struct Described {
     /// Who connected.
     pub client: ClientAddr,
     /// Where the client came in.
-    pub listener: SocketAddr,
+    pub listener: Address,
     /// Where it leads.
     pub service: Arc<str>,
     /// How far it has come.

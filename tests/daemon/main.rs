@@ -36,6 +36,7 @@ mod on_down;
 mod operators;
 mod page;
 mod passive;
+mod paths;
 mod planning;
 mod privileges;
 mod proxy_protocol;

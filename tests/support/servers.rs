@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub const READY: &str = "ready";
 pub const PASSWORD: &str = "its own";
 /// Where PostgreSQL has its cluster.
 const DATA: &str = "data";
-/// Where MariaDB listens besides.
+/// Where MariaDB, redis and nginx listen besides.
 const SOCKET: &str = "socket";
 
 /// A running server.
@@ -52,6 +52,8 @@ impl Server {
                 .args(["--bind", &ip.to_string(), "--port", &port.to_string()])
                 .args(["--save", "", "--appendonly", "no", "--dir"])
                 .arg(directory)
+                .arg("--unixsocket")
+                .arg(directory.join(SOCKET))
                 .args(options);
             command
         })
@@ -62,8 +64,11 @@ impl Server {
         Self::nginx_with("", |directory, address| {
             let ready = directory.join(READY);
             let ready = ready.display();
+            let socket = directory.join(SOCKET);
+            let socket = socket.display();
             web(&format!(
                 "listen {address};
+                 listen unix:{socket};
                  location / {{ return 200 'a page\\n'; }}
                  location = /ready {{
                      if (!-f {ready}) {{ return 503; }}
@@ -443,6 +448,11 @@ impl Server {
     /// A directory of its own.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The path at which it listens besides.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join(SOCKET)
     }
 
     /// What it has said so far, on its standard output and error.

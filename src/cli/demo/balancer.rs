@@ -47,7 +47,9 @@ impl Balancer {
         let mut address = listen;
         loop {
             match events.recv().await {
-                Ok(Event::Listening { address: bound, .. }) => address = bound,
+                Ok(Event::Listening { address: bound, .. }) => {
+                    address = bound.inet().unwrap_or(address);
+                }
                 Ok(Event::Ready(_)) => break,
                 Ok(
                     Event::Missed { .. }

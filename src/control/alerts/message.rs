@@ -5,14 +5,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
 use crate::config::{Occasion, written};
-use crate::model::counted;
+use crate::model::{Address, counted};
 use crate::telemetry;
 
 /// Raised when a field changes its meaning or goes.
@@ -32,7 +31,7 @@ pub(super) struct Notice {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) backend: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) address: Option<SocketAddr>,
+    pub(super) address: Option<Address>,
     #[serde(flatten)]
     pub(super) details: Details,
 }

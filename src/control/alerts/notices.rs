@@ -1,6 +1,5 @@
 //! What an alert says of each thing that it tells of. Whether it tells of it is for [`watch`](super::watch).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,7 @@ use super::message::{Details, Notice, Status};
 use crate::config::{AlertConfig, Occasion};
 use crate::control::Standing;
 use crate::health::{Failover, Turn};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -110,12 +109,7 @@ pub(super) fn over(failover: &Failover, now: Moment) -> Notice {
     }
 }
 
-pub(super) fn suspect(
-    backend: &BackendId,
-    address: SocketAddr,
-    turn: &Turn,
-    now: Moment,
-) -> Notice {
+pub(super) fn suspect(backend: &BackendId, address: Address, turn: &Turn, now: Moment) -> Notice {
     Notice {
         event: Occasion::Suspect,
         status: if turn.suspect {

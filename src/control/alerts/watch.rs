@@ -4,7 +4,6 @@
 //! alert is not for another.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::notices::{Moment, Trouble, compared, gone, over, reload, suspect};
 use crate::config::{AlertConfig, Occasion, written};
 use crate::control::{Event, Picture, Presence, Standing};
 use crate::health::{State, Turn};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 
 /// What one alert remembers.
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ pub(super) struct Watch {
 /// A backend that has changed, and how its service stands since.
 struct Whom<'a> {
     backend: &'a BackendId,
-    address: SocketAddr,
+    address: Address,
     /// How long it had been in its former state.
     after: Option<Duration>,
     eligible: usize,
@@ -299,7 +298,7 @@ impl Watch {
     fn suspected(
         &mut self,
         backend: &BackendId,
-        address: SocketAddr,
+        address: Address,
         turn: &Turn,
         now: Moment,
         notices: &mut Vec<Notice>,

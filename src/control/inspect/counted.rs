@@ -1,19 +1,18 @@
 //! What sessions have come to, as operators are told.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Clock;
 use crate::admission::{Cap, Rule};
 use crate::api;
 use crate::config::Caps;
-use crate::model::{Cause, HistogramSum, LedgerSum, TallySum, Who};
+use crate::model::{Address, Cause, HistogramSum, LedgerSum, TallySum, Who};
 use crate::pool::queue::QueueSum;
 use crate::pool::{Delays, GateSum, ThrottleSum};
 use crate::telemetry::instant;
 
-pub(super) fn listener(address: SocketAddr, sum: &LedgerSum) -> api::Listener {
+pub(super) fn listener(address: Address, sum: &LedgerSum) -> api::Listener {
     let endings = sum.endings.iter().map(|(ending, total)| api::Ended {
         who: ending.who.name().to_owned(),
         phase: ending.phase.name().to_owned(),
@@ -42,7 +41,7 @@ fn histogram(sum: &HistogramSum) -> api::Histogram {
 }
 
 /// Clients of these listeners that were given no backend.
-pub(super) fn unserved(listeners: &[(SocketAddr, LedgerSum)], clock: &Clock) -> api::Unserved {
+pub(super) fn unserved(listeners: &[(Address, LedgerSum)], clock: &Clock) -> api::Unserved {
     let mut totals = BTreeMap::new();
     let sums = || listeners.iter().map(|(_, sum)| sum);
     let endings = sums().flat_map(|sum| &sum.endings);

@@ -1,6 +1,5 @@
 //! The state file: what is in it, and when it is not to be used. Reads and writes no file.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,14 +8,14 @@ use thiserror::Error;
 
 use crate::config::written;
 use crate::health::{AdminView, Duty, Percent, State, Totals};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 
 /// What is remembered of one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) backend: BackendId,
     /// Where it was: what its checks said holds there and nowhere else.
-    pub(super) address: Option<SocketAddr>,
+    pub(super) address: Option<Address>,
     pub(super) state: State,
     pub(super) admin: AdminView,
     pub(super) said: Said,
@@ -129,7 +128,7 @@ struct WrittenBackend {
     service: Arc<str>,
     name: Arc<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<SocketAddr>,
+    address: Option<Address>,
     health: WrittenState,
     duty: WrittenDuty,
     weight_percent: u16,
@@ -432,7 +431,7 @@ mod tests {
         ) {
             let entry = Entry {
                 backend: BackendId::new(service, "b"),
-                address: Some(SocketAddr::from(([10, 0, 0, 1], port))),
+                address: Some(std::net::SocketAddr::from(([10, 0, 0, 1], port)).into()),
                 state: State::Up,
                 admin: AdminView { duty: Duty::Serve, weight: Percent::new(weight) },
                 said: Said::default(),

@@ -10,7 +10,6 @@ mod writer;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,7 +20,7 @@ pub(super) use self::file::Said;
 use self::file::{Contents, Entry};
 use self::writer::{Refusal, Writer};
 use crate::health::{AdminView, Availability, State, Totals};
-use crate::model::BackendId;
+use crate::model::{Address, BackendId};
 
 /// All that is remembered.
 #[derive(Debug, Default)]
@@ -30,7 +29,7 @@ pub(super) struct Memory {
     services: HashMap<Arc<str>, Availability>,
     admin: HashMap<BackendId, (AdminView, Said)>,
     /// What a daemon before this one knew, of backends that have not been seen since.
-    priors: HashMap<BackendId, (SocketAddr, State)>,
+    priors: HashMap<BackendId, (Address, State)>,
     writer: Option<Writer>,
     /// The last good configuration, while the writer has no room for it.
     unkept: Option<Arc<str>>,
@@ -88,13 +87,13 @@ impl Memory {
     }
 
     /// What was known of a backend at that address when this daemon started.
-    pub(super) fn prior(&self, backend: &BackendId, address: SocketAddr) -> Option<State> {
+    pub(super) fn prior(&self, backend: &BackendId, address: Address) -> Option<State> {
         let (at, state) = self.priors.get(backend)?;
         (*at == address).then_some(*state)
     }
 
     /// The same, for the last time.
-    pub(super) fn take_prior(&mut self, backend: &BackendId, address: SocketAddr) -> Option<State> {
+    pub(super) fn take_prior(&mut self, backend: &BackendId, address: Address) -> Option<State> {
         let state = self.prior(backend, address);
         self.priors.remove(backend);
         state
@@ -235,7 +234,7 @@ impl Memory {
     /// when it is on disk, and not at all when that cannot be.
     pub(super) fn save<'a>(
         &mut self,
-        backends: impl Iterator<Item = (&'a BackendId, Option<SocketAddr>, State)>,
+        backends: impl Iterator<Item = (&'a BackendId, Option<Address>, State)>,
     ) -> oneshot::Receiver<()> {
         let (done, told) = oneshot::channel();
         let now = Instant::now();
@@ -327,7 +326,7 @@ mod tests {
     use super::*;
     use crate::health::{Duty, Percent};
 
-    fn address() -> SocketAddr {
+    fn address() -> Address {
         "192.0.2.1:80".parse().unwrap()
     }
 

@@ -1,10 +1,9 @@
 //! The counters of every backend identity, which outlive the configuration.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::model::{BackendId, Ledger, Load};
+use crate::model::{Address, BackendId, Ledger, Load};
 use crate::pool::{Gate, Permits, Queue, Throttle};
 
 /// The counters of every backend identity. They outlive the configuration: a backend that leaves the
@@ -17,7 +16,7 @@ pub(in crate::control) struct Loads {
     /// The line of each service that one of them belongs to.
     queues: HashMap<Arc<str>, Arc<Queue>>,
     /// Of each listener in each service.
-    ledgers: HashMap<(Arc<str>, SocketAddr), Arc<Ledger>>,
+    ledgers: HashMap<(Arc<str>, Address), Arc<Ledger>>,
     /// Of each service that there ever was: what it counts goes on when it comes back.
     gates: HashMap<Arc<str>, Arc<Gate>>,
     /// Likewise.
@@ -30,7 +29,7 @@ pub(in crate::control) struct Loads {
 struct Counted {
     load: Arc<Load>,
     /// Where the backend is, and the number of its name there.
-    address: Option<SocketAddr>,
+    address: Option<Address>,
     mark: u32,
     /// Its numbers at the addresses where it was before, the latest last.
     former: VecDeque<u32>,
@@ -51,7 +50,7 @@ impl Loads {
     }
 
     /// The counters of `id`, and its mark at `address`.
-    pub(super) fn get(&mut self, id: &BackendId, address: Option<SocketAddr>) -> (Arc<Load>, u32) {
+    pub(super) fn get(&mut self, id: &BackendId, address: Option<Address>) -> (Arc<Load>, u32) {
         let queue = self.queue(id.service());
         let counted = self.of.entry(id.clone()).or_insert_with(|| Counted {
             load: Arc::new(Load::new(self.workers).telling(queue)),
@@ -77,7 +76,7 @@ impl Loads {
     pub(in crate::control) fn ledger(
         &mut self,
         service: &Arc<str>,
-        listener: SocketAddr,
+        listener: Address,
     ) -> Arc<Ledger> {
         let fresh = || Arc::new(Ledger::new(self.workers));
         let ledger = self.ledgers.entry((Arc::clone(service), listener));

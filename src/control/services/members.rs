@@ -1,13 +1,12 @@
 //! The backends of one service: who they are, how each is checked, and what is known of them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::loads::Loads;
-use crate::config::{BackendAddress, BackendConfig, OnDown, ServiceConfig, SessionLog};
+use crate::config::{BackendConfig, OnDown, ServiceConfig, SessionLog};
 use crate::control::failovers::Harm;
 use crate::control::memory::Memory;
 use crate::control::probe::TargetId;
@@ -15,7 +14,7 @@ use crate::control::targets::{Target, Targets};
 use crate::health::{
     self, AdminView, Decision, Duty, HealthView, Passive, Roster, Rules, State, WhenAllDown,
 };
-use crate::model::{BackendId, Load};
+use crate::model::{Address, BackendId, Load};
 use crate::pool::{Gate, Throttle};
 
 /// A backend of the service.
@@ -62,10 +61,7 @@ pub(in crate::control) fn target(
     config: &ServiceConfig,
     backend: &BackendConfig,
 ) -> Option<TargetId> {
-    let address = match backend.address {
-        BackendAddress::Ip(address) => address,
-        BackendAddress::Name { .. } | BackendAddress::Srv { .. } => return None,
-    };
+    let address = backend.address.fixed()?;
     Some(TargetId {
         address,
         probed_at: backend
@@ -177,7 +173,7 @@ impl Members {
     /// Each backend with where it is, and the sessions that it has.
     pub(in crate::control) fn places(
         &self,
-    ) -> impl Iterator<Item = (&BackendId, Option<SocketAddr>, u32)> {
+    ) -> impl Iterator<Item = (&BackendId, Option<Address>, u32)> {
         self.all.iter().map(|member| {
             let address = member.target.as_ref().map(|it| it.address);
             (&member.id, address, member.load.in_flight())
@@ -306,7 +302,7 @@ impl Members {
     pub(in crate::control) fn standings<'a>(
         &'a self,
         targets: &'a Targets,
-    ) -> impl Iterator<Item = (&'a BackendId, Option<SocketAddr>, State)> {
+    ) -> impl Iterator<Item = (&'a BackendId, Option<Address>, State)> {
         self.all.iter().map(|member| {
             let target = member.target.as_ref();
             let known = target.and_then(|id| targets.get(id));

@@ -131,7 +131,7 @@ pub(super) fn ports(facts: &Facts, config: &Config) -> Vec<Finding> {
     }
     let listeners = config.services.iter().flat_map(|it| &it.listen);
     let exposed = listeners
-        .map(|it| u64::from(it.address.port()))
+        .filter_map(|it| Some(u64::from(it.address.inet()?.port())))
         .find(|port| (first..=last).contains(port) && !is_reserved(*port));
     if let Some(port) = exposed {
         let so_far = facts
@@ -206,6 +206,7 @@ fn leaves(backends: &[crate::config::BackendConfig]) -> bool {
         BackendAddress::Ip(address) => !address.ip().is_loopback(),
         BackendAddress::Name { host, .. } => &**host != "localhost",
         BackendAddress::Srv { .. } => true,
+        BackendAddress::Unix(_) => false,
     })
 }
 

@@ -141,7 +141,7 @@ pub(super) fn privileged_ports(facts: &Facts, config: &Config) -> Finding {
         .number("net.ipv4.ip_unprivileged_port_start")
         .unwrap_or(1024);
     let listeners = config.services.iter().flat_map(|it| &it.listen);
-    let ports = listeners.map(|it| u64::from(it.address.port()));
+    let ports = listeners.filter_map(|it| Some(u64::from(it.address.inet()?.port())));
     let Some(port) = ports.filter(|port| (1..free_from).contains(port)).min() else {
         return Finding::fine("privileges", "none needed");
     };

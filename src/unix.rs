@@ -1,0 +1,286 @@
+//! Sockets at paths: made so that nobody gets in who may not, and that a daemon that was killed does not
+//! keep the next one out. Services and the admin API listen on them.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::unistd::{Group, User};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use socket2::{Domain, SockAddr, Socket, Type};
+use thiserror::Error;
+
+use crate::config::SocketAccess;
+
+/// What a socket that is about to close is called in addition, so that nobody finds it.
+const CLOSING: &str = ".closing";
+
+/// Why there is no socket at a path.
+#[derive(Debug, Error)]
+pub enum Why {
+    /// Somebody else listens.
+    #[error("another process, or a listener of a service, has it")]
+    Taken,
+    /// It is not ours to remove.
+    #[error("something else than a socket is there")]
+    NoSocket,
+    /// It would have to be made first.
+    #[error("its directory does not exist")]
+    NoDirectory,
+    /// The owner is nobody.
+    #[error("no user is named `{0}`")]
+    NoUser(String),
+    /// The group is none.
+    #[error("no group is named `{0}`")]
+    NoGroup(String),
+    /// The kernel does not let us.
+    #[error("its owner or mode cannot be set: {0}")]
+    Access(io::Error),
+    /// Anything else.
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+impl From<io::Error> for Why {
+    fn from(error: io::Error) -> Self {
+        match error.kind() == io::ErrorKind::AddrInUse {
+            true => Self::Taken,
+            false => Self::Io(error),
+        }
+    }
+}
+
+/// Binds a socket to `path` that those may connect to whom `access` lets, once it listens. May ask the
+/// system for names of users.
+///
+/// # Errors
+/// Why there is none.
+pub fn bind(path: &Path, access: &SocketAccess) -> Result<(OwnedFd, OwnPath), Why> {
+    make_way(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let own = OwnPath::of(path)?;
+    // Nobody gets in before it listens.
+    grant(path, access)?;
+    Ok((socket.into(), own))
+}
+
+/// Removes a socket that nobody listens on: a daemon that was killed has left it.
+fn make_way(path: &Path) -> Result<(), Why> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match path.parent().is_some_and(Path::is_dir) {
+                true => Ok(()),
+                false => Err(Why::NoDirectory),
+            };
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(Why::NoSocket);
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // One whose queue is full would keep us waiting.
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Ok(fs::remove_file(path)?)
+        }
+        Ok(()) | Err(_) => Err(Why::Taken),
+    }
+}
+
+/// Gives the socket at `path` its owner and its mode.
+fn grant(path: &Path, access: &SocketAccess) -> Result<(), Why> {
+    let owner = access.owner.as_ref().map(|name| user(name)).transpose()?;
+    let group = access
+        .group
+        .as_ref()
+        .map(|name| self::group(name))
+        .transpose()?;
+    // The mode first: whoever is not the owner any more may not change it.
+    let mode = fs::Permissions::from_mode(access.mode);
+    fs::set_permissions(path, mode).map_err(Why::Access)?;
+    if owner.is_some() || group.is_some() {
+        chown(path, owner, group).map_err(Why::Access)?;
+    }
+    Ok(())
+}
+
+fn user(name: &str) -> Result<u32, Why> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let user = User::from_name(name).map_err(|error| Why::Io(error.into()))?;
+    let user = user.ok_or_else(|| Why::NoUser(name.to_owned()))?;
+    Ok(user.uid.as_raw())
+}
+
+fn group(name: &str) -> Result<u32, Why> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let group = Group::from_name(name).map_err(|error| Why::Io(error.into()))?;
+    let group = group.ok_or_else(|| Why::NoGroup(name.to_owned()))?;
+    Ok(group.gid.as_raw())
+}
+
+/// The path of a socket of ours, which goes when nobody listens on it any more.
+#[derive(Debug)]
+pub struct OwnPath {
+    path: PathBuf,
+    /// Device and number: another daemon may have put its own there since.
+    inode: (u64, u64),
+    /// Nobody finds it under its name.
+    hidden: AtomicBool,
+}
+
+impl OwnPath {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            inode: inode(path)?,
+            path: path.to_owned(),
+            hidden: AtomicBool::new(false),
+        })
+    }
+
+    /// Gives the socket another owner and mode, beside the caller.
+    pub fn grant(&self, access: SocketAccess) {
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(why) = grant(&path, &access) {
+                tracing::warn!(listener = %path.display(), %why, "socket stays as it is");
+            }
+        });
+    }
+
+    /// Has nobody find the socket any more; who has connected stays in its queue.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn hide(&self) -> io::Result<()> {
+        if self.is_ours(&self.path) {
+            fs::rename(&self.path, self.aside())?;
+            self.hidden.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Takes [`hide`](Self::hide) back, unless somebody else is at the path by now.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn show(&self) -> io::Result<()> {
+        if self.hidden.load(Ordering::Relaxed) {
+            let unless_taken = RenameFlags::NOREPLACE;
+            renameat_with(CWD, self.aside(), CWD, &self.path, unless_taken)?;
+            self.hidden.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn aside(&self) -> PathBuf {
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(CLOSING);
+        aside.into()
+    }
+
+    fn is_ours(&self, path: &Path) -> bool {
+        inode(path).is_ok_and(|inode| inode == self.inode)
+    }
+}
+
+impl Drop for OwnPath {
+    fn drop(&mut self) {
+        let path = match self.hidden.load(Ordering::Relaxed) {
+            true => self.aside(),
+            false => self.path.clone(),
+        };
+        if self.is_ours(&path)
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::debug!(path = %path.display(), %error, "socket left behind");
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    fn at(path: &Path) -> Result<(UnixListener, OwnPath), String> {
+        let (socket, own) = bind(path, &SocketAccess::default()).map_err(|why| why.to_string())?;
+        let socket = Socket::from(socket);
+        socket.listen(16).unwrap();
+        Ok((OwnedFd::from(socket).into(), own))
+    }
+
+    #[test]
+    fn a_socket_is_private_and_goes_with_its_listener() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let bound = at(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        UnixStream::connect(&path).unwrap();
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let stale = UnixListener::bind(&path).unwrap();
+        assert!(at(&path).unwrap_err().contains("another process"));
+        drop(stale);
+        let bound = at(&path).unwrap();
+        // Somebody else has taken the path over: it is theirs now.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "file").unwrap();
+        drop(bound);
+        assert!(path.exists());
+        assert!(at(&path).unwrap_err().contains("something else"));
+        let nowhere = directory.path().join("none/s");
+        assert!(at(&nowhere).unwrap_err().contains("does not exist"));
+    }
+
+    #[test]
+    fn a_hidden_socket_is_found_again_unless_another_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (listener, own) = at(&path).unwrap();
+        let _waits = UnixStream::connect(&path).unwrap();
+        own.hide().unwrap();
+        assert!(UnixStream::connect(&path).is_err());
+        listener.accept().unwrap();
+        own.show().unwrap();
+        UnixStream::connect(&path).unwrap();
+        own.hide().unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        assert!(own.show().is_err());
+        drop(own);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn owners_are_names_or_numbers() {
+        assert_eq!(user("0").unwrap(), 0);
+        assert_eq!(user("root").unwrap(), 0);
+        assert_eq!(group("root").unwrap(), 0);
+        let why = user("nobody-is-named-so").unwrap_err().to_string();
+        assert_eq!(why, "no user is named `nobody-is-named-so`");
+    }
+}
