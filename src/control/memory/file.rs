@@ -367,7 +367,7 @@ mod tests {
     fn hunted() {
         let entry = |service: &str, name: &str, state, duty| Entry {
             backend: BackendId::new(service, name),
-            address: Some(SocketAddr::from(([10, 0, 0, 1], 80))),
+            address: Some("10.0.0.1:80".parse().unwrap()),
             state,
             admin: AdminView {
                 duty,
