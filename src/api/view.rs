@@ -32,6 +32,9 @@ pub struct Process {
     pub sessions: u64,
     /// The most there may be.
     pub max_connections: u64,
+    /// Clients that the limits of `[runtime]` would have kept waiting, but for `dry_run`.
+    #[serde(default)]
+    pub refusals: Vec<Refusals>,
     /// One per thread that serves.
     pub workers: Vec<Worker>,
     /// What runs.

@@ -159,7 +159,7 @@ fn limits(table: &Table<'_>, problems: &mut Problems) -> LimitsConfig {
     let per_source = table.parsed("rate_per_source", problems, |text| {
         rate("rate_per_source", text)
     });
-    let dry = dry_rules(table, problems);
+    let dry = dry_rules(table, &RULES, problems);
     let is_dry = |rule: &str| dry.contains(&rule);
     let by_source = ["max_per_source", "rate_per_source"];
     for key in ["source_ipv6_prefix", "sources"] {
@@ -200,27 +200,34 @@ fn limits(table: &Table<'_>, problems: &mut Problems) -> LimitsConfig {
     }
 }
 
-/// The rules that only count: all of the section, or those that are named.
-fn dry_rules(table: &Table<'_>, problems: &mut Problems) -> Vec<&'static str> {
+/// Those of `rules` that only count: all of the section, or those that are named.
+pub(super) fn dry_rules(
+    table: &Table<'_>,
+    rules: &[&'static str],
+    problems: &mut Problems,
+) -> Vec<&'static str> {
     let Some(value) = table.get("dry_run") else {
         return Vec::new();
     };
     if let Some(all) = value.get_ref().as_bool() {
-        return if all { RULES.to_vec() } else { Vec::new() };
+        return if all { rules.to_vec() } else { Vec::new() };
     }
     if !value.get_ref().is_array() {
         let problem = mistype("dry_run", value, "a boolean, or a list of limits");
-        problems.add(problem.label(format!("allowed: true, false, or some of {}", quoted())));
+        problems.add(problem.label(format!(
+            "allowed: true, false, or some of {}",
+            quoted(rules)
+        )));
         return Vec::new();
     }
     let mut dry = Vec::new();
     for (text, span) in table.texts("dry_run", problems).unwrap_or_default() {
-        let Some(rule) = RULES.iter().find(|rule| **rule == text) else {
+        let Some(rule) = rules.iter().find(|rule| **rule == text) else {
             let fault = Fault::new(format!(
                 "`dry_run` has \"{}\", which is no limit",
                 shown(text)
             ))
-            .allowed(format!("allowed: {}", quoted()));
+            .allowed(format!("allowed: {}", quoted(rules)));
             problems.add(fault.at(span));
             continue;
         };
@@ -228,7 +235,7 @@ fn dry_rules(table: &Table<'_>, problems: &mut Problems) -> Vec<&'static str> {
             problems.add(
                 Problem::warning(format!("`{rule}` in `dry_run` has no effect here"))
                     .at(span)
-                    .label("this service has no such limit"),
+                    .label("there is no such limit here"),
             );
         }
         dry.push(*rule);
@@ -236,8 +243,9 @@ fn dry_rules(table: &Table<'_>, problems: &mut Problems) -> Vec<&'static str> {
     dry
 }
 
-fn quoted() -> String {
-    RULES.map(|rule| format!("\"{rule}\"")).join(", ")
+fn quoted(rules: &[&str]) -> String {
+    let quoted: Vec<_> = rules.iter().map(|rule| format!("\"{rule}\"")).collect();
+    quoted.join(", ")
 }
 
 /// A rate such as `"500/s"`.

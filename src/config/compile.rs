@@ -22,7 +22,7 @@ use super::source::{Source, Span};
 use super::syntax;
 use super::value::{LONGEST, MOST_CONNECTIONS, SOME_TIME};
 use super::{
-    Config, LogConfig, LogFormat, LogLevel, ReloadGuard, RuntimeConfig, Sandbox, SessionLog,
+    Config, DryRun, LogConfig, LogFormat, LogLevel, ReloadGuard, RuntimeConfig, Sandbox, SessionLog,
 };
 use super::{admin, alert, keys};
 
@@ -235,6 +235,7 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
 
 fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
     let preset = RuntimeConfig::default();
+    let dry = admission::dry_rules(table, &["max_connections", "accept_rate"], problems);
     RuntimeConfig {
         workers: table
             .integer("workers", &(1..=MOST_WORKERS), problems)
@@ -245,6 +246,10 @@ fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
         accept_rate: table.parsed("accept_rate", problems, |text| {
             admission::rate("accept_rate", text)
         }),
+        dry_run: DryRun {
+            max_connections: dry.contains(&"max_connections"),
+            accept_rate: dry.contains(&"accept_rate"),
+        },
         drain_timeout: table
             .duration("drain_timeout", &(Duration::ZERO..=LONGEST), problems)
             .unwrap_or(preset.drain_timeout),

@@ -90,6 +90,11 @@ pub static RUNTIME: Section = Section {
             "clients in a time over all services; more wait to be accepted",
         ),
         key(
+            "dry_run",
+            Is("false"),
+            "which of these two limits only count whom they would keep waiting",
+        ),
+        key(
             "drain_timeout",
             Is("\"30s\""),
             "how long a stop waits for running sessions",

@@ -105,6 +105,7 @@ impl Config {
                 workers: None,
                 max_connections: None,
                 accept_rate: None,
+                dry_run: DryRun::default(),
                 drain_timeout: Duration::ZERO,
                 resolve_timeout: Duration::ZERO,
                 reload_guard: ReloadGuard::Off,
@@ -136,6 +137,8 @@ pub struct RuntimeConfig {
     pub max_connections: Option<NonZeroU32>,
     /// Clients that are accepted in a time over all services, if there is such a limit.
     pub accept_rate: Option<Rate>,
+    /// Which of these two only count.
+    pub dry_run: DryRun,
     /// How long a stop waits for running sessions.
     pub drain_timeout: Duration,
     /// The most that all name look-ups of a start or a reload may take together.
@@ -154,12 +157,22 @@ pub struct RuntimeConfig {
     pub sandbox: Sandbox,
 }
 
+/// The limits of `[runtime]` that only count whom they would keep waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DryRun {
+    /// Then the descriptor limit alone decides.
+    pub max_connections: bool,
+    /// As many as come are accepted.
+    pub accept_rate: bool,
+}
+
 impl Default for RuntimeConfig {
     fn default() -> Self {
         Self {
             workers: None,
             max_connections: None,
             accept_rate: None,
+            dry_run: DryRun::default(),
             drain_timeout: Duration::from_secs(30),
             resolve_timeout: Duration::from_secs(5),
             reload_guard: ReloadGuard::Refuse,

@@ -231,6 +231,7 @@ fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
             was.max_connections != is.max_connections,
         ),
         ("runtime.accept_rate", was.accept_rate != is.accept_rate),
+        ("runtime.dry_run", was.dry_run != is.dry_run),
         (
             "runtime.drain_timeout",
             was.drain_timeout != is.drain_timeout,

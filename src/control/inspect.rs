@@ -3,6 +3,8 @@
 
 mod counted;
 
+pub(super) use self::counted::refusals;
+
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::cases::Cases;

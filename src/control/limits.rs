@@ -30,6 +30,8 @@ const PER_SESSION: usize = 2;
 pub(super) struct Limits {
     /// Sessions at a time.
     pub(super) max_connections: usize,
+    /// Above these, `dry_run` counts them.
+    pub(super) dry_connections: Option<usize>,
     /// Probes at a time.
     pub(super) probes: usize,
 }
@@ -56,7 +58,8 @@ impl Limits {
                 "the descriptor limit leaves room for few sessions (LimitNOFILE)"
             );
         }
-        if let Some(configured) = config.runtime.max_connections
+        if !config.runtime.dry_run.max_connections
+            && let Some(configured) = config.runtime.max_connections
             && configured.get() as usize > self.max_connections
         {
             tracing::warn!(
@@ -94,9 +97,15 @@ fn within(descriptors: usize, config: &Config, workers: usize) -> Limits {
     let wanted = config
         .runtime
         .max_connections
+        .filter(|_| !config.runtime.dry_run.max_connections)
         .map_or(possible, |wanted| wanted.get() as usize);
     Limits {
         max_connections: wanted.min(possible),
+        dry_connections: config
+            .runtime
+            .max_connections
+            .filter(|_| config.runtime.dry_run.max_connections)
+            .map(|it| it.get() as usize),
         probes: probes(descriptors),
     }
 }

@@ -195,14 +195,7 @@ impl Admission {
     /// # Errors
     /// When it is too soon: by how much.
     pub fn take_turn(&self, now: Instant) -> Result<Turn, Duration> {
-        let Some(Limited { most, dry }) = self.accept_rate else {
-            return Ok(Turn::Free);
-        };
-        match self.gate.pace.spend(most, now) {
-            Ok(()) => Ok(Turn::Paid(most)),
-            Err(_) if dry => Ok(Turn::TooEarly),
-            Err(early) => Err(early),
-        }
+        self.gate.pace.take_turn(self.accept_rate, now)
     }
 
     /// Nobody was there.

@@ -4,13 +4,34 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::Turn;
 use crate::admission::Rate;
+use crate::config::Limited;
 
 /// Up to when a rate is paid for.
 #[derive(Debug, Default)]
 pub struct Pace(AtomicU64);
 
 impl Pace {
+    /// Takes the next turn by `limit`, if there is one.
+    ///
+    /// # Errors
+    /// When it is too soon: by how much.
+    pub(super) fn take_turn(
+        &self,
+        limit: Option<Limited<Rate>>,
+        now: Instant,
+    ) -> Result<Turn, Duration> {
+        let Some(Limited { most, dry }) = limit else {
+            return Ok(Turn::Free);
+        };
+        match self.spend(most, now) {
+            Ok(()) => Ok(Turn::Paid(most)),
+            Err(_) if dry => Ok(Turn::TooEarly),
+            Err(early) => Err(early),
+        }
+    }
+
     /// Once more, at `now`.
     ///
     /// # Errors

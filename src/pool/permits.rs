@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::{Pace, Turn};
-use crate::admission::Rate;
+use super::{GateSum, Pace, Turn};
+use crate::admission::{Rate, Rule};
+use crate::config::Limited;
+
+/// In a packed rate.
+const DRY: u64 = 1 << 31;
 
 /// How many sessions may exist at a time, and how many do.
 #[derive(Debug)]
@@ -17,9 +21,14 @@ pub struct Permits {
     limit: AtomicUsize,
     waiting: AtomicUsize,
     freed: Notify,
-    /// How fast they may be taken: a count and the seconds that it is for; 0 is as fast as can be.
+    /// How fast they may be taken: a count, whether that only counts, and the seconds that it is for; 0 is
+    /// as fast as can be.
     rate: AtomicU64,
     pace: Pace,
+    /// What the limit would be, but for `dry_run`.
+    dry_limit: AtomicUsize,
+    /// Clients that would have waited: for room, and for their turn.
+    would_be: [AtomicU64; 2],
     /// Whoever takes one of these takes one of those, too.
     outer: Option<&'static Permits>,
 }
@@ -44,6 +53,8 @@ impl Permits {
             freed: Notify::new(),
             rate: AtomicU64::new(0),
             pace: Pace::default(),
+            dry_limit: AtomicUsize::new(usize::MAX),
+            would_be: Default::default(),
             outer,
         }))
     }
@@ -73,21 +84,29 @@ impl Permits {
         self.freed.notify_waiters();
     }
 
+    /// Counts the sessions above this limit, and lets them be.
+    pub fn set_dry_limit(&self, limit: Option<usize>) {
+        let limit = limit.unwrap_or(usize::MAX);
+        self.dry_limit.store(limit, Ordering::Relaxed);
+    }
+
     /// Changes how fast clients may be taken.
-    pub fn set_rate(&self, rate: Option<Rate>) {
-        let packed = rate.map_or(0, |rate| {
-            u64::from(rate.count()) << 32 | rate.per().as_secs()
+    pub fn set_rate(&self, rate: Option<Limited<Rate>>) {
+        let packed = rate.map_or(0, |Limited { most, dry }| {
+            let dry = if dry { DRY } else { 0 };
+            u64::from(most.count()) << 32 | dry | most.per().as_secs()
         });
         self.rate.store(packed, Ordering::Relaxed);
     }
 
-    fn rate(&self) -> Option<Rate> {
+    fn rate(&self) -> Option<Limited<Rate>> {
         let packed = self.rate.load(Ordering::Relaxed);
         let count = NonZeroU32::new((packed >> 32) as u32)?;
-        Some(Rate::new(
-            count,
-            Duration::from_secs(packed & u64::from(u32::MAX)),
-        ))
+        let per = Duration::from_secs(packed & (DRY - 1));
+        Some(Limited {
+            most: Rate::new(count, per),
+            dry: packed & DRY != 0,
+        })
     }
 
     /// Takes the next turn to take a client, if it is not too soon.
@@ -97,11 +116,29 @@ impl Permits {
     pub fn take_turn(&self) -> Result<Turn, Duration> {
         match self.rate() {
             None => Ok(Turn::Free),
-            Some(rate) => {
-                self.pace.spend(rate, Instant::now())?;
-                Ok(Turn::Paid(rate))
-            }
+            limit => self.pace.take_turn(limit, Instant::now()),
         }
+    }
+
+    /// A client was accepted.
+    pub fn accepted(&self, turn: Turn) {
+        let [for_room, for_its_turn] = &self.would_be;
+        if self.in_use() > self.dry_limit.load(Ordering::Relaxed) {
+            for_room.fetch_add(1, Ordering::Relaxed);
+        }
+        if matches!(turn, Turn::TooEarly) {
+            for_its_turn.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What a dry run has counted.
+    pub fn sum(&self) -> GateSum {
+        let mut sum = GateSum::default();
+        let rules = [Rule::MaxConnections, Rule::AcceptRate];
+        for (rule, count) in rules.into_iter().zip(&self.would_be) {
+            sum.dry[rule as usize] = count.load(Ordering::Relaxed);
+        }
+        sum
     }
 
     /// Nobody was there.

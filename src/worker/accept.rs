@@ -127,8 +127,10 @@ impl Acceptor {
             };
             match listener.accept(behind) {
                 Accepted::Client(socket, address) => {
-                    if let (Some(admission), [_, turn]) = (admission, turns) {
-                        admission.accepted(turn);
+                    let [of_all, own] = turns;
+                    self.permits.accepted(of_all);
+                    if let Some(admission) = admission {
+                        admission.accepted(own);
                     }
                     let (worker, seat) = self.peers.seat();
                     let client = Client {

@@ -137,6 +137,49 @@ fn a_dry_run_serves_and_counts_whom_it_would_have_kept_out() {
 }
 
 #[test]
+fn the_limits_of_the_process_have_a_dry_run_too() {
+    let backend = Backend::named("only");
+    let config = Config::of(Service::new("web").backend("only", backend.address()))
+        .runtime("max_connections", 1)
+        .runtime("accept_rate", "2/h")
+        .runtime("dry_run", true)
+        .admin("listen", "127.0.0.1:0");
+    let daemon = Daemon::start(&config);
+    let address = daemon.address("web");
+    let held: Vec<_> = (0..4).map(|_| Held::open(address)).collect();
+    let report = eventually("all of it is counted", || {
+        let mark = daemon.log().mark();
+        daemon.signal(Signal::USR1);
+        let line = daemon
+            .log()
+            .wait(mark, words::ADMISSION, |line| line.says(words::ADMISSION));
+        line.field("would_be")
+            .filter(|it| it.contains("_connections 3"))
+    });
+    assert_eq!(report, "max_connections 3, accept_rate 2");
+    let line = daemon.log().wait(0, words::REFUSED_CLIENTS, |line| {
+        line.says(words::REFUSED_CLIENTS)
+    });
+    assert_eq!(line.field("service"), None);
+    let samples = daemon.api().get("/metrics");
+    let sample = "ballast_would_be_refused_total{rule=\"max_connections\"} 3";
+    assert!(samples.text().contains(sample), "{}", samples.text());
+    held.into_iter().for_each(Held::part);
+    // Now one of them is in force.
+    let line = daemon.reload(&config.runtime("dry_run", vec!["accept_rate"]));
+    assert!(
+        line.text("plan").contains("settings runtime.dry_run"),
+        "{}",
+        line.raw()
+    );
+    let _one = Held::open(address);
+    assert!(
+        connect(address).unwrap().is_silent(PAUSE),
+        "a second session started"
+    );
+}
+
+#[test]
 fn a_source_has_its_sessions_whichever_worker_they_are_on_and_others_have_theirs() {
     let backend = Backend::named("only");
     let (daemon, address) = start(Service::new("web").limits("max_per_source", 3), &backend);

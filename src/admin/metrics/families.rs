@@ -91,6 +91,15 @@ const PROCESS: &[Family<Scraped>] = &[
         "The most sessions there may be",
         |it, rows| rows.whole(it.view.process.max_connections),
     ),
+    counter(
+        "ballast_would_be_refused",
+        "Clients that would have waited to be accepted but for dry_run in [runtime], by rule",
+        |it, rows| {
+            it.view.process.refusals.iter().try_for_each(|its| {
+                rows.labelled(&[("rule", &its.rule)], Value::Whole(its.would_be_total))
+            })
+        },
+    ),
     gauge(
         "ballast_open_descriptors",
         "File descriptors that are open",

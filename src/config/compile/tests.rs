@@ -553,6 +553,28 @@ fn garbage_and_absurd_nesting_are_answered_promptly() {
 }
 
 #[test]
+fn limits_of_the_process_may_be_dry() {
+    let runtime = |dry: &str| {
+        let file = format!("[runtime]\nmax_connections = 5\naccept_rate = \"5/s\"\n{dry}\n");
+        compile(&file, "f").map(|loaded| {
+            let dry = loaded.config.runtime.dry_run;
+            (dry.max_connections, dry.accept_rate)
+        })
+    };
+    assert_eq!(runtime("").unwrap(), (false, false));
+    assert_eq!(runtime("dry_run = true").unwrap(), (true, true));
+    assert_eq!(
+        runtime("dry_run = [\"accept_rate\"]").unwrap(),
+        (false, true)
+    );
+    let wrong = runtime("dry_run = [\"workers\"]").unwrap_err().to_string();
+    assert!(
+        wrong.contains("f:4:12: `dry_run` has \"workers\", which is no limit"),
+        "{wrong}"
+    );
+}
+
+#[test]
 fn ten_thousand_backends_are_no_work() {
     let mut text = GOOD.to_owned();
     for index in 0..10_000 {

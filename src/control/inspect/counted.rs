@@ -68,7 +68,7 @@ pub(super) fn unserved(listeners: &[(Address, LedgerSum)], clock: &Clock) -> api
 }
 
 /// What the rules have done to clients: those that have met one.
-pub(super) fn refusals(sum: &GateSum, clock: &Clock) -> Vec<api::Refusals> {
+pub(in crate::control) fn refusals(sum: &GateSum, clock: &Clock) -> Vec<api::Refusals> {
     let each = Rule::ALL.into_iter().map(|rule| api::Refusals {
         rule: rule.to_string(),
         refused_total: sum.refused[rule as usize],

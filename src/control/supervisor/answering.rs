@@ -121,6 +121,7 @@ impl Supervisor {
             stopping: self.stopping,
             sessions: self.workers.sessions() as u64,
             max_connections: self.permits.limit() as u64,
+            refusals: inspect::refusals(&self.permits.sum(), clock),
             workers: workers.collect(),
             configuration: api::Configuration {
                 path: self

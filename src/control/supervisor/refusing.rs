@@ -15,6 +15,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// What was told of each service.
 #[derive(Debug, Default)]
 pub(super) struct Refusing {
+    /// Of the limits of all services together.
+    all: Told,
     told: HashMap<Arc<str>, Told>,
 }
 
@@ -30,6 +32,7 @@ impl Supervisor {
     /// Tells of services whose clients were refused, or wait, since that was told last.
     pub(super) fn tell_refusals(&mut self) {
         let now = Instant::now();
+        self.refusing.all.tell(None, self.permits.sum(), now);
         let services = &self.running.services.0;
         self.refusing
             .told
@@ -59,28 +62,16 @@ impl Supervisor {
                 (true, None) => tracing::info!(%service, "accepting goes on"),
                 (false, None) | (true, Some(_)) => {}
             }
-            if told.at.is_some_and(|at| now - at < PAUSE) || told.sum == sum {
-                continue;
-            }
-            let before = std::mem::replace(&mut told.sum, sum);
-            told.at = Some(now);
-            let since = |is: &[u64], was: &[u64]| {
-                let counts: Vec<_> = is.iter().zip(was).map(|(is, was)| is - was).collect();
-                in_words(&counts)
-            };
-            tracing::warn!(
-                %service,
-                refused = since(&sum.refused, &before.refused),
-                would_be = since(&sum.dry, &before.dry),
-                uncounted = Some(sum.uncounted - before.uncounted).filter(|&it| it > 0),
-                unlogged = Some(sum.hushed - before.hushed).filter(|&it| it > 0),
-                "clients refused"
-            );
+            told.tell(Some(service), sum, now);
         }
     }
 
     /// The same since the start, for the report.
     pub(super) fn report_refusals(&self) {
+        let sum = self.permits.sum();
+        if sum != GateSum::default() {
+            tracing::info!(would_be = in_words(&sum.dry), "admission");
+        }
         for (service, serving) in &self.running.services.0 {
             let sum = serving.members.gate().sum();
             if sum != GateSum::default() {
@@ -102,6 +93,29 @@ impl Supervisor {
                 );
             }
         }
+    }
+}
+
+impl Told {
+    /// Tells what has changed since the last time, unless that was just now.
+    fn tell(&mut self, service: Option<&str>, sum: GateSum, now: Instant) {
+        if self.at.is_some_and(|at| now - at < PAUSE) || self.sum == sum {
+            return;
+        }
+        let before = std::mem::replace(&mut self.sum, sum);
+        self.at = Some(now);
+        let since = |is: &[u64], was: &[u64]| {
+            let counts: Vec<_> = is.iter().zip(was).map(|(is, was)| is - was).collect();
+            in_words(&counts)
+        };
+        tracing::warn!(
+            service,
+            refused = since(&sum.refused, &before.refused),
+            would_be = since(&sum.dry, &before.dry),
+            uncounted = Some(sum.uncounted - before.uncounted).filter(|&it| it > 0),
+            unlogged = Some(sum.hushed - before.hushed).filter(|&it| it > 0),
+            "clients refused"
+        );
     }
 }
 

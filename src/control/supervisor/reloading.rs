@@ -13,7 +13,7 @@ use super::operating::said_by;
 use crate::admin::{Bound, Denied};
 use crate::api::{self, Refused, Reloaded};
 use crate::config::plan::Changes;
-use crate::config::{Plan, ReloadGuard};
+use crate::config::{Limited, Plan, ReloadGuard};
 use crate::control::discovery::Answers;
 use crate::control::event::Event;
 use crate::control::inspect::time;
@@ -286,8 +286,13 @@ impl Supervisor {
         let limits = limits(&self.running.config, self.workers.count());
         limits.warn(&self.running.config);
         self.permits.set_limit(limits.max_connections);
+        self.permits.set_dry_limit(limits.dry_connections);
+        let runtime = &self.running.config.runtime;
         self.permits
-            .set_rate(self.running.config.runtime.accept_rate);
+            .set_rate(runtime.accept_rate.map(|most| Limited {
+                most,
+                dry: runtime.dry_run.accept_rate,
+            }));
         if let Some(logging) = &self.options.logging {
             logging.set_level(self.running.config.log.level);
         }
