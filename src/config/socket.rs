@@ -460,12 +460,14 @@ mod tests {
     #[test]
     fn what_the_kernel_denies_is_said_where_it_is_written() {
         let (_, loaded) = good("congestion = \"bbr\"\nmark = 7");
-        let denied = loaded.granted(|demand| match demand {
-            Demand::Mark(_) => Err(Denial {
-                why: "operation not permitted".to_owned(),
-                help: Some("it takes CAP_NET_ADMIN"),
-            }),
-            _ => Ok(()),
+        let denied = loaded.granted(|demand| {
+            if let Demand::Mark(_) = demand {
+                return Err(Denial {
+                    why: "operation not permitted".to_owned(),
+                    help: Some("it takes CAP_NET_ADMIN"),
+                });
+            }
+            Ok(())
         });
         let said = denied.unwrap_err().to_string();
         let message = "packets cannot be marked: operation not permitted";

@@ -622,9 +622,10 @@ fn a_list_that_is_too_large_or_wrong_all_over_costs_little() {
     let wrong_all_over = |path: &Path| {
         fs::write(path, "[[backend]]\n".repeat(SIZE / 12)).unwrap();
     };
-    let lists: [(&dyn Fn(&Path), &str); 2] = [
-        (&endless, "larger than 4 MiB"),
-        (&wrong_all_over, "this backend has no address"),
+    type Writer = fn(&Path);
+    let lists: [(Writer, &str); 2] = [
+        (endless, "larger than 4 MiB"),
+        (wrong_all_over, "this backend has no address"),
     ];
     for (write, why) in lists {
         let mark = daemon.log().mark();

@@ -384,17 +384,14 @@ impl Way {
         let limit = self.limit().map_or(u64::MAX, |(_, left)| left);
         let mut most = usize::try_from(limit).unwrap_or(usize::MAX);
         for index in 0..self.faults.len() {
-            match self.faults[index] {
-                Fault::Slice { most: slice, .. } => {
-                    let drawn = 1 + self.draw() % slice as u64;
-                    most = most.min(usize::try_from(drawn).unwrap_or(slice));
-                }
-                // A hundredth of a second's worth, so that it flows.
-                Fault::Cap { bytes_per_second } => {
-                    let worth = usize::try_from(bytes_per_second / 100).unwrap_or(usize::MAX);
-                    most = most.min(worth.max(1));
-                }
-                _ => (),
+            if let Fault::Slice { most: slice, .. } = self.faults[index] {
+                let drawn = 1 + self.draw() % slice as u64;
+                most = most.min(usize::try_from(drawn).unwrap_or(slice));
+            }
+            // A hundredth of a second's worth, so that it flows.
+            if let Fault::Cap { bytes_per_second } = self.faults[index] {
+                let worth = usize::try_from(bytes_per_second / 100).unwrap_or(usize::MAX);
+                most = most.min(worth.max(1));
             }
         }
         most
@@ -402,12 +399,14 @@ impl Way {
 
     /// How long to rest after so many bytes.
     fn rest(&self, written: u64) -> Duration {
-        let rest = |fault: &Fault| match *fault {
-            Fault::Slice { pause, .. } => pause,
-            Fault::Cap { bytes_per_second } => {
-                Duration::from_nanos(written * 1_000_000_000 / bytes_per_second)
+        let rest = |fault: &Fault| {
+            if let Fault::Slice { pause, .. } = *fault {
+                return pause;
             }
-            _ => Duration::ZERO,
+            if let Fault::Cap { bytes_per_second } = *fault {
+                return Duration::from_nanos(written * 1_000_000_000 / bytes_per_second);
+            }
+            Duration::ZERO
         };
         self.faults.iter().map(rest).sum()
     }
@@ -424,9 +423,11 @@ impl Way {
     }
 
     fn slow_close(&self) -> Duration {
-        let slow = |fault: &Fault| match *fault {
-            Fault::SlowClose { by } => by,
-            _ => Duration::ZERO,
+        let slow = |fault: &Fault| {
+            if let Fault::SlowClose { by } = *fault {
+                return by;
+            }
+            Duration::ZERO
         };
         self.faults.iter().map(slow).sum()
     }

@@ -106,7 +106,7 @@ pub(super) fn run(job: &Job) -> Result<Report> {
                 if let (Manner::Slow, Some(connection)) = (Manner::of(place), connection) {
                     connection.left.push(b'E');
                     // Its end shows as an event.
-                    let _ = connection.stream.write(&[b'E']);
+                    let _ = connection.stream.write(b"E");
                 }
             }
         }

@@ -305,7 +305,7 @@ pub(crate) fn run(job: &Job) -> Result<()> {
     let whole: Option<fn(&Job) -> Result<Report>> = match job.kind {
         Kind::Hold => Some(hold::run),
         Kind::Hammer => Some(hammer::run),
-        _ => None,
+        Kind::Crr { .. } | Kind::Rr { .. } | Kind::Stream(_) => None,
     };
     if let Some(run) = whole {
         return say(&Message::Report(Box::new(run(job)?)));
