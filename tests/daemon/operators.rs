@@ -295,7 +295,9 @@ fn who_does_not_read_its_events_is_told_so_and_let_go() {
             .backend(&name(number), a.address())
             .also_placed("enabled", false);
     }
-    let (config, api) = with_socket(Config::of(service), directory.path());
+    // What happens, happens where little has to be laid out anew for it.
+    let small = Service::new("small").backend("a", a.address());
+    let (config, api) = with_socket(Config::of(service).service(small), directory.path());
     let tcp = SocketAddr::from((fresh_ip(), 7900));
     let both = vec![
         format!("unix:{}", directory.path().join("admin.sock").display()),
@@ -320,7 +322,7 @@ fn who_does_not_read_its_events_is_told_so_and_let_go() {
     // Nothing is read from here on.
     for percent in 1..=CHANGES {
         let weight = json!({ "do": "weight", "percent": percent });
-        let _: Changed = api.post("/v1/services/web/backends/a", &weight).good();
+        let _: Changed = api.post("/v1/services/small/backends/a", &weight).good();
     }
     let mut rest = Vec::new();
     reader.read_to_end(&mut rest).unwrap();
