@@ -203,8 +203,11 @@ fn checks_follow_a_backend_that_comes_and_goes_at_its_path() {
             .placed("server", "address", &at(&path))
             .prioritised("standby", standby.address(), 1),
     ));
+    daemon.wait_until_down(0, "server");
     daemon.wait_until_up(0, "standby");
-    assert_eq!(ask_name(daemon.address("web")).unwrap(), "standby");
+    eventually("the standby serves", || {
+        (ask_name(daemon.address("web")).ok()? == "standby").then_some(())
+    });
     serve(&path, "server");
     daemon.wait_until_up(0, "server");
     eventually("it serves", || {
