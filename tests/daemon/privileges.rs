@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
+use ballast::api::{Plan, Prospect};
+use serde_json::json;
+
 use crate::support::{
-    Backend, Config, Daemon, Launch, Service, Stranger, ask_name, eventually, fresh_ip, installed,
-    words,
+    Api, Backend, Config, Daemon, Launch, Service, Stranger, ask_name, eventually, fresh_ip,
+    installed, words,
 };
 
 /// CAP_NET_BIND_SERVICE
@@ -50,7 +53,8 @@ fn root_becomes_the_user_of_the_file_in_every_thread_and_keeps_one_capability() 
             .quick_health()
             .backend("a", server.address())
     };
-    let Some((config, user)) = named_user(Config::of(service("127.0.0.1:0"))) else {
+    let file = |service| Config::of(service).admin("listen", "127.0.0.1:0");
+    let Some((config, user)) = named_user(file(service("127.0.0.1:0"))) else {
         return;
     };
     let daemon = Launch::new().reachable().start(&config);
@@ -91,13 +95,20 @@ fn root_becomes_the_user_of_the_file_in_every_thread_and_keeps_one_capability() 
     let mark = daemon.log().mark();
     let privileged = format!("{}:443", fresh_ip());
     let id = id.to_string();
-    let more = Config::of(service("127.0.0.1:0").also_listen(&privileged))
+    let more = file(service("127.0.0.1:0").also_listen(&privileged))
         .runtime("user", id.clone())
         .runtime("group", id);
     daemon.reload(&more);
     let added = daemon.addresses_since(mark, "web");
     assert_eq!(added.len(), 1, "{added:?}");
     assert_eq!(added[0].to_string(), privileged);
+    // What it reads of itself is still its own, although nobody may debug it any more.
+    let metrics = daemon.api().get("/metrics");
+    let open = metrics
+        .text()
+        .lines()
+        .find_map(|it| it.strip_prefix("ballast_open_descriptors "));
+    assert!(open.unwrap().parse::<u32>().unwrap() > 10, "{open:?}");
     assert_eq!(ask_name(added[0]).unwrap(), "a");
 }
 
@@ -334,12 +345,17 @@ fn a_file_elsewhere_that_a_reload_names_needs_a_restart_where_there_is_landlock(
     let elsewhere = tempfile::tempdir().unwrap();
     let list = elsewhere.path().join("list");
     fs::write(&list, "127.0.0.0/8\n").unwrap();
-    let daemon = Daemon::start(&one_service());
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let asked = |config: Config| config.admin("listen", format!("unix:{}", socket.display()));
+    let daemon = Daemon::start(&asked(one_service()));
     let told = daemon
         .log()
         .wait(0, words::CONFINED, |it| it.says(words::CONFINED));
     let service = Service::new("web").access("allow_file", list.to_str().unwrap());
-    let more = Config::of(service.backend("a", "127.0.0.1:1".parse().unwrap()));
+    let more = asked(Config::of(
+        service.backend("a", "127.0.0.1:1".parse().unwrap()),
+    ));
     let more = more.runtime("reload_guard", "off");
     if told.text("landlock") == "missing" {
         daemon.reload(&more);
@@ -351,6 +367,12 @@ fn a_file_elsewhere_that_a_reload_names_needs_a_restart_where_there_is_landlock(
         problems.contains("is outside of what the daemon may open"),
         "{problems}"
     );
+    assert!(problems.contains("after a restart only"), "{problems}");
+    // Who asks beforehand hears the same.
+    let proposal = json!({ "text": more.text(), "name": "the next one" });
+    let plan: Plan = Api::unix(&socket).post("/v1/plan", &proposal).good();
+    assert_eq!(plan.outcome, Prospect::Rejected);
+    let problems = plan.problems.join("\n");
     assert!(problems.contains("after a restart only"), "{problems}");
     drop(daemon);
     Daemon::start(&more).reload(&more);
