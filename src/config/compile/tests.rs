@@ -555,7 +555,10 @@ fn garbage_and_absurd_nesting_are_answered_promptly() {
 #[test]
 fn limits_of_the_process_may_be_dry() {
     let runtime = |dry: &str| {
-        let file = format!("[runtime]\nmax_connections = 5\naccept_rate = \"5/s\"\n{dry}\n");
+        let service = "[[service]]\nname = \"a\"\nlisten = \"1.1.1.1:1\"\n\
+                       [[service.backend]]\naddress = \"2.2.2.2:2\"\n";
+        let limits = "max_connections = 5\naccept_rate = \"5/s\"";
+        let file = format!("[runtime]\n{limits}\n{dry}\n{service}");
         compile(&file, "f").map(|loaded| {
             let dry = loaded.config.runtime.dry_run;
             (dry.max_connections, dry.accept_rate)
@@ -569,7 +572,7 @@ fn limits_of_the_process_may_be_dry() {
     );
     let wrong = runtime("dry_run = [\"workers\"]").unwrap_err().to_string();
     assert!(
-        wrong.contains("f:4:12: `dry_run` has \"workers\", which is no limit"),
+        wrong.contains("`dry_run` has \"workers\", which is no limit") && wrong.contains("f:4:12"),
         "{wrong}"
     );
 }
