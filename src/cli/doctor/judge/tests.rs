@@ -482,7 +482,12 @@ fn sizes_are_written_for_people() {
 
 #[test]
 fn root_and_a_sandbox_that_is_not_there_are_advice() {
-    let root = |file: &str| but(file, |facts| facts.who.uid = 0);
+    let root = |file: &str| {
+        but(file, |facts| {
+            facts.who.uid = 0;
+            facts.files = vec![item(Want::Read, false, 0o100_600, 0)];
+        })
+    };
     finds(
         &root(&pair()),
         Severity::Advice,
