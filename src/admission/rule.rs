@@ -5,7 +5,9 @@ use std::fmt;
 /// Why a client is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// `[service.proxy_protocol]`: no header, or from somebody who is not believed.
+    /// `proxy_protocol.accept_from`: it is none of those who may connect.
+    AcceptFrom,
+    /// `[service.proxy_protocol]`: it has sent no header, or none that can be read.
     ProxyProtocol,
     /// `[service.access]`
     Access,
@@ -21,7 +23,8 @@ pub enum Rule {
 
 impl Rule {
     /// All of them, each at its own number.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::AcceptFrom,
         Self::ProxyProtocol,
         Self::Access,
         Self::MaxConnections,
@@ -33,6 +36,7 @@ impl Rule {
     /// Its name, as in the file.
     pub fn name(self) -> &'static str {
         match self {
+            Self::AcceptFrom => "accept_from",
             Self::ProxyProtocol => "proxy_protocol",
             Self::Access => "access",
             Self::MaxConnections => "max_connections",

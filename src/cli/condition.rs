@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::figures::{ago, grouped, of, time};
-use crate::api::{Admin, Backend, Service, Standing, State, View};
+use crate::api::{Admin, Backend, Refusals, Service, Standing, State, View};
 
 /// How bad something is, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,7 @@ pub(super) enum Condition {
     Unknown,
     NoWeight,
     Standby,
+    Full,
     Up,
 }
 
@@ -61,6 +62,7 @@ impl Condition {
                 Self::NoWeight
             }
             State::Up if !backend.serving => Self::Standby,
+            State::Up if is_full(backend) => Self::Full,
             State::Up if backend.suspect => Self::Slow,
             State::Up => Self::Up,
         }
@@ -80,6 +82,7 @@ impl Condition {
             Self::Unknown => "unchecked",
             Self::NoWeight => "no weight",
             Self::Standby => "standby",
+            Self::Full => "full",
             Self::Up => "up",
         }
     }
@@ -88,12 +91,21 @@ impl Condition {
     pub(super) fn gravity(self) -> Gravity {
         match self {
             Self::Down | Self::Unresolved | Self::Ejected | Self::Failing => Gravity::Wrong,
-            Self::Recovering | Self::Slow | Self::Draining | Self::Unknown | Self::NoWeight => {
-                Gravity::Noted
-            }
+            Self::Recovering
+            | Self::Slow
+            | Self::Draining
+            | Self::Unknown
+            | Self::NoWeight
+            | Self::Full => Gravity::Noted,
             Self::Disabled | Self::Standby | Self::Up => Gravity::Well,
         }
     }
+}
+
+/// Whether it has all the sessions that it may have.
+pub(super) fn is_full(backend: &Backend) -> bool {
+    let most = backend.max_connections;
+    most.is_some_and(|most| backend.traffic.sessions >= most.into())
 }
 
 /// Something that is to be known.
@@ -200,28 +212,30 @@ fn service(service: &Service, now: &str) -> Option<Finding> {
         if is_full {
             gravity = Gravity::Wrong;
         }
+        let wait = if service.queue.waiting == 1 {
+            "waits"
+        } else {
+            "wait"
+        };
+        let size = grouped(service.queue.size);
         lines.push(format!(
-            "{} in line for a place, {} {}",
+            "{} {wait} for a place{}",
             of(service.queue.waiting, "client"),
-            if is_full { "all of" } else { "at most" },
-            grouped(service.queue.size)
+            match is_full {
+                true => format!("; the queue ({size}) is full"),
+                false => format!(", of at most {size}"),
+            }
         ));
     }
     let unserved = &service.unserved;
-    if unserved.total > 0 {
-        let last = unserved.last.as_deref().and_then(|last| ago(last, now));
-        let recent = last.is_none_or(|last| last < RECENT);
-        if recent {
-            gravity = Gravity::Wrong;
-        }
-        if recent || service.standing != Standing::Ok {
-            lines.push(turned_away(service, now));
-        }
+    if unserved.total > 0 && is_recent(unserved.last.as_deref(), now) {
+        gravity = Gravity::Wrong;
+        lines.push(turned_away(service, now));
     }
-    let last = last_not_let_in(service).and_then(|last| ago(last, now));
-    if last.is_some_and(|last| last < RECENT) {
-        lines.extend(not_let_in(service, now));
-    }
+    // What its own rules do is what an operator wants.
+    let rules = service.refusals.iter();
+    let rules = rules.filter(|it| is_recent(it.last.as_deref(), now));
+    lines.extend(rules.filter_map(|rule| not_let_in(rule, now)));
     (!lines.is_empty()).then(|| Finding {
         gravity,
         subject: service.name.clone(),
@@ -229,35 +243,19 @@ fn service(service: &Service, now: &str) -> Option<Finding> {
     })
 }
 
-/// When the last client was that a rule has refused.
-fn last_not_let_in(service: &Service) -> Option<&str> {
-    // All are of one length, so their order as text is that in time.
-    service
-        .refusals
-        .iter()
-        .filter_map(|it| it.last.as_deref())
-        .max()
+/// Whether it was within the last minute; what is longer ago is history.
+fn is_recent(then: Option<&str>, now: &str) -> bool {
+    let past = then.and_then(|then| ago(then, now));
+    past.is_some_and(|past| past < RECENT)
 }
 
-/// `12 clients were not let in so far: 10 by access, 2 by max_per_source; the last 3s ago`
-pub(super) fn not_let_in(service: &Service, now: &str) -> Option<String> {
-    let rules = service.refusals.iter().filter(|it| it.refused_total > 0);
-    let total: u64 = rules.clone().map(|it| it.refused_total).sum();
+/// `12 clients were not let in by max_per_source so far, the last 3s ago`
+pub(super) fn not_let_in(rule: &Refusals, now: &str) -> Option<String> {
+    let total = rule.refused_total;
     let were = if total == 1 { "was" } else { "were" };
-    let by: Vec<String> = rules
-        .map(|it| match it.refused_total == total {
-            true => format!("by {}", it.rule),
-            false => format!("{} by {}", grouped(it.refused_total), it.rule),
-        })
-        .collect();
-    (total > 0).then(|| {
-        let clients = of(total, "client");
-        let last = since(last_not_let_in(service), now, "; the last ", " ago");
-        format!(
-            "{clients} {were} not let in so far: {}{last}",
-            by.join(", ")
-        )
-    })
+    let last = since(rule.last.as_deref(), now, ", the last ", " ago");
+    let (clients, rule) = (of(total, "client"), &rule.rule);
+    (total > 0).then(|| format!("{clients} {were} not let in by {rule} so far{last}"))
 }
 
 /// `slowed down so far: 10 sessions by to_client, 3m 20s together`
@@ -305,10 +303,15 @@ fn backend(service: &Service, backend: &Backend, now: &str) -> Option<Finding> {
         return None;
     }
     let mut lines = Vec::new();
-    let is_by_operator = [Condition::Draining, Condition::Disabled].contains(&condition);
+    let said = |why: &str| {
+        let author = author(backend);
+        let past = since(since_when(backend), now, " ", " ago");
+        format!("{why}{author}{past}")
+    };
     match (&backend.admin, &backend.why) {
-        (Some(admin), Some(why)) if is_by_operator => {
-            lines.push(format!("{why}{}", said(admin, now)));
+        (Some(_), Some(why)) if is_by_operator(backend, condition) => {
+            let deadline = deadline(backend, now).map(|it| format!("; {it}"));
+            lines.push(said(why) + &deadline.unwrap_or_default());
             // Whoever ends the drain finds it down.
             if backend.state == State::Down {
                 lines.push(down(backend, now));
@@ -317,17 +320,32 @@ fn backend(service: &Service, backend: &Backend, now: &str) -> Option<Finding> {
         (_, why) => {
             let mut line = condition.word().to_owned();
             if condition != Condition::Unresolved {
-                line += &since(backend.since.as_deref(), now, " for ", "");
+                line += &since(since_when(backend), now, " for ", "");
             }
-            if let Some(why) = why {
+            if let Some(why) = why.as_deref().filter(|_| condition != Condition::Full) {
                 line += &format!(": {why}");
+            }
+            if let (Condition::Full, Some(most)) = (condition, backend.max_connections) {
+                line += &format!(
+                    ": it has the {} that it may have",
+                    of(most.into(), "session")
+                );
             }
             lines.push(line);
         }
     }
-    if let Some(admin) = backend.admin.as_ref().filter(|it| it.weight_percent != 100) {
+    if let Some(admin) = backend.admin.as_ref()
+        && admin.weight_percent != 100
+        && condition != Condition::NoWeight
+    {
         let percent = admin.weight_percent;
-        lines.push(format!("an operator gives it {percent}% of its weight"));
+        let mut line = format!("given {percent}% of its weight by an operator");
+        // What was said last is what is dated.
+        if admin.duty == "serve" {
+            line += &author(backend);
+            line += &since(admin.since.as_deref(), now, " ", " ago");
+        }
+        lines.push(line);
     }
     let traffic = &backend.traffic;
     let mut cost = Vec::new();
@@ -356,17 +374,40 @@ fn backend(service: &Service, backend: &Backend, now: &str) -> Option<Finding> {
     })
 }
 
-/// Since when it is in its condition: what an operator has said of it is told before its health.
-pub(super) fn since_when(backend: &Backend) -> Option<&str> {
-    let admin = backend.admin.as_ref().filter(|it| it.duty != "serve");
-    let said = admin.and_then(|it| it.since.as_deref());
-    said.or(backend.since.as_deref())
+/// Whether it is so because an operator has said so.
+fn is_by_operator(backend: &Backend, condition: Condition) -> bool {
+    let duty = backend.admin.as_ref().map(|admin| &*admin.duty);
+    match condition {
+        Condition::Draining | Condition::Disabled => duty.is_some_and(|duty| duty != "serve"),
+        Condition::NoWeight => true,
+        Condition::Down
+        | Condition::Unresolved
+        | Condition::Ejected
+        | Condition::Failing
+        | Condition::Recovering
+        | Condition::Slow
+        | Condition::Unknown
+        | Condition::Standby
+        | Condition::Full
+        | Condition::Up => false,
+    }
 }
 
-/// What is still to be known of what an operator has said: ` 10s ago by uid 0; what is left is closed in 4m`.
-fn said(admin: &Admin, now: &str) -> String {
-    let deadline = deadline(admin, now).map_or_else(String::new, |it| format!("; {it}"));
-    format!("{}{deadline}", said_by(admin, now))
+/// Since when it is in its condition, where that is known: not its health's time where an operator has
+/// said more, or its sessions are what fills it.
+pub(super) fn since_when(backend: &Backend) -> Option<&str> {
+    let condition = Condition::of(backend);
+    match is_by_operator(backend, condition) {
+        _ if condition == Condition::Full => None,
+        true => backend.admin.as_ref()?.since.as_deref(),
+        false => backend.since.as_deref(),
+    }
+}
+
+/// ` (uid 0)`
+fn author(backend: &Backend) -> String {
+    let by = backend.admin.as_ref().and_then(|admin| admin.by.as_ref());
+    by.map_or_else(String::new, |by| format!(" ({by})"))
 }
 
 /// ` 10s ago by uid 0`
@@ -378,9 +419,10 @@ pub(super) fn said_by(admin: &Admin, now: &str) -> String {
     text
 }
 
-/// `what is left is closed in 4m`
-pub(super) fn deadline(admin: &Admin, now: &str) -> Option<String> {
-    let left = ago(now, admin.deadline.as_deref()?)?;
+/// `what is left is closed in 4m`, if anything is.
+pub(super) fn deadline(backend: &Backend, now: &str) -> Option<String> {
+    let deadline = backend.admin.as_ref()?.deadline.as_deref();
+    let left = ago(now, deadline.filter(|_| backend.traffic.sessions > 0)?)?;
     Some(match left.is_zero() {
         true => "its deadline is over".to_owned(),
         false => format!("what is left is closed in {}", time(left)),
@@ -417,7 +459,7 @@ const MOST_LINES: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Count, Refusals, Rejection, Throttling, Traffic, Unserved};
+    use crate::api::{Count, Rejection, Throttling, Traffic, Unserved};
 
     const NOW: &str = "2026-11-21T12:00:10.000Z";
     const BEFORE: &str = "2026-11-21T12:00:00.000Z";
@@ -591,7 +633,7 @@ mod tests {
             ),
             (
                 Gravity::Noted,
-                "web/b: drained by an operator 2s ago by uid 0; what is left is closed in 1m; 2 sessions still there",
+                "web/b: drained by an operator (uid 0) 2s ago; what is left is closed in 1m; 2 sessions still there",
             ),
         ];
         assert_eq!(
@@ -626,18 +668,95 @@ mod tests {
             refusals: vec![rule("access", 3), rule("max_per_source", 1)],
             ..Service::default()
         };
-        let both = "web: 4 clients were not let in so far: 3 by access, 1 by max_per_source; the last 3s ago";
+        service.refusals[1].last = Some("2026-11-21T11:59:30.000Z".into());
+        let both = "web: 3 clients were not let in by access so far, the last 3s ago; \
+                    1 client was not let in by max_per_source so far, the last 40s ago";
         assert_eq!(
             told(&view(service.clone())),
             [(Gravity::Noted, both.into())]
         );
-        service.refusals.remove(0);
-        let one = "web: 1 client was not let in so far: by max_per_source; the last 3s ago";
+        // What was a minute ago or more is no news, whatever else is, and is still told of the service.
+        service.refusals[0].last = Some("2026-11-21T11:59:10.000Z".into());
+        let one = "web: 1 client was not let in by max_per_source so far, the last 40s ago";
         assert_eq!(told(&view(service.clone())), [(Gravity::Noted, one.into())]);
-        // What was long ago is no news, and is still told of the service.
-        service.refusals[0].last = Some("2026-11-21T11:00:00.000Z".into());
-        assert_eq!(told(&view(service.clone())), []);
-        assert!(not_let_in(&service, NOW).is_some());
+        assert_eq!(
+            not_let_in(&service.refusals[0], NOW).as_deref(),
+            Some("3 clients were not let in by access so far, the last 1m ago")
+        );
+    }
+
+    #[test]
+    fn what_an_operator_has_said_is_told_with_who_and_when() {
+        let by_operator = |weight_percent| {
+            Some(Admin {
+                duty: "serve".into(),
+                weight_percent,
+                since: Some("2026-11-21T12:00:08.000Z".into()),
+                by: Some("uid 0".into()),
+                deadline: None,
+            })
+        };
+        let service = Service {
+            name: "web".into(),
+            backends: vec![
+                Backend {
+                    admin: by_operator(0),
+                    serving: false,
+                    why: Some("given no weight by an operator".into()),
+                    ..up("a")
+                },
+                Backend {
+                    admin: by_operator(40),
+                    ..up("b")
+                },
+            ],
+            ..Service::default()
+        };
+        assert_eq!(
+            since_when(&service.backends[0]),
+            Some("2026-11-21T12:00:08.000Z")
+        );
+        let expected = [
+            "web/a: given no weight by an operator (uid 0) 2s ago",
+            "web/b: up for 10s; given 40% of its weight by an operator (uid 0) 2s ago",
+        ];
+        assert_eq!(
+            told(&view(service)),
+            expected.map(|text| (Gravity::Noted, text.into()))
+        );
+    }
+
+    #[test]
+    fn a_deadline_is_told_while_somebody_is_left_to_meet_it() {
+        let mut backend = Backend {
+            admin: Some(Admin {
+                duty: "drain".into(),
+                deadline: Some("2026-11-21T12:01:10.000Z".into()),
+                ..Admin::default()
+            }),
+            ..up("a")
+        };
+        assert_eq!(deadline(&backend, NOW), None);
+        backend.traffic.sessions = 1;
+        assert!(deadline(&backend, NOW).is_some());
+    }
+
+    #[test]
+    fn a_backend_with_all_its_sessions_is_full() {
+        let mut backend = Backend {
+            max_connections: Some(3),
+            ..up("a")
+        };
+        backend.traffic.sessions = 2;
+        assert_eq!(Condition::of(&backend), Condition::Up);
+        backend.traffic.sessions = 3;
+        let service = Service {
+            name: "web".into(),
+            backends: vec![backend],
+            ..Service::default()
+        };
+        let expected = "web/a: full: it has the 3 sessions that it may have";
+        assert_eq!(told(&view(service)), [(Gravity::Noted, expected.into())]);
     }
 
     #[test]
@@ -664,14 +783,19 @@ mod tests {
         let mut service = Service::default();
         service.queue.size = 2;
         service.queue.waiting = 1;
-        assert_eq!(told(&view(service.clone()))[0].0, Gravity::Noted);
+        let some = ": 1 client waits for a place, of at most 2";
+        assert_eq!(
+            told(&view(service.clone())),
+            [(Gravity::Noted, some.into())]
+        );
         service.queue.waiting = 2;
-        assert_eq!(told(&view(service))[0].0, Gravity::Wrong);
+        let all = ": 2 clients wait for a place; the queue (2) is full";
+        assert_eq!(told(&view(service)), [(Gravity::Wrong, all.into())]);
     }
 
     #[test]
     fn a_client_that_was_turned_away_long_ago_is_history() {
-        let service = Service {
+        let mut service = Service {
             unserved: Unserved {
                 total: 3,
                 last: Some("2026-11-21T11:00:00.000Z".into()),
@@ -679,6 +803,9 @@ mod tests {
             },
             ..Service::default()
         };
-        assert_eq!(told(&view(service)), []);
+        assert_eq!(told(&view(service.clone())), []);
+        service.standing = Standing::Down;
+        let down = ": nobody serves".to_owned();
+        assert_eq!(told(&view(service)), [(Gravity::Wrong, down)]);
     }
 }

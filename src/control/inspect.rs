@@ -88,13 +88,17 @@ fn service(
     let mut traffic = api::Traffic::default();
     // Who is meant to serve and may not.
     let mut missing = 0_u32;
+    // Who is not: by the file, or by an operator.
+    let mut unmeant = 0_u32;
     let mut first = (u32::MAX, 0_usize, 0_usize);
     for member in members.each() {
         let seat = chosen.next_if(|it| it.id == member.id);
         let view = member.view(&running.targets);
         let eligible = view.is_eligible();
         let portion = seat.filter(|_| eligible || regardless).map(|it| it.portion);
-        missing += u32::from(is_meant(&view) && !eligible);
+        let meant = is_meant(&view);
+        missing += u32::from(meant && !eligible);
+        unmeant += u32::from(!meant);
         if view.priority < first.0 {
             first = (view.priority, 0, 0);
         }
@@ -126,7 +130,7 @@ fn service(
     api::Service {
         name: config.name.to_string(),
         standing,
-        why: why_of_service(standing, missing, serving, eligible_in_first),
+        why: why_of_service(standing, (missing, unmeant), serving, eligible_in_first),
         strategy: config.strategy.name.to_owned(),
         listeners: listeners
             .iter()
@@ -150,7 +154,7 @@ fn service(
 
 fn why_of_service(
     standing: api::Standing,
-    missing: u32,
+    (missing, unmeant): (u32, u32),
     serving: &Serving,
     eligible_in_first: usize,
 ) -> Option<String> {
@@ -163,14 +167,21 @@ fn why_of_service(
         api::Standing::Degraded if eligible_in_first == 0 => {
             Some("nobody of the first tier serves".to_owned())
         }
-        api::Standing::Degraded => {
-            let configured = serving.members.configured();
-            Some(match (missing, configured) {
-                (_, 1) => "the only backend does not serve".to_owned(),
-                (1, _) => format!("1 of {configured} backends should serve and does not"),
-                _ => format!("{missing} of {configured} backends should serve and do not"),
-            })
-        }
+        api::Standing::Degraded => Some(degraded(missing, unmeant, serving.members.configured())),
+    }
+}
+
+/// How many are missing, and how many besides them do not serve because nobody wants them to.
+fn degraded(missing: u32, unmeant: u32, configured: usize) -> String {
+    let besides = match unmeant {
+        0 => String::new(),
+        1 => ", besides 1 that is not meant to".to_owned(),
+        some => format!(", besides {some} that are not meant to"),
+    };
+    match (missing, configured) {
+        (_, 1) => "the only backend does not serve".to_owned(),
+        (1, _) => format!("1 of {configured} backends should serve and does not{besides}"),
+        _ => format!("{missing} of {configured} backends should serve and do not{besides}"),
     }
 }
 
@@ -323,4 +334,25 @@ pub(super) fn failover(failover: &health::Failover, clock: &Clock) -> api::Failo
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::degraded;
+
+    #[test]
+    fn whoever_counts_those_that_do_not_serve_finds_all_of_them_told() {
+        assert_eq!(
+            degraded(1, 0, 2),
+            "1 of 2 backends should serve and does not"
+        );
+        assert_eq!(
+            degraded(1, 1, 3),
+            "1 of 3 backends should serve and does not, besides 1 that is not meant to"
+        );
+        assert_eq!(
+            degraded(2, 2, 5),
+            "2 of 5 backends should serve and do not, besides 2 that are not meant to"
+        );
+    }
 }

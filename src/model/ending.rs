@@ -233,7 +233,8 @@ impl Cause {
         }
     }
 
-    /// What it is called in metrics: one word out of a set that does not grow with what happens.
+    /// What it is called in metrics: one word out of a set that does not grow with what happens. What a
+    /// rule of the file has refused is called as the rule is there.
     pub fn name(self) -> &'static str {
         match self {
             Cause::Finished => "finished",
@@ -242,11 +243,11 @@ impl Cause {
             Cause::TimedOut => "timed-out",
             Cause::Unreachable => "unreachable",
             Cause::Exhausted => "exhausted",
-            Cause::Untrusted => "untrusted",
-            Cause::BadHeader => "bad-header",
-            Cause::Denied => "denied",
-            Cause::TooMany => "too-many",
-            Cause::TooOften => "too-often",
+            Cause::Untrusted => "accept_from",
+            Cause::BadHeader => "proxy_protocol",
+            Cause::Denied => "access",
+            Cause::TooMany => "max_per_source",
+            Cause::TooOften => "rate_per_source",
             Cause::NoBackend => "no-backend",
             Cause::QueueFull => "queue-full",
             Cause::QueueTimeout => "queue-timeout",
@@ -299,7 +300,7 @@ impl fmt::Display for Cause {
             Cause::Unreachable => "unreachable",
             Cause::Exhausted => "out of local ports or descriptors",
             Cause::Untrusted => "not in accept_from",
-            Cause::BadHeader => "bad PROXY header",
+            Cause::BadHeader => "bad proxy_protocol header",
             Cause::Denied => "denied by access",
             Cause::TooMany => "over max_per_source",
             Cause::TooOften => "over rate_per_source",

@@ -26,8 +26,9 @@ pub(super) async fn let_in(
     };
     let refuse = |ending: Ending, record: &mut Record| {
         // That it has left, or was told to end, is no refusal.
-        let refused = [Cause::Untrusted, Cause::BadHeader, Cause::TimedOut];
-        if refused.contains(&ending.cause) {
+        if ending.cause == Cause::Untrusted {
+            refuse(&admission, Rule::AcceptFrom, record);
+        } else if [Cause::BadHeader, Cause::TimedOut].contains(&ending.cause) {
             refuse(&admission, Rule::ProxyProtocol, record);
         }
         ending
@@ -73,7 +74,8 @@ fn refuse(admission: &Admission, rule: Rule, record: &mut Record) {
 
 fn cause(rule: Rule) -> Cause {
     match rule {
-        Rule::ProxyProtocol => Cause::Untrusted,
+        Rule::AcceptFrom => Cause::Untrusted,
+        Rule::ProxyProtocol => Cause::BadHeader,
         // Those who are over the latter two wait.
         Rule::Access | Rule::MaxConnections | Rule::AcceptRate => Cause::Denied,
         Rule::MaxPerSource => Cause::TooMany,

@@ -167,7 +167,7 @@ fn clients_that_are_not_let_in_are_counted_by_rule_and_by_reason() {
     let (api, rule) = (daemon.api(), "rule=\"access\"");
     let refused = "ballast_service_refused_total";
     let samples = scrape_when(&api, refused, &["service=\"denied\"", rule], 1.0);
-    let reason = ["service=\"denied\"", "reason=\"denied\""];
+    let reason = ["service=\"denied\"", "reason=\"access\""];
     assert_eq!(
         samples.sum("ballast_listener_rejections_total", &reason),
         1.0

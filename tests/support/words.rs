@@ -127,7 +127,7 @@ pub const NO_BACKEND: &str = "no eligible backend";
 /// `cause` of a client that is no proxy of `accept_from`.
 pub const UNTRUSTED: &str = "not in accept_from";
 /// `cause` of one whose PROXY header is none.
-pub const BAD_HEADER: &str = "bad PROXY header";
+pub const BAD_HEADER: &str = "bad proxy_protocol header";
 /// `cause` of a client whom `[service.access]` does not let in.
 pub const DENIED: &str = "denied by access";
 /// `cause` of one whose source has all the sessions it may have.

@@ -77,19 +77,15 @@ const clock = (at) => new Date(at).toLocaleTimeString([], { hour12: false });
 function turnedAway(service) {
   const lost = service.unserved, lines = [];
   const recent = lost.total > 0 && !(now() - time(lost.last) > 60000);
-  const down = service.standing !== "ok";
-  if (recent || (lost.total > 0 && down)) {
+  if (recent) {
     const causes = lost.causes.map((it) => (lost.causes.length === 1 ? it.cause : `${it.total.toLocaleString("en")} ${it.cause}`)).join(", ");
     lines.push(`${plural(lost.total, "client")} turned away, the last ${span((now() - time(lost.last)) / 1000)} ago: ${causes}`);
   }
-  const rules = service.refusals.filter((it) => it.refused_total > 0);
-  const last = Math.max(...rules.map((it) => time(it.last)));
-  if (now() - last < 60000) {
-    const by = rules.map((it) => `${plural(it.refused_total, "client")} by ${it.rule}`).join(", ");
-    lines.push(`not let in so far: ${by}, the last ${span((now() - last) / 1000)} ago`);
+  for (const it of service.refusals.filter((it) => it.refused_total > 0 && now() - time(it.last) < 60000)) {
+    lines.push(`${plural(it.refused_total, "client")} not let in by ${it.rule} so far, the last ${span((now() - time(it.last)) / 1000)} ago`);
   }
   const full = service.queue.waiting > 0 && service.queue.waiting >= service.queue.size;
-  if (full) lines.push(`${plural(service.queue.waiting, "client")} in line for a place: the queue is full`);
+  if (full) lines.push(`${plural(service.queue.waiting, "client")} ${service.queue.waiting === 1 ? "waits" : "wait"} for a place; the queue (${service.queue.size}) is full`);
   return { recent, full, text: lines.join(" · ") };
 }
 

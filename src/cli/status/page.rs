@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use crate::api::{Backend, Event, Service, Standing, State, View};
 use crate::cli::condition::{
-    Condition, Finding, Gravity, findings, not_let_in, since_when, slowed_down, turned_away,
+    Condition, Finding, Gravity, findings, is_full, not_let_in, since_when, slowed_down,
+    turned_away,
 };
 use crate::cli::figures::{ago, count, grouped, of, rate, scaled, time, width, wrapped};
 use crate::cli::rates::Rates;
@@ -175,7 +176,13 @@ impl Page<'_> {
                 Standing::Degraded => YELLOW,
                 Standing::Down => RED,
             };
-            let state = format!("{}/{} serve", service.eligible, service.configured);
+            let mut serving = service.backends.iter().filter(|it| it.serving).peekable();
+            let all_full = serving.peek().is_some() && serving.all(is_full);
+            let (does, colour) = match all_full {
+                true => ("full", YELLOW),
+                false => ("serve", colour),
+            };
+            let state = format!("{}/{} {does}", service.eligible, service.configured);
             let cells = [
                 Cell::from(&*service.name).coloured(BOLD),
                 Cell::from(state).coloured(colour),
@@ -222,7 +229,11 @@ impl Page<'_> {
             format!("  {}", backend.name).into(),
             Cell::from(word).coloured(colour),
             since.map_or_else(String::new, time).into(),
-            count(backend.traffic.sessions).into(),
+            match backend.max_connections {
+                Some(most) => format!("{}/{}", count(backend.traffic.sessions), count(most.into())),
+                None => count(backend.traffic.sessions),
+            }
+            .into(),
         ]
     }
 
@@ -261,7 +272,11 @@ impl Page<'_> {
         if service.unserved.total > 0 {
             out += &format!("{}\n", turned_away(service, &self.view.at));
         }
-        if let Some(told) = not_let_in(service, &self.view.at) {
+        for told in service
+            .refusals
+            .iter()
+            .filter_map(|it| not_let_in(it, &self.view.at))
+        {
             out += &format!("{told}\n");
         }
         if let Some(told) = slowed_down(service) {
@@ -438,6 +453,28 @@ web      1/2 serve                 0       0     0      0
   app-2  down       2m 10s         7  12,345     0   5.0M
 "
         );
+    }
+
+    #[test]
+    fn backends_at_their_limit_are_shown_so() {
+        let mut backends = vec![backend("app-1", State::Up), backend("app-2", State::Up)];
+        for backend in &mut backends {
+            backend.max_connections = Some(8);
+        }
+        backends[0].traffic.sessions = 8;
+        let cells = |backends: &[Backend]| -> Vec<String> {
+            let page = page(&view(backends.to_vec()), None);
+            let table = page.lines().skip_while(|line| !line.starts_with("SERVICE"));
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            table.skip(1).map(words).collect()
+        };
+        let one = cells(&backends);
+        assert!(one[0].starts_with("web 2/2 serve "), "{one:?}");
+        assert!(one[1].starts_with("app-1 full 8/8 "), "{one:?}");
+        assert!(one[2].starts_with("app-2 up 2m 10s 7/8 "), "{one:?}");
+        backends[1].traffic.sessions = 8;
+        let all = cells(&backends);
+        assert!(all[0].starts_with("web 2/2 full "), "{all:?}");
     }
 
     #[test]

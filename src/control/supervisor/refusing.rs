@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn only_rules_that_have_refused_somebody_are_told() {
         assert_eq!(in_words(&[0; Rule::ALL.len()]), None);
-        let words = in_words(&[0, 12, 0, 0, 3, 0]).unwrap();
+        let words = in_words(&[0, 0, 12, 0, 0, 3, 0]).unwrap();
         assert_eq!(words, "access 12, max_per_source 3");
     }
 

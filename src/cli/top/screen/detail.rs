@@ -114,7 +114,7 @@ fn facts(service: &Service, backend: &Backend, now: &str) -> Vec<(&'static str, 
             "operator",
             format!("{text}{}; r goes back to the file", said_by(admin, now)),
         ));
-        facts.extend(deadline(admin, now).map(|it| ("deadline", it)));
+        facts.extend(deadline(backend, now).map(|it| ("deadline", it)));
     }
     facts.extend(backend.agent.clone().map(|agent| ("agent", agent)));
     let traffic = &backend.traffic;
