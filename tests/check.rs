@@ -92,6 +92,49 @@ fn a_valid_file_gets_a_summary_and_exit_code_0() {
 }
 
 #[test]
+fn who_may_come_in_and_what_goes_with_them_is_in_the_summary_where_it_is_set() {
+    let sections = r#"
+access.allow = "10.0.0.0/8"
+access.deny = ["10.1.0.0/16", "10.2.0.0/16"]
+access.dry_run = true
+limits = { max_connections = 100, max_per_source = 2, rate_per_source = "10/m", dry_run = ["max_per_source"] }
+proxy_protocol = { accept_from = "10.9.0.0/16", send = "v2", unique_id = true }
+queue = { size = 3, timeout = "2s" }
+socket.source = ["127.0.0.1", "127.0.0.2"]
+backend = [{ address = "10.0.0.1:80", max_connections = 5 }]
+"#;
+    let head = "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:8099\"\n";
+    let answer = check(format!("{head}{sections}"));
+    assert_eq!((answer.code, answer.stderr.as_str()), (Some(0), ""));
+    for line in [
+        "  access    allow 10.0.0.0/8; deny 10.1.0.0/16, 10.2.0.0/16 (dry run)\n",
+        "  limits    max_connections 100, max_per_source 2 (dry run), rate_per_source 10/m\n",
+        "  PROXY     accepted from 1 network within 3s, sent as v2 with unique_id\n",
+        "  queue     3 clients wait, for 2s at most\n",
+        "  sources   127.0.0.1, 127.0.0.2\n",
+    ] {
+        assert!(
+            answer.stdout.contains(line),
+            "{line:?} in\n{}",
+            answer.stdout
+        );
+    }
+    let plain = check(GOOD).stdout;
+    for word in ["access", "limits", "PROXY", "queue", "sources"] {
+        assert!(!plain.contains(&format!("  {word} ")), "{plain}");
+    }
+}
+
+#[test]
+fn a_file_that_locks_everybody_out_is_warned_of() {
+    let deny = "access.deny = [\"0.0.0.0/0\", \"::/0\"]\ntimeouts";
+    let answer = check(GOOD.replace("timeouts", deny));
+    assert_eq!(answer.code, Some(0));
+    let warning = "nobody may come in at service `web`";
+    assert!(answer.stderr.contains(warning), "{}", answer.stderr);
+}
+
+#[test]
 fn a_disabled_backend_is_said_to_be_so_once() {
     let backends = |text: &str| {
         let answer = check(text);

@@ -27,6 +27,11 @@ impl Access {
     pub fn admits(&self, ip: IpAddr) -> bool {
         self.0.contain(ip)
     }
+
+    /// Whether no address of this family may come in.
+    pub fn admits_none(&self, ipv4: bool) -> bool {
+        self.0.lack(ipv4)
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +82,29 @@ mod tests {
     fn an_empty_allow_list_lets_nobody_in_and_a_network_in_both_is_denied() {
         assert!(!access(Some(&[]), &[])("10.0.0.1"));
         assert!(!access(Some(&["10.0.0.0/8"]), &["10.0.0.0/8"])("10.0.0.1"));
+    }
+
+    #[test]
+    fn whether_nobody_may_come_in_is_known_by_family() {
+        let none = |allowed: Option<&[&str]>, denied: &[&str]| {
+            let access = Access::new(allowed.map(networks), networks(denied));
+            (access.admits_none(true), access.admits_none(false))
+        };
+        assert_eq!(none(None, &["0.0.0.0/0", "::/0"]), (true, true));
+        assert_eq!(none(None, &["0.0.0.0/1", "128.0.0.0/1"]), (true, false));
+        assert_eq!(none(Some(&["::1/128"]), &[]), (true, false));
+        assert_eq!(
+            none(
+                Some(&["10.0.0.0/8", "::1/128"]),
+                &["10.0.0.0/9", "10.128.0.0/9"]
+            ),
+            (true, false)
+        );
+        assert_eq!(none(None, &["0.0.0.0/1"]), (false, false));
+        assert_eq!(
+            none(Some(&["255.255.255.255/32"]), &["::/0"]),
+            (false, true)
+        );
     }
 
     fn nets() -> impl Strategy<Value = Vec<(Ipv4Net, bool)>> {

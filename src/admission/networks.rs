@@ -44,6 +44,15 @@ impl Networks {
         }
     }
 
+    /// Whether no address of this family is in it.
+    pub fn lack(&self, ipv4: bool) -> bool {
+        // It would begin somewhere.
+        match ipv4 {
+            true => self.ipv4.is_empty(),
+            false => self.ipv6.is_empty(),
+        }
+    }
+
     /// Whether `ip`, which is never IPv4-mapped, is in it.
     pub fn contain(&self, ip: IpAddr) -> bool {
         let flips = match ip {
@@ -103,7 +112,10 @@ impl FromIterator<IpNet> for Networks {
 /// How many there are: they may be a hundred thousand.
 impl fmt::Debug for Networks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} networks", self.count)
+        match self.count {
+            1 => f.write_str("1 network"),
+            count => write!(f, "{count} networks"),
+        }
     }
 }
 

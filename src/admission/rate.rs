@@ -3,6 +3,7 @@
 //! The generic cell rate algorithm (ITU-T I.371, annex A), in its virtual scheduling form: a state of 64
 //! bits, and no work while nothing happens. Times are nanoseconds since any fixed moment.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -59,6 +60,19 @@ impl Rate {
     }
 }
 
+/// `500/s`, as in the file.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, per } = self;
+        match per.as_secs() {
+            1 => write!(f, "{count}/s"),
+            60 => write!(f, "{count}/m"),
+            3600 => write!(f, "{count}/h"),
+            _ => write!(f, "{count} in {per:?}"),
+        }
+    }
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
 }
@@ -97,6 +111,13 @@ mod tests {
         assert_eq!(passed(rate(10, 1), [start; 50]).len(), 10);
         let later = [start; 50].into_iter().chain([start + SECOND / 10; 50]);
         assert_eq!(passed(rate(10, 1), later).len(), 11);
+    }
+
+    #[test]
+    fn it_is_told_as_it_is_written() {
+        assert_eq!(rate(5, 1).to_string(), "5/s");
+        assert_eq!(rate(10, 60).to_string(), "10/m");
+        assert_eq!(rate(1, 3600).to_string(), "1/h");
     }
 
     #[test]

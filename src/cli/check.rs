@@ -1,5 +1,7 @@
 //! `ballast check`: what a file would do, on one screen, or everything that is wrong with it.
 
+mod guarded;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
@@ -181,6 +183,9 @@ fn block(service: &ServiceConfig, list: Option<&List>) -> String {
     put("listen", &listen(service));
     put("strategy", service.strategy.name);
     put("backends", &backends(service, list));
+    for (what, how) in guarded::lines(service) {
+        put(what, &how);
+    }
     if service.timeouts != Timeouts::default() {
         put("timeouts", &timeouts(&service.timeouts));
     }

@@ -1,5 +1,7 @@
 //! `[service.access]` and `[service.limits]`: who may come in, how many, and how fast their bytes may flow.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -15,8 +17,9 @@ use super::network::{self, networks};
 use super::problem::{Need, Problem, Problems, shown};
 use super::source::Source;
 use super::value::{Fault, MOST_CONNECTIONS};
-use super::{AccessConfig, AdmissionConfig, Limited, LimitsConfig, bandwidth, keys};
+use super::{AccessConfig, AdmissionConfig, Limited, LimitsConfig, ServiceConfig, bandwidth, keys};
 use crate::admission::{Access, Rate, SourceRules};
+use crate::model::Address;
 
 /// Both sections of a service.
 pub(super) fn read(service: &Table<'_>, problems: &mut Problems) -> AdmissionConfig {
@@ -81,13 +84,99 @@ fn access(table: &Table<'_>, problems: &mut Problems) -> Option<AccessConfig> {
     Some(access.with(None, Vec::new()))
 }
 
+impl ServiceConfig {
+    /// Whether `[service.access]` lets in nobody of those who can reach a listener, once its files are read.
+    pub fn shuts_everybody_out(&self) -> bool {
+        let Some(access) = self.admission.access.as_ref().filter(|it| !it.dry_run) else {
+            return false;
+        };
+        let listen = &self.listen;
+        // Who may come by a path is said by its permissions.
+        let Some(families) = families(listen.iter().map(|it| (it.address, it.dual_stack))) else {
+            return false;
+        };
+        let told = self.proxy.accept.is_some();
+        let none = |ipv4: bool| access.rules.admits_none(ipv4);
+        let [ipv4, ipv6] = families.map(|it| it || told);
+        (!ipv4 || none(true)) && (!ipv6 || none(false))
+    }
+}
+
+/// Whether clients of IPv4, and of IPv6, can reach one of these; `None` when others can, too.
+fn families(listen: impl Iterator<Item = (Address, bool)>) -> Option<[bool; 2]> {
+    let mut found = [false; 2];
+    for (address, dual_stack) in listen {
+        let is_ipv4 = address.inet()?.is_ipv4();
+        found[0] |= is_ipv4 || dual_stack;
+        found[1] |= !is_ipv4;
+    }
+    Some(found)
+}
+
+/// Said of a service that [shuts everybody out](ServiceConfig::shuts_everybody_out).
+pub(super) fn shut(service: &str) -> Problem {
+    Problem::warning(format!("nobody may come in at service `{service}`"))
+        .label("it lets in no address that can reach its listeners")
+        .help("list the networks of its clients in `allow`, or write dry_run = true to count only")
+}
+
+/// `allow 10.0.0.0/8; deny 9 networks, deny_file /etc/deny (dry run)`
+impl fmt::Display for AccessConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        let lists = [
+            ("allow", self.allow.as_deref(), &self.allow_file),
+            ("deny", Some(&*self.deny), &self.deny_file),
+        ];
+        for (name, list, file) in lists {
+            match list {
+                None | Some([]) => {}
+                Some(few) if few.len() <= MOST_TOLD => {
+                    let few: Vec<_> = few.iter().map(ToString::to_string).collect();
+                    parts.push(format!("{name} {}", few.join(", ")));
+                }
+                Some(many) => parts.push(format!("{name} {} networks", many.len())),
+            }
+            if let Some(file) = file {
+                parts.push(format!("{name}_file {}", file.display()));
+            }
+        }
+        f.write_str(&parts.join("; "))?;
+        f.write_str(if self.dry_run { " (dry run)" } else { "" })
+    }
+}
+
 impl AccessConfig {
+    /// What keeps `ip` out, which the rules do not admit.
+    pub fn denier(&self, ip: IpAddr) -> String {
+        let of = |list: &[IpNet], allows: bool| {
+            let those = list.iter().filter(|it| it.contains(&ip));
+            those.map(|it| (it.prefix_len(), !allows, *it)).max()
+        };
+        let allowed = of(self.allow.as_deref().unwrap_or_default(), true);
+        let decides = of(&self.deny, false).max(allowed);
+        let named = |file: &PathBuf| format!("deny_file {}", file.display());
+        match (decides, &self.deny_file) {
+            (Some((_, true, network)), _) => format!("deny {network}"),
+            // Another entry is more specific, and it can be nowhere else.
+            (Some(_), Some(file)) => named(file),
+            (None, Some(file)) if self.allow.is_none() && self.allow_file.is_none() => named(file),
+            (None, Some(file)) => format!("not in allow, or in {}", named(file)),
+            (_, None) => "not in allow".to_owned(),
+        }
+    }
+
+    /// Whether all that it says is in the file itself.
+    pub(super) fn is_whole(&self) -> bool {
+        self.allow_file.is_none() && self.deny_file.is_none()
+    }
+
     /// Reads the files, whose paths begin in `beside`.
     ///
     /// # Errors
     /// That one cannot be read, or every problem of its text.
     pub(super) fn complete(&mut self, beside: &Path) -> Result<(), Rejected> {
-        if self.allow_file.is_none() && self.deny_file.is_none() {
+        if self.is_whole() {
             return Ok(());
         }
         let read = |file: &mut Option<PathBuf>| {
@@ -292,6 +381,8 @@ const RULES: [&str; 8] = [
 const RATES: RangeInclusive<u32> = 1..=1_000_000;
 /// From 32 KiB to half a gigabyte of memory.
 const SOURCES: RangeInclusive<u32> = 1024..=16_777_216;
+/// Networks of a list that are told one by one.
+const MOST_TOLD: usize = 4;
 /// Of one list; whoever has more of them has the wrong file.
 const MOST_PROBLEMS: usize = 20;
 
@@ -322,6 +413,57 @@ mod tests {
 
     fn admits(access: &AccessConfig, ip: &str) -> bool {
         access.rules.admits(ip.parse::<IpAddr>().unwrap())
+    }
+
+    #[test]
+    fn whoever_shuts_everybody_out_is_told() {
+        let told = |sections: &str| {
+            read(sections)
+                .1
+                .contains("nobody may come in at service `a`")
+        };
+        let all = "deny = [\"0.0.0.0/0\", \"::/0\"]";
+        assert!(told(&format!("[service.access]\n{all}")));
+        assert!(
+            told("[service.access]\nallow = \"::1\""),
+            "nobody comes from there"
+        );
+        assert!(!told(&format!("[service.access]\n{all}\ndry_run = true")));
+        assert!(!told("[service.access]\ndeny = \"0.0.0.0/1\""));
+        let proxied = "[service.access]\nallow = \"::1\"\n[service.proxy_protocol]\naccept_from = \"1.0.0.0/8\"";
+        assert!(!told(proxied), "a proxy may name anybody");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("b.toml");
+        fs::write(directory.path().join("nets"), "# nobody yet\n").unwrap();
+        fs::write(&file, text("[service.access]\nallow_file = \"nets\"")).unwrap();
+        let warnings = load(&file).unwrap().warnings.to_string();
+        assert!(
+            warnings.contains("nobody may come in at service `a`"),
+            "{warnings}"
+        );
+    }
+
+    #[test]
+    fn it_is_known_what_keeps_an_address_out() {
+        let denier = |sections: &str, ip: &str| {
+            let (service, _) = read(&format!("[service.access]\n{sections}"));
+            service
+                .admission
+                .access
+                .unwrap()
+                .denier(ip.parse().unwrap())
+        };
+        let both = "allow = [\"10.0.0.0/8\"]\ndeny = [\"10.1.0.0/16\", \"10.1.2.3\"]";
+        assert_eq!(denier(both, "10.1.2.3"), "deny 10.1.2.3/32");
+        assert_eq!(denier(both, "10.1.9.9"), "deny 10.1.0.0/16");
+        assert_eq!(denier(both, "11.0.0.1"), "not in allow");
+        assert_eq!(denier("deny_file = \"x\"", "11.0.0.1"), "deny_file x");
+        let listed = "allow = \"10.0.0.0/8\"\ndeny_file = \"x\"";
+        assert_eq!(denier(listed, "10.0.0.1"), "deny_file x");
+        assert_eq!(
+            denier(listed, "11.0.0.1"),
+            "not in allow, or in deny_file x"
+        );
     }
 
     #[test]

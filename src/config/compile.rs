@@ -223,6 +223,19 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
     let alerts = root.tables("alert", &keys::ALERT, problems);
     let alerts = alert::read(&alerts, names.as_ref(), source, problems);
     let services: Option<Vec<_>> = drafts.into_iter().map(service::Draft::finish).collect();
+    for (table, service) in tables.iter().zip(services.iter().flatten()) {
+        let whole = service
+            .admission
+            .access
+            .as_ref()
+            .is_some_and(|it| it.is_whole());
+        if let Some(span) = table
+            .span_of("access")
+            .filter(|_| whole && service.shuts_everybody_out())
+        {
+            problems.add(admission::shut(&service.name).at(span));
+        }
+    }
     Some(Config {
         runtime,
         log,

@@ -15,6 +15,7 @@ mod check;
 mod compile;
 mod conflicts;
 mod decode;
+mod differing;
 mod discovery;
 mod foreign;
 mod handover;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::differing;
 use super::{BackendConfig, Config, ListenConfig, ServiceConfig};
 use crate::model::{Address, BackendId};
 
@@ -14,6 +15,8 @@ use crate::model::{Address, BackendId};
 pub struct Plan {
     /// By name. Changed is any difference, in a backend too.
     pub services: Changes<Arc<str>>,
+    /// Of each that is changed, in their order: the keys that differ, as the file calls them.
+    pub differing: Vec<Vec<&'static str>>,
     /// By address, whichever service it belongs to; never `changed`.
     pub listeners: Changes<ListenerId>,
     /// By service and name. Changed is any difference.
@@ -53,11 +56,13 @@ pub struct ListenerId {
 impl Plan {
     /// What it takes to get from `old` to `new`.
     pub fn between(old: &Config, new: &Config) -> Self {
+        let services = Changes::between(
+            old.services.iter().map(|it| (it.name.clone(), it)),
+            new.services.iter().map(|it| (it.name.clone(), it)),
+        );
         Self {
-            services: Changes::between(
-                old.services.iter().map(|it| (it.name.clone(), it)),
-                new.services.iter().map(|it| (it.name.clone(), it)),
-            ),
+            differing: differing(&services.changed, old, new),
+            services,
             listeners: Changes::between(
                 listeners(old).iter().map(|&(id, ..)| (id, ())),
                 listeners(new).iter().map(|&(id, ..)| (id, ())),
@@ -72,9 +77,16 @@ impl Plan {
         }
     }
 
-    /// What is added, removed and changed, by name: `+service web`, `~backend web/app-1`.
+    /// What is added, removed and changed, by name: `+service web`, `~backend web/app-1`; of a service that is
+    /// changed also what of it: `~service web (access, limits)`.
     pub fn names(&self) -> Vec<String> {
-        let services = self.services.names("service");
+        let changed = self.services.changed.len();
+        let mut services: Vec<_> = self.services.names("service").collect();
+        let first = services.len() - changed;
+        for (name, keys) in services[first..].iter_mut().zip(&self.differing) {
+            *name += &format!(" ({})", keys.join(", "));
+        }
+        let services = services.into_iter();
         let listeners = self.listeners.names("listener");
         let all = services.chain(listeners);
         all.chain(self.backends.names("backend"))
@@ -213,6 +225,24 @@ pub fn listeners(config: &Config) -> Vec<(ListenerId, &ListenConfig, &ServiceCon
     .collect()
 }
 
+/// The keys that differ, of each of the services that `changed`.
+fn differing(changed: &[Arc<str>], old: &Config, new: &Config) -> Vec<Vec<&'static str>> {
+    let by_name = |config: &'_ Config| -> HashMap<Arc<str>, usize> {
+        let all = config.services.iter().enumerate();
+        all.map(|(at, it)| (it.name.clone(), at)).collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    let keys = |name: &Arc<str>| {
+        let was = old.services.get(*before.get(name)?)?;
+        let is = new.services.get(*after.get(name)?)?;
+        Some(differing::keys(was, is))
+    };
+    changed
+        .iter()
+        .map(|name| keys(name).unwrap_or_default())
+        .collect()
+}
+
 fn backends(config: &Config) -> impl Iterator<Item = (BackendId, &BackendConfig)> {
     let of = |service: &ServiceConfig, backend: &BackendConfig| {
         BackendId::new(service.name.clone(), backend.name.clone())
@@ -331,6 +361,34 @@ mod tests {
             "services +1 -1 ~1 =0, listeners +1 -0 =2, backends +2 -2 ~1 =1"
         );
         assert!(!plan.is_empty());
+    }
+
+    #[test]
+    fn of_a_changed_service_it_is_told_what_is_changed() {
+        let backends = [("b:1", 1)];
+        let text = service("a", "\"1.1.1.1:80\"", &backends);
+        let old = config(&format!(
+            "{text}{}",
+            service("b", "\"1.1.1.1:81\"", &backends)
+        ));
+        let new = text.replace(
+            "strategy",
+            "access.deny = \"9.0.0.0/8\"\nretries = 0\nstrategy",
+        );
+        let new = config(&format!(
+            "{new}{}",
+            service("c", "\"1.1.1.1:81\"", &backends)
+        ));
+        assert_eq!(
+            Plan::between(&old, &new).names(),
+            [
+                "+service c",
+                "-service b",
+                "~service a (retries, access)",
+                "+backend c/b:1",
+                "-backend b/b:1"
+            ]
+        );
     }
 
     #[test]

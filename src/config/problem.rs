@@ -275,6 +275,14 @@ impl Report {
         problems.report(origin, &Source::new(""))
     }
 
+    /// One more, which is about no place in the file.
+    pub(super) fn warn(&mut self, problem: Problem) {
+        self.warnings += 1;
+        if self.problems.len() < Self::MOST_SHOWN {
+            self.problems.insert(0, problem);
+        }
+    }
+
     pub(super) fn into_warnings(mut self) -> Self {
         for problem in &mut self.problems {
             problem.severity = Severity::Warning;

@@ -90,7 +90,12 @@ pub enum Event {
         turn: Turn,
     },
     /// A reload took effect.
-    Reloaded(Arc<Picture>),
+    Reloaded {
+        /// How everything stands since.
+        picture: Arc<Picture>,
+        /// What has changed, by name.
+        changes: Arc<str>,
+    },
     /// Watchers have missed events: this is how everything stands since.
     Recap(Arc<Picture>),
     /// Backends of a service have come or gone without a reload.

@@ -120,8 +120,11 @@ pub(super) fn entry(event: &Event) -> Option<api::Event> {
                 of_backend("settled", "info", backend, text)
             }
         },
-        Event::Reloaded(_) => {
-            let text = "the configuration was reloaded".to_owned();
+        Event::Reloaded { changes, .. } => {
+            let mut text = "the configuration was reloaded".to_owned();
+            if !changes.is_empty() {
+                text += &format!(": {changes}");
+            }
             note("reloaded", "info", None, text)
         }
         Event::Membership { standing, .. } => {

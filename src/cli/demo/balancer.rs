@@ -58,7 +58,7 @@ impl Balancer {
                     | Event::Failover(_)
                     | Event::Tier { .. }
                     | Event::Suspect { .. }
-                    | Event::Reloaded(_)
+                    | Event::Reloaded { .. }
                     | Event::Recap(_)
                     | Event::Membership { .. }
                     | Event::Rejected { .. }

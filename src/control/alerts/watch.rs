@@ -130,7 +130,7 @@ impl Watch {
                     self.suspected(backend, *address, turn, now, &mut notices);
                 }
             }
-            Event::Ready(picture) | Event::Reloaded(picture) => {
+            Event::Ready(picture) | Event::Reloaded { picture, .. } => {
                 self.files(config, picture, now, &mut notices);
                 self.review(config, picture, now, &mut notices);
             }
@@ -533,7 +533,10 @@ mod tests {
     }
 
     fn standing(service: &str, eligible: usize) -> Event {
-        Event::Reloaded(picture(service, eligible, &[]))
+        Event::Reloaded {
+            picture: picture(service, eligible, &[]),
+            changes: "".into(),
+        }
     }
 
     use Occasion::{AllDown, BackendDown, BackendUp, Degraded, Flapping, ReloadFailed, Standby};

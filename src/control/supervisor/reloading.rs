@@ -159,9 +159,10 @@ impl Supervisor {
                 self.reloads.applied += 1;
                 self.reloads.last_took = Some(started.elapsed());
                 self.options.broken.clear();
+                let changes = few(plan.names());
                 tracing::info!(
                     %plan,
-                    changes = few(plan.names()),
+                    changes,
                     took_ms = millis(started.elapsed()),
                     reloads = self.reloads.applied,
                     "reloaded"
@@ -169,10 +170,13 @@ impl Supervisor {
                 for what in &plan.needs_restart {
                     tracing::warn!(%what, "takes effect after a restart only");
                 }
-                self.tell(|| Event::Reloaded(self.picture()));
+                self.tell(|| Event::Reloaded {
+                    picture: self.picture(),
+                    changes: changes.as_str().into(),
+                });
                 self.end_reload(&Ok(Reloaded {
                     plan: plan.to_string(),
-                    changes: few(plan.names()),
+                    changes,
                     needs_restart: plan.needs_restart,
                     took_seconds: started.elapsed().as_secs_f64(),
                 }));
