@@ -147,6 +147,7 @@ pub(super) fn failovers(call: Call) -> Later {
         let mut all = call.hub.ask(Request::Failovers).await?;
         if let Some(service) = call.parameter("service") {
             all.failovers.retain(|it| it.service == service);
+            all.under_way.retain(|it| it.service == service);
         }
         if let Some(limit) = call.count("limit")? {
             let from = all.failovers.len().saturating_sub(limit);

@@ -38,6 +38,18 @@ pub struct Event {
 pub struct Failovers {
     /// Those that are kept and were asked for.
     pub failovers: Vec<Failover>,
+    /// Those that are not over: what they cost is still being measured.
+    #[serde(default)]
+    pub under_way: Vec<UnderWay>,
+}
+
+/// A failover that is not over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UnderWay {
+    /// Which service it concerns.
+    pub service: String,
+    /// Who is taken out.
+    pub backend: String,
 }
 
 /// A backend that was serving was taken out, and what that has cost.

@@ -16,7 +16,7 @@ mod simulation;
 mod view;
 
 pub use change::{Build, Change, Changed, Refused, Reloaded, Target};
-pub use event::{Event, Events, Failover, Failovers};
+pub use event::{Event, Events, Failover, Failovers, UnderWay};
 pub use explain::{Chance, Explained, Explanation};
 pub use plan::{Difference, Effect, Plan, Probe, Proposal, Prospect};
 pub use session::{Session, Sessions};

@@ -450,7 +450,8 @@ fn since(then: Option<&str>, now: &str, before: &str, after: &str) -> String {
 
 const TURNED_AWAY: &str = "turned away";
 const DAEMON: &str = "daemon";
-const CONFIGURATION: &str = "configuration";
+/// The subject of a file that was rejected.
+pub(super) const CONFIGURATION: &str = "configuration";
 /// A client that was turned away longer ago is history.
 pub(super) const RECENT: Duration = Duration::from_secs(60);
 /// Problems, or causes, that are told of one thing.

@@ -68,13 +68,13 @@ pub(super) fn failovers(options: &FailoverOptions) -> ExitCode {
     let told = Client::find(&options.reach).and_then(|client| {
         let path = query("/v1/failovers", &[("service", options.service.as_deref())]);
         let text = client.get_text(&path)?;
-        let all = client.understood::<Failovers>(text.as_bytes())?.failovers;
-        if all.is_empty() {
+        let all = client.understood::<Failovers>(text.as_bytes())?;
+        if all.failovers.is_empty() {
             is_known(&client, options.service.as_deref())?;
         }
         Ok(match options.json {
             true => text + "\n",
-            false => table(&all),
+            false => table(&all.failovers, all.under_way.len() as u64),
         })
     });
     match told {
@@ -208,9 +208,16 @@ fn line(event: &Event) -> String {
     )
 }
 
-fn table(failovers: &[Failover]) -> String {
-    if failovers.is_empty() {
-        return "There was no failover since the daemon started.\n".into();
+fn table(failovers: &[Failover], under_way: u64) -> String {
+    let measured = match under_way {
+        0 => String::new(),
+        1 => "1 failover is being measured; it is told when it is over.\n".to_owned(),
+        some => format!("{some} failovers are being measured; each is told when it is over.\n"),
+    };
+    match (failovers, under_way) {
+        ([], 0) => return "There was no failover since the daemon started.\n".into(),
+        ([], _) => return measured,
+        _ => {}
     }
     let mut table = failover_table();
     for failover in failovers {
@@ -219,6 +226,7 @@ fn table(failovers: &[Failover]) -> String {
     table.text(usize::MAX, false)
         + "\nSince BEGAN, T1: it was known to be down. T2: no new session went there. T3: no session could be\n\
            on its way there any more. MOVED: sessions that another backend took. LOST: that were broken.\n"
+        + &measured
 }
 
 /// The one layout of failovers: what the log calls detected_ms, moved_ms, total_ms.
@@ -310,6 +318,17 @@ mod tests {
         assert_eq!(told(&mut thread, &[event(9, "d")]), [9]);
         assert!(thread.is_broken(&[]) && thread.is_broken(&[event(9, "e")]));
         assert_eq!(told(&mut thread, &[event(1, "f")]), [1]);
+    }
+
+    #[test]
+    fn a_failover_that_is_being_measured_is_told() {
+        assert!(table(&[], 0).starts_with("There was no failover"));
+        assert!(table(&[], 1).starts_with("1 failover is being measured"));
+        let both = table(&[Failover::default()], 2);
+        assert!(
+            both.starts_with("BACKEND") && both.contains("\n2 failovers are being measured"),
+            "{both}"
+        );
     }
 
     #[test]

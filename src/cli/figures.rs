@@ -91,6 +91,11 @@ pub(super) fn moment(at: &str) -> String {
     }
 }
 
+/// A time as operators write it: `30s`, `5m`, `2h`.
+pub(super) fn as_written(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "expected a time, such as 30s, 5m or 2h")
+}
+
 /// Whether the terminal shows more than ASCII.
 pub(super) fn speaks_unicode() -> bool {
     // The first of these that is set decides, as setlocale(3) has it.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::client::{Client, Failure, Reach};
+use super::figures::tenths;
 use super::plan::{PLAN, told};
 use crate::api::{Plan, Proposal, Prospect, Reloaded};
 
@@ -48,8 +49,9 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
     }
     let reloaded: Reloaded = client.post(RELOAD, &serde_json::json!({}))?;
     let mut text = format!(
-        "Reloaded in {:.3} s: {}\n",
-        reloaded.took_seconds, reloaded.plan
+        "Reloaded in {}: {}\n",
+        tenths(reloaded.took_seconds),
+        reloaded.plan
     );
     for what in &reloaded.needs_restart {
         text += &format!("  ! {what}: takes effect after a restart only\n");

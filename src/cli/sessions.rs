@@ -1,5 +1,6 @@
 //! `ballast sessions`: who is connected to what, the oldest first.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::client::{Client, Failure, Reach};
 use super::events::query;
 use super::figures::{grouped, of, scaled, time};
-use super::status::{VIEW, complain, known};
+use super::status::{VIEW, complain, known, no_such};
 use super::table::{Cell, Column, Table};
 use crate::api::{Session, Sessions, View};
 
@@ -82,15 +83,38 @@ fn list(client: &Client, options: &Options) -> Result<String, Failure> {
             .filter(|next| *next > from && !page.sessions.is_empty());
         all.extend(page.sessions);
     }
-    // A service that has left the file may have sessions still.
-    if total == 0 && options.service.is_some() {
+    // A service or a backend that has left the file may have sessions still.
+    if total == 0 && (options.service.is_some() || options.backend.is_some()) {
         let view: View = client.get(VIEW)?;
         known(&view, options.service.as_deref())?;
+        known_backend(&view, options)?;
     }
     Ok(match options.json {
         true => lines,
         false => table(&all, total),
     })
+}
+
+/// That there is such a backend, of the service if one is named; else which there are.
+fn known_backend(view: &View, options: &Options) -> Result<(), Failure> {
+    let Some(wanted) = options.backend.as_deref() else {
+        return Ok(());
+    };
+    let services = view.services.iter();
+    let named = |name: &str| options.service.as_deref().is_none_or(|it| it == name);
+    let backends = services
+        .filter(|it| named(&it.name))
+        .flat_map(|it| &it.backends);
+    let names: BTreeSet<&str> = backends.map(|it| &*it.name).collect();
+    if names.contains(wanted) {
+        return Ok(());
+    }
+    let what = match &options.service {
+        Some(service) => format!("backend of {service}"),
+        None => "backend".to_owned(),
+    };
+    let names: Vec<&str> = names.into_iter().collect();
+    Err(Failure::Unknown(no_such(&what, wanted, &names)))
 }
 
 fn table(all: &[Session], total: u64) -> String {

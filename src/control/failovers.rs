@@ -132,6 +132,11 @@ impl Failovers {
         }
     }
 
+    /// Whom those concern that are not over.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = &BackendId> {
+        self.open.iter().map(|it| &it.failover.backend)
+    }
+
     /// The last ones, the oldest first.
     pub(super) fn past(&self) -> impl Iterator<Item = &Arc<Failover>> {
         self.past.iter()

@@ -349,9 +349,9 @@ impl Running {
             let members = &serving.members;
             members.record(&self.targets, &mut self.memory);
             let name = &members.config().name;
-            let whole = serving.eligible >= members.needed();
-            self.memory
-                .enter_service(name, whole, Instant::now().into_std());
+            let whole = members.is_whole(serving.eligible, &self.targets);
+            let now = Instant::now().into_std();
+            self.memory.note_service(name, whole, now);
             known.extend(members.standings(&self.targets).map(|(it, ..)| it.clone()));
             unresolved.extend(members.unresolved().cloned());
         }

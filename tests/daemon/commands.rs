@@ -186,7 +186,7 @@ fn a_backend_is_drained_weighed_and_brought_back_by_commands_while_clients_come(
     site.status_shows(&[], "drained by an operator");
     site.ballast(&["backend", "weight", "web/b", "50%", "--yes"])
         .exits_with(0);
-    site.status_shows(&[], "an operator gives it 50% of its weight");
+    site.status_shows(&[], "given 50% of its weight by an operator (uid ");
     site.ballast(&["backend", "enable", "web/a", "--yes"])
         .exits_with(0);
     eventually("a serves again", || {
@@ -200,6 +200,37 @@ fn a_backend_is_drained_weighed_and_brought_back_by_commands_while_clients_come(
     assert!(typo.stderr.contains("did you mean `a`?"), "{typo:#?}");
     let tally = storm.finish();
     assert!(tally.failed.is_empty(), "{:?}", tally.failed);
+}
+
+#[test]
+fn the_time_before_the_first_verdict_is_nobodys_failure() {
+    let (mut a, mut b, service) = two();
+    a.refuse();
+    b.refuse();
+    let site = Site::start([service]);
+    let down = site.status_shows(&[], "no backend may serve");
+    down.exits_with(1);
+    let told = site.ballast(&["status", "--json"]);
+    let view: View = serde_json::from_str(&told.stdout).unwrap();
+    let record = &view.services[0].record;
+    assert_eq!((record.failures, record.up_seconds), (0, 0.0), "{record:?}");
+}
+
+#[test]
+fn a_weight_that_a_drained_backend_is_given_leaves_it_drained() {
+    let (_a, _b, service) = two();
+    let site = Site::start([service]);
+    site.ballast(&["backend", "drain", "web/a", "--yes"])
+        .exits_with(0);
+    let weighed = site.ballast(&["backend", "weight", "web/a", "40%", "--yes"]);
+    weighed.exits_with(0);
+    weighed.shows(&["web/a has 40% of its weight and stays drained"]);
+    let wrong = site.ballast(&["backend", "drain", "web/a", "--deadline", "xx", "--yes"]);
+    wrong.exits_with(2);
+    assert!(
+        wrong.stderr.contains("expected a time, such as 30s"),
+        "{wrong:#?}"
+    );
 }
 
 #[test]
@@ -220,6 +251,10 @@ fn sessions_are_listed_and_closed() {
         (!listed.stdout.contains("web/a ")).then_some(listed)
     });
     assert_eq!(left.stdout.matches("web/b ").count(), 2, "{left:#?}");
+    let unknown = site.ballast(&["sessions", "--backend", "nix"]);
+    unknown.exits_with(3);
+    let told = "there is no backend `nix`; there is: a, b";
+    assert!(unknown.stderr.contains(told), "{unknown:#?}");
     held.retain(|it| it.name == "b");
     held.iter_mut().for_each(Held::still_works);
     assert_eq!(held.len(), 2);

@@ -154,7 +154,7 @@ fn it_shows_what_happens_and_changes_what_is_agreed_to() {
     screen.shows(&["deadline  what is left is closed in 59m"]);
     ballast(&file, &["backend", "reset", "web/app-0", "--yes"]).exits_with(0);
     screen.press(&["v"]);
-    screen.shows(&["EVENTS, the latest last", "the daemon is ready"]);
+    screen.shows(&["EVENTS, the latest first", "the daemon is ready"]);
     screen.press(&["Escape"]);
     screen.shows(&["2/2 serve", "LATELY (v shows more)"]);
     backends[1].refuse();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::client::{Client, Failure, Reach, segment};
+use super::figures::as_written;
 use super::status::{VIEW, complain, no_such};
 use crate::api::{Change, Changed, Service, View};
 pub(super) use outlook::outlook;
@@ -23,7 +24,7 @@ pub(super) enum Action {
         #[command(flatten)]
         who: Who,
         /// Reset what is left after this time, such as 5m; without it, sessions run to their end
-        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "TIME", value_parser = as_written)]
         deadline: Option<Duration>,
     },
     /// Give it no new sessions, and alarm nobody about its checks
@@ -36,7 +37,7 @@ pub(super) enum Action {
         #[command(flatten)]
         who: Who,
     },
-    /// Let only a part of its weight count, such as 50%
+    /// Let another share of its weight count, such as 50%, or 200% for twice of it
     Weight {
         #[command(flatten)]
         who: Who,

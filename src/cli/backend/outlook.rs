@@ -67,12 +67,18 @@ pub(in crate::cli) fn outlook(service: &Service, backend: Option<&str>, change: 
         Change::Enable => {
             lines.push(format!("{they} gets new sessions whenever it is up."));
         }
-        Change::Weight { percent: 0 } => {
+        Change::Weight { percent: 0 } if !concerned.iter().all(is_set_aside) => {
             lines.push(format!(
                 "{they} gets no new sessions: nothing of its weight counts."
             ));
             lines.push(running(TO_ITS_END));
             lines.extend(left(service, backend));
+        }
+        Change::Weight { percent } if concerned.iter().all(is_set_aside) => {
+            lines.push(format!(
+                "{they} stays out of service; {percent}% of its weight counts once it serves again."
+            ));
+            lines.push(running(["stays", "stay"]));
         }
         Change::Weight { percent } => {
             lines.push(format!(
@@ -97,6 +103,12 @@ pub(in crate::cli) fn outlook(service: &Service, backend: Option<&str>, change: 
         }
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Whether an operator or the file keeps it from serving, whatever its weight is.
+fn is_set_aside(backend: &&Backend) -> bool {
+    let is_told = |duty: &str| duty != "serve";
+    backend.admin.as_ref().is_some_and(|it| is_told(&it.duty)) || !backend.enabled
 }
 
 /// Who serves when these do not, if they do now.
@@ -188,6 +200,19 @@ mod tests {
         service.backends[1].serving = false;
         let text = outlook(&service, Some("a"), &Change::Disable);
         assert!(text.contains("1 standby backend would take over"), "{text}");
+    }
+
+    #[test]
+    fn a_weight_does_not_bring_a_drained_backend_back() {
+        let mut service = service(&[("a", 0)]);
+        service.backends[0].admin = Some(crate::api::Admin {
+            duty: "drain".into(),
+            ..Default::default()
+        });
+        for percent in [0, 40] {
+            let text = outlook(&service, Some("a"), &Change::Weight { percent });
+            assert!(text.contains("web/a stays out of service; "), "{text}");
+        }
     }
 
     #[test]

@@ -81,6 +81,10 @@ impl fmt::Display for Address {
     }
 }
 
+/// What is missing where a change comes over TCP.
+pub(super) const WITHOUT_TOKEN: &str =
+    "over TCP this needs --token-file PATH; over the Unix socket it needs none";
+
 /// One way to a daemon.
 #[derive(Clone, Debug)]
 pub(super) struct Door {
@@ -113,14 +117,17 @@ impl Door {
         Ok(reply)
     }
 
+    /// Whether the daemon will refuse every change that comes this way.
+    pub(super) fn lacks_a_token(&self) -> bool {
+        matches!(self.address, Address::Tcp(_)) && self.token_file.is_none()
+    }
+
     /// What may be missing when the daemon answers `status`.
     pub(super) fn hint(&self, status: StatusCode) -> Option<&'static str> {
         // Any other refusal is not about who asks, or the daemon says what to do.
         let is_locked = status == StatusCode::UNAUTHORIZED;
         match (&self.address, &self.token_file) {
-            (Address::Tcp(_), None) if is_locked => {
-                Some("over TCP this needs --token-file PATH; over the Unix socket it needs none")
-            }
+            (Address::Tcp(_), None) if is_locked => Some(WITHOUT_TOKEN),
             (Address::Tcp(_), Some(_)) if is_locked => {
                 Some("the token of the token file is not the daemon's")
             }

@@ -122,6 +122,12 @@ impl Client {
             .unwrap_or_default()
     }
 
+    /// Why nothing can be changed from here, where that is known before it is tried.
+    pub(super) fn locked(&self) -> Option<&'static str> {
+        let all = self.doors.iter().all(Door::lacks_a_token);
+        all.then_some(door::WITHOUT_TOKEN)
+    }
+
     /// The document at `path`, which begins with `/v1/`.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let reply = self.ask(Method::GET, path, None)?;

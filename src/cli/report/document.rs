@@ -185,6 +185,7 @@ pub(super) mod tests {
                 failover("2026-11-20T12:30:00.000Z"),
                 failover("2026-11-21T11:30:00.000Z"),
             ],
+            ..Failovers::default()
         };
         let events = Events {
             events: vec![

@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 
 use self::document::Report;
 use super::client::{Client, Failure, Reach};
+use super::figures::as_written;
 use super::status::complain;
 use crate::api::{Events, Failovers, View};
 
@@ -24,7 +25,7 @@ pub(super) struct Options {
     #[command(flatten)]
     reach: Reach,
     /// Failovers and events of so long, up to now; the records are of all that is known
-    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = as_written)]
     since: Duration,
     /// How it is told
     #[arg(long, value_enum, default_value_t = Format::Text)]

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use crate::api::{Backend, Event, Service, Standing, State, View};
 use crate::cli::condition::{
-    Condition, Finding, Gravity, findings, is_full, not_let_in, since_when, slowed_down,
-    turned_away,
+    CONFIGURATION, Condition, Finding, Gravity, findings, is_full, not_let_in, since_when,
+    slowed_down, turned_away,
 };
 use crate::cli::figures::{ago, count, grouped, of, rate, scaled, time, width, wrapped};
 use crate::cli::rates::Rates;
@@ -57,7 +57,11 @@ impl Page<'_> {
                 Some(_) | None => &event.text,
             };
             let before = format!("  {past:>7} ago  ");
-            let room = self.line().saturating_sub(width(&before)).max(NARROW);
+            let whole = match &*event.kind {
+                "rejected" => self.columns.min(LINE),
+                _ => self.line(),
+            };
+            let room = whole.saturating_sub(width(&before)).max(NARROW);
             let lines = wrapped(text, room);
             for (index, line) in lines.iter().enumerate() {
                 let before = match index {
@@ -143,7 +147,16 @@ impl Page<'_> {
             let widest = shown().map(|it| width(&it.subject)).max().unwrap_or(0);
             let room = self.line().saturating_sub(widest + 4).max(NARROW);
             for finding in shown() {
-                let lines = finding.lines.iter().flat_map(|line| wrapped(line, room));
+                let lines = finding.lines.iter().enumerate();
+                let lines = lines.flat_map(|(index, line)| {
+                    // What is wrong in a file is as long as it takes, and read here.
+                    let is_problem = finding.subject == CONFIGURATION && index > 0;
+                    let room = match is_problem {
+                        true => room.min(LINE.saturating_sub(widest + 4)),
+                        false => room,
+                    };
+                    wrapped(line, room)
+                });
                 for (index, line) in lines.enumerate() {
                     let subject = if index == 0 { &*finding.subject } else { "" };
                     table.row([format!("  {subject}").into(), line.into()]);
@@ -366,7 +379,7 @@ const MOST_BACKENDS: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Configuration, Process, Traffic};
+    use crate::api::{Configuration, Process, Rejection, Traffic};
 
     fn backend(name: &str, state: State) -> Backend {
         Backend {
@@ -453,6 +466,36 @@ web      1/2 serve                 0       0     0      0
   app-2  down       2m 10s         7  12,345     0   5.0M
 "
         );
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_wrapped_even_for_a_pipe() {
+        let mut view = view(vec![backend("app-1", State::Up)]);
+        let problem = format!("b.toml:3:1: {}", "some words ".repeat(30));
+        view.process.configuration.rejected = Some(Rejection {
+            at: view.at.clone(),
+            problems: vec![problem.clone()],
+        });
+        let event = Event {
+            at: view.at.clone(),
+            kind: "rejected".into(),
+            service: Some("web".into()),
+            text: format!("web was rejected: {problem}"),
+            ..Event::default()
+        };
+        let page = Page {
+            view: &view,
+            service: None,
+            rates: None,
+            events: &[event],
+            columns: usize::MAX,
+            colours: false,
+        };
+        let text = page.text();
+        assert_eq!(text.matches("words").count(), 60, "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= LINE, "{line}");
+        }
     }
 
     #[test]

@@ -49,7 +49,10 @@ pub(super) fn run(options: &Options) -> ExitCode {
         Ok(client) => client,
         Err(failure) => return complain(&failure),
     };
-    let where_it_is = client.address();
+    let top = Top {
+        locked: client.locked(),
+        ..Top::new(client.address())
+    };
     let (tell, news) = channel();
     let (orders, asked) = channel();
     asker::start(client, asked, tell.clone());
@@ -66,7 +69,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
         }
     };
     watch_keys(tell);
-    let outcome = show(terminal, Top::new(where_it_is), &news, &orders);
+    let outcome = show(terminal, top, &news, &orders);
     ratatui::restore();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

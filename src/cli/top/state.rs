@@ -17,6 +17,8 @@ use crate::cli::rates::Rates;
 pub(super) struct Top {
     /// Where the daemon answers.
     pub(super) address: String,
+    /// Why it will change nothing that is asked for from here, if that is known.
+    pub(super) locked: Option<&'static str>,
     /// How it last stood.
     pub(super) view: Option<Box<View>>,
     /// What has happened lately, oldest first.
@@ -54,13 +56,14 @@ pub(super) enum Pane {
     Help,
 }
 
-/// A change that waits for a yes.
+/// A change that waits for a yes, or the news that there will be none.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Proposal {
     pub(super) title: String,
-    /// What it will do, and to whom.
+    /// What it will do, and to whom; or why it is not done.
     pub(super) outlook: String,
-    pub(super) order: Order,
+    /// Without it there is nothing to say yes to.
+    pub(super) order: Option<Order>,
 }
 
 /// A line that is shown for a while.
@@ -97,6 +100,7 @@ impl Top {
     pub(super) fn new(address: String) -> Self {
         Self {
             address,
+            locked: None,
             view: None,
             events: Vec::new(),
             rates: Rates::default(),
@@ -120,7 +124,15 @@ impl Top {
             Input::View(Ok(view)) => self.looked(view),
             Input::View(Err(why)) => self.trouble = Some(why),
             Input::Events(events) => self.events = events,
-            Input::Done(done) => self.note(done),
+            Input::Done(Ok(text)) => self.note(Ok(text)),
+            // Why not, and what to do about it, is more than a line.
+            Input::Done(Err(why)) => {
+                self.proposal = Some(Proposal {
+                    title: "Nothing was done".to_owned(),
+                    outlook: why,
+                    order: None,
+                });
+            }
             Input::Key(key) => return self.key(key),
         }
         Next::Nothing
@@ -199,8 +211,11 @@ impl Top {
             return Next::Nothing;
         }
         if let Some(proposal) = self.proposal.take() {
+            let Some(order) = &proposal.order else {
+                return Next::Nothing;
+            };
             return match key.code {
-                KeyCode::Char('y' | 'Y') => Next::Ask(proposal.order),
+                KeyCode::Char('y' | 'Y') => Next::Ask(order.clone()),
                 KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => Next::Nothing,
                 // Anything else is no answer.
                 _ => {
@@ -329,13 +344,20 @@ impl Top {
             return;
         };
         let (service_name, backend_name) = (service.name.clone(), backend.name.clone());
-        self.proposal = Some(Proposal {
-            title: format!("{what} {service_name}/{backend_name}?"),
-            outlook: outlook(service, Some(&backend_name), &change),
-            order: Order {
-                service: service_name,
-                backend: backend_name,
-                change,
+        self.proposal = Some(match self.locked {
+            Some(why) => Proposal {
+                title: "Nothing can be changed from here".to_owned(),
+                outlook: why.to_owned(),
+                order: None,
+            },
+            None => Proposal {
+                title: format!("{what} {service_name}/{backend_name}?"),
+                outlook: outlook(service, Some(&backend_name), &change),
+                order: Some(Order {
+                    service: service_name,
+                    backend: backend_name,
+                    change,
+                }),
             },
         });
     }
@@ -450,6 +472,26 @@ mod tests {
             top.take(Input::View(Ok(view())));
         }
         assert_eq!(top.note, None);
+    }
+
+    #[test]
+    fn whoever_may_change_nothing_is_told_before_being_asked() {
+        let mut top = top();
+        top.locked = Some("it takes a token");
+        press(&mut top, "↓d");
+        let told = top.proposal.clone().unwrap();
+        assert_eq!((&*told.outlook, told.order), ("it takes a token", None));
+        assert_eq!(press(&mut top, "y"), Next::Nothing);
+        assert_eq!(top.proposal, None);
+        // What the daemon refuses is told as whole.
+        top.take(Input::Done(Err(
+            "this is not the token\n  look again".into()
+        )));
+        let told = top.proposal.clone().unwrap();
+        assert_eq!(
+            (&*told.outlook, told.order),
+            ("this is not the token\n  look again", None)
+        );
     }
 
     #[test]

@@ -45,12 +45,14 @@ impl Memory {
         let mut memory = Self::default();
         let entries = match read(state) {
             Ok(Some(bytes)) => file::decode(&bytes, SystemTime::now(), max_age)
+                .map(Some)
                 .map_err(|unusable| unusable.to_string()),
-            Ok(None) => Ok(Contents::default()),
+            Ok(None) => Ok(None),
             Err(error) => Err(format!("it cannot be read: {error}")),
         };
         match entries {
-            Ok(contents) => {
+            Ok(None) => tracing::info!(file = %state.display(), "no state yet"),
+            Ok(Some(contents)) => {
                 let backends = contents.backends.len();
                 memory.recall(contents);
                 let administered = memory.admin.len();
@@ -138,8 +140,15 @@ impl Memory {
         record.map(|record| record.at(now)).unwrap_or_default()
     }
 
-    /// A service has enough backends that may serve from `now` on, or has not.
-    pub(super) fn enter_service(&mut self, service: &Arc<str>, up: bool, now: Instant) {
+    /// A service has enough backends that serve from `now` on, or has not, or that counts neither way.
+    pub(super) fn note_service(&mut self, service: &Arc<str>, whole: Option<bool>, now: Instant) {
+        match whole {
+            Some(up) => self.enter_service(service, up, now),
+            None => self.rest_service(service, now),
+        }
+    }
+
+    fn enter_service(&mut self, service: &Arc<str>, up: bool, now: Instant) {
         let record = self.services.entry(Arc::clone(service)).or_default();
         if record.is_up() != Some(up) {
             record.enter(up, now);
@@ -147,8 +156,7 @@ impl Memory {
         }
     }
 
-    /// A service has not, and that is what an operator wanted: it counts neither way from `now` on.
-    pub(super) fn rest_service(&mut self, service: &Arc<str>, now: Instant) {
+    fn rest_service(&mut self, service: &Arc<str>, now: Instant) {
         if let Some(record) = self
             .services
             .get_mut(service)

@@ -318,6 +318,22 @@ impl Members {
         self.rules().min_up.of(in_first.count())
     }
 
+    /// Whether enough of its backends serve when so many are eligible; `None` where that counts neither
+    /// way: what an operator has taken out on purpose has not failed, and of a backend that serves before
+    /// its first verdict nobody knows.
+    pub(in crate::control) fn is_whole(&self, eligible: usize, targets: &Targets) -> Option<bool> {
+        let needed = self.needed();
+        if eligible < needed {
+            return (!self.are_set_aside(targets)).then_some(false);
+        }
+        let is_known = |it: &&Member| {
+            let view = it.view(targets);
+            view.is_eligible() && view.health.state != State::Unknown
+        };
+        let known = self.all.iter().filter(is_known).count();
+        (known >= needed).then_some(true)
+    }
+
     /// Whether nobody is missing but those that an operator has taken out.
     pub(in crate::control) fn are_set_aside(&self, targets: &Targets) -> bool {
         let is_taken_out = |it: &Member| it.admin.duty != Duty::Serve || it.admin.weight.get() == 0;

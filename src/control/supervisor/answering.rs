@@ -46,7 +46,14 @@ impl Supervisor {
                 let clock = Clock::now();
                 let past = self.failovers.past();
                 let failovers = past.map(|it| inspect::failover(it, &clock)).collect();
-                let _ = reply.send(api::Failovers { failovers });
+                let under_way = self.failovers.under_way().map(|it| api::UnderWay {
+                    service: it.service().to_string(),
+                    backend: it.name().to_string(),
+                });
+                let _ = reply.send(api::Failovers {
+                    failovers,
+                    under_way: under_way.collect(),
+                });
             }
             Request::Sessions(query, reply) => self.list_sessions(query, reply),
             Request::CloseSession(id, by, reply) => self.close_session(id, by, reply),

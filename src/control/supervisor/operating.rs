@@ -108,6 +108,8 @@ impl Supervisor {
         let now = Instant::now();
         let (wall, mut unbound) = (SystemTime::now(), false);
         let (mut backends, mut sessions) = (0, 0);
+        // Those that a weight does not bring back.
+        let mut aside = Vec::new();
         for id in &concerned {
             let load = self.running.load(id).cloned();
             sessions += load.as_ref().map_or(0, |it| u64::from(it.in_flight()));
@@ -115,6 +117,9 @@ impl Supervisor {
                 Order::Say(say, weight, deadline) => {
                     let was = self.running.memory.admin(id);
                     let is = say(was, weight);
+                    if matches!(change, Change::Weight { .. }) && is.duty != Duty::Serve {
+                        aside.push(is.duty);
+                    }
                     let had = self.evictions.deadline(id);
                     let due = match change {
                         Change::Weight { .. } => had,
@@ -185,7 +190,12 @@ impl Supervisor {
         );
         self.note(&service, target.backend.as_deref(), &said_by(&text, by));
         Ok(Changed {
-            text: came_of(&whom, change, sessions, (eligible, configured)),
+            text: came_of(
+                &format!("{whom} {}", came(change, &aside, concerned.len())),
+                change,
+                sessions,
+                (eligible, configured),
+            ),
             backends,
             sessions,
             durable: false,
@@ -408,16 +418,26 @@ fn already(change: &Change) -> String {
     }
 }
 
-/// What came of it, in a sentence.
-fn came_of(whom: &str, change: &Change, sessions: u64, standing: (usize, usize)) -> String {
-    let is = match change {
+/// What a backend is now; of `all` that are concerned, these are kept `aside` as before.
+fn came(change: &Change, aside: &[Duty], all: usize) -> String {
+    let stays = match aside {
+        [] => "",
+        [Duty::Drain] if all == 1 => " and stays drained",
+        [_] if all == 1 => " and stays disabled",
+        _ => "; who is drained or disabled stays so",
+    };
+    match change {
         Change::Drain { .. } => "drains".to_owned(),
         Change::Disable => "is disabled".to_owned(),
         Change::Enable => "is enabled".to_owned(),
-        Change::Weight { percent } => format!("has {percent}% of its weight"),
+        Change::Weight { percent } => format!("has {percent}% of its weight{stays}"),
         Change::Reset => "is as the file says".to_owned(),
         Change::CloseSessions => "has its sessions closed".to_owned(),
-    };
+    }
+}
+
+/// What came of it, in a sentence that begins with what they are.
+fn came_of(they_are: &str, change: &Change, sessions: u64, standing: (usize, usize)) -> String {
     let running = match (change, sessions) {
         (_, 0) => "no session runs there".to_owned(),
         (Change::CloseSessions, some) => counted(some, "session"),
@@ -436,7 +456,7 @@ fn came_of(whom: &str, change: &Change, sessions: u64, standing: (usize, usize))
     };
     let (eligible, configured) = standing;
     let serve = if eligible == 1 { "serves" } else { "serve" };
-    format!("{whom} {is}: {running}, {eligible} of {configured} backends {serve}")
+    format!("{they_are}: {running}, {eligible} of {configured} backends {serve}")
 }
 
 /// How long the answer to a change waits for the disk.

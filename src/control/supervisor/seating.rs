@@ -148,13 +148,10 @@ impl Supervisor {
         self.wakes.replace(service, serving.wake, decision.again);
         serving.wake = decision.again;
         serving.eligible = decision.eligible;
-        let whole = decision.eligible >= serving.members.needed();
+        let targets = &self.running.targets;
+        let whole = serving.members.is_whole(decision.eligible, targets);
         let now = Instant::now();
-        // What an operator has taken out on purpose has not failed.
-        match !whole && serving.members.are_set_aside(&self.running.targets) {
-            true => self.running.memory.rest_service(service, now),
-            false => self.running.memory.enter_service(service, whole, now),
-        }
+        self.running.memory.note_service(service, whole, now);
         let configured = serving.members.configured();
         let eligible = format!("{}/{configured}", decision.eligible);
         for change in &decision.changes {

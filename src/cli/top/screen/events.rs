@@ -1,4 +1,4 @@
-//! What has happened lately: the latest last, as in a log.
+//! What has happened lately: the latest first, as in `ballast status`.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -30,7 +30,7 @@ pub(super) fn recent(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
 /// Draws as many as there is room for.
 pub(super) fn all(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    put(buffer, area, 0, 0, "EVENTS, the latest last", bold);
+    put(buffer, area, 0, 0, "EVENTS, the latest first", bold);
     if top.events.is_empty() {
         put(buffer, area, 0, 1, "nothing yet", Style::new());
     }
@@ -46,9 +46,8 @@ pub(super) fn latest<'e>(
     look: Look,
 ) {
     let now = view.as_ref().map_or("", |view| &*view.at);
-    let mut last: Vec<_> = events.rev().take(usize::from(area.height)).collect();
-    last.reverse();
-    for (y, event) in last.into_iter().enumerate() {
+    let last = events.rev().take(usize::from(area.height));
+    for (y, event) in last.enumerate() {
         let past = ago(&event.at, now).map_or_else(String::new, time);
         put(
             buffer,

@@ -254,7 +254,10 @@ fn ask(buffer: &mut Buffer, area: Rect, proposal: &Proposal, look: Look) {
             " {} ",
             fitted(&proposal.title, usize::from(wide) - 4)
         ))
-        .title_bottom(" y yes   n no ")
+        .title_bottom(match proposal.order {
+            Some(_) => " y yes   n no ",
+            None => " any key goes back ",
+        })
         .render(frame, buffer);
     let inner = Rect {
         x: frame.x + 2,
@@ -473,6 +476,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_done_is_told_whole_on_a_small_terminal() {
+        let mut top = top();
+        let why = format!(
+            "this takes a token\n  {}",
+            "and some words ".repeat(8) + "at its end"
+        );
+        top.take(Input::Done(Err(why)));
+        let screen = drawn(&mut top, (60, 16), LOOK).join("\n");
+        for part in [
+            "Nothing was done",
+            "this takes a token",
+            "its end",
+            "any key goes back",
+        ] {
+            assert!(screen.contains(part), "{part}\n{screen}");
+        }
+    }
+
+    #[test]
     fn the_detail_has_the_reason_and_the_record() {
         let mut top = top();
         press(&mut top, KeyCode::End);
@@ -509,8 +531,8 @@ mod tests {
         top.take(Input::Events(events));
         let lines = drawn(&mut top, (80, 24), LOOK);
         assert_eq!(lines[19], "LATELY (v shows more)", "{lines:#?}");
-        assert_eq!(lines[20], "    34s ago  web/app-1: event 28");
-        assert_eq!(lines[22], "    12s ago  web/app-2: backend is down");
+        assert_eq!(lines[20], "    12s ago  web/app-2: backend is down");
+        assert_eq!(lines[22], "    34s ago  web/app-1: event 28");
         // Where there is hardly room for the list there is none for anything else.
         let small = drawn(&mut top, (80, 18), LOOK).join("\n");
         assert!(!small.contains("LATELY"), "{small}");
@@ -523,8 +545,9 @@ mod tests {
         );
         press(&mut top, KeyCode::Char('v'));
         let lines = drawn(&mut top, (80, 24), LOOK);
-        assert_eq!(lines[3], "EVENTS, the latest last");
-        assert_eq!(lines[4], "    50s ago  web/app-1: event 12", "{lines:#?}");
+        assert_eq!(lines[3], "EVENTS, the latest first");
+        assert_eq!(lines[4], "    12s ago  web/app-2: backend is down");
+        assert_eq!(lines[22], "    50s ago  web/app-1: event 12", "{lines:#?}");
     }
 
     #[test]
