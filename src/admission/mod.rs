@@ -14,4 +14,4 @@ pub use bandwidth::{Bandwidth, Cap, Toward};
 pub use networks::Networks;
 pub use rate::Rate;
 pub use rule::Rule;
-pub use sources::{Entered, Source, SourceRules, Sources};
+pub use sources::{Entered, Foreseen, Source, SourceRules, Sources};

@@ -8,6 +8,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::ops::Range;
 
 use super::Rate;
 
@@ -58,6 +59,17 @@ pub struct Entered {
     pub too_often: bool,
     /// It came in, and is counted until it leaves.
     pub counted: bool,
+}
+
+/// What a source has, and what would become of its next client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Foreseen {
+    /// Its sessions that are counted.
+    pub sessions: u32,
+    /// It has as many as it may have.
+    pub too_many: bool,
+    /// It would connect too soon: by so many nanoseconds.
+    pub too_soon: Option<u64>,
 }
 
 /// The sources whose hash leads here. 32 bytes each.
@@ -117,6 +129,21 @@ impl Sources {
         entered
     }
 
+    /// What `enter` would say, with nothing counted and nobody forgotten.
+    pub fn foresee(&self, source: Source, hash: u64, rules: &SourceRules, now: u64) -> Foreseen {
+        let mut set = self.places[self.range(hash)].iter();
+        let Some(place) = set.find(|it| it.source == source && it.is_known(now)) else {
+            return Foreseen::default();
+        };
+        Foreseen {
+            sessions: place.sessions,
+            too_many: rules.most.is_some_and(|most| place.sessions >= most.get()),
+            too_soon: rules
+                .rate
+                .and_then(|rate| rate.spend(place.paid, now).err()),
+        }
+    }
+
     /// A session that was counted is over.
     pub fn leave(&mut self, source: Source, hash: u64) {
         let mut set = self.set(hash).iter_mut();
@@ -134,10 +161,15 @@ impl Sources {
     }
 
     fn set(&mut self, hash: u64) -> &mut [Place] {
+        let range = self.range(hash);
+        &mut self.places[range]
+    }
+
+    fn range(&self, hash: u64) -> Range<usize> {
         let sets = self.places.len() / SET;
         // The high bits, so that those who have shared the low ones out do not matter.
         let at = ((u128::from(hash) * sets as u128) >> 64) as usize;
-        &mut self.places[at * SET..(at + 1) * SET]
+        at * SET..(at + 1) * SET
     }
 }
 
@@ -248,6 +280,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_foreseen_is_what_comes_and_costs_nothing() {
+        let mut sources = Sources::new(8);
+        let (now, rules) = (100 * SECOND, SourceRules { ..often(2) });
+        let foresee = |sources: &Sources| sources.foresee(source(1), 0, &rules, now);
+        assert_eq!(foresee(&sources), Foreseen::default());
+        for sessions in 1..=2 {
+            assert_eq!(foresee(&sources).too_soon, None);
+            assert!(sources.enter(source(1), 0, &rules, now).counted);
+            assert_eq!(foresee(&sources).sessions, sessions);
+        }
+        for _ in 0..3 {
+            assert_eq!(foresee(&sources).too_soon, Some(SECOND / 2));
+        }
+        assert!(sources.enter(source(1), 0, &rules, now).too_often);
+    }
+
+    #[test]
     fn a_dry_rule_tells_and_lets_in() {
         let mut sources = Sources::new(8);
         let rules = SourceRules {
@@ -323,6 +372,8 @@ mod tests {
             let mut model: HashMap<u32, u32> = HashMap::new();
             for (number, enters) in steps {
                 let count = model.entry(number).or_default();
+                let foreseen = sources.foresee(source(number), 0, &most(limit), 0);
+                prop_assert_eq!((foreseen.sessions, foreseen.too_many), (*count, *count >= limit));
                 if enters {
                     let entered = sources.enter(source(number), 0, &most(limit), 0);
                     prop_assert_eq!(entered.too_many, *count >= limit);

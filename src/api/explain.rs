@@ -29,6 +29,9 @@ pub struct Explained {
     pub address: Option<String>,
     /// Whether every connection of this client goes there until something changes.
     pub always: bool,
+    /// The rule that it is reset by, as it is called in the file and in the log; `null` when it is let in.
+    #[serde(default)]
+    pub refused_by: Option<String>,
     /// Why it is that one, or why it is nobody.
     pub why: String,
     /// What else decides over the client.

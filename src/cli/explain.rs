@@ -15,8 +15,8 @@ use crate::api::{Explained, Explanation, View};
 pub(super) struct Options {
     /// The client's address
     #[arg(value_name = "CLIENT-IP")]
-    client: IpAddr,
-    /// One service only
+    client: String,
+    /// One service only; the two may come in either order
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
     #[command(flatten)]
@@ -28,7 +28,14 @@ pub(super) struct Options {
 
 /// The whole subcommand: 0 when somebody gets the client, 1 when nobody does, 3 without an answer.
 pub(super) fn run(options: &Options) -> ExitCode {
-    match ask(options) {
+    let Some((ip, service)) = told_apart(&options.client, options.service.as_deref()) else {
+        let _ = writeln!(
+            io::stderr(),
+            "error: no IP address of a client is given\n\nUsage: ballast explain CLIENT-IP [SERVICE]"
+        );
+        return ExitCode::from(WRONG_COMMAND);
+    };
+    match ask(options, ip, service) {
         Ok((text, is_served)) => {
             // The exit code says it all the same when nobody is left to read it.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -41,18 +48,24 @@ pub(super) fn run(options: &Options) -> ExitCode {
     }
 }
 
-fn ask(options: &Options) -> Result<(String, bool), Failure> {
+/// Which of the two is the client, and which the service.
+fn told_apart<'o>(first: &'o str, second: Option<&'o str>) -> Option<(IpAddr, Option<&'o str>)> {
+    match (first.parse(), second.map(str::parse)) {
+        (Ok(ip), _) => Some((ip, second)),
+        (Err(_), Some(Ok(ip))) => Some((ip, Some(first))),
+        (Err(_), Some(Err(_)) | None) => None,
+    }
+}
+
+fn ask(options: &Options, ip: IpAddr, service: Option<&str>) -> Result<(String, bool), Failure> {
     let client = Client::find(&options.reach)?;
-    let mut path = format!(
-        "/v1/explain?client={}",
-        segment(&options.client.to_string())
-    );
-    if let Some(service) = &options.service {
+    let mut path = format!("/v1/explain?client={}", segment(&ip.to_string()));
+    if let Some(service) = service {
         path += &format!("&service={}", segment(service));
     }
-    if options.service.is_some() {
+    if service.is_some() {
         let view: View = client.get(VIEW)?;
-        known(&view, options.service.as_deref())?;
+        known(&view, service)?;
     }
     let explanation: Explanation = client.get(&path)?;
     let is_served = explanation.services.iter().all(|it| it.backend.is_some());
@@ -85,7 +98,13 @@ fn told(explained: &Explained) -> String {
             };
             format!("{service} ({strategy}): {seen_as} {always} {backend} at {address}\n  {why}\n")
         }
-        _ => format!("{service} ({strategy}): {seen_as} gets nobody\n  {why}\n"),
+        _ => {
+            let fate = match explained.refused_by {
+                Some(_) => "is reset",
+                None => "gets nobody",
+            };
+            format!("{service} ({strategy}): {seen_as} {fate}\n  {why}\n")
+        }
     };
     if !explained.always && explained.backend.is_some() {
         text += "  the next connection may go elsewhere: the shares are of the next 1,000, as the load is now\n";
@@ -108,6 +127,8 @@ fn told(explained: &Explained) -> String {
     text
 }
 
+/// The exit code of a wrong command line, as clap has it.
+const WRONG_COMMAND: u8 = 2;
 /// Of a line.
 const COLUMNS: usize = 100;
 /// Backends of a service that are shown.
@@ -120,9 +141,12 @@ nothing changes. The other strategies go by the order of clients or by load:
 then it is the backend that would be picked next, and each one's share of the
 next thousand connections.
 
+Whether the client is let in is asked first: the PROXY protocol, access, and
+the limits of its source as they are used up now. Nobody is counted by it.
+
 Exit codes:
   0  a backend gets the client, at every service that was asked for
-  1  nobody does at one of them
+  1  nobody does at one of them, or it is not let in there
   2  a wrong command line
   3  the daemon gives no answer
 

@@ -1,14 +1,17 @@
 //! Which backend a client gets, and why not each other one: answered by the table that serves, with the
 //! load that there is, and without a session being counted.
 
+mod entry;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::reload::Running;
-use crate::admission::Cap;
+use crate::admission::Rule;
 use crate::api;
-use crate::config::{Caps, Limited, LimitsConfig, ServiceConfig};
+use crate::config::ServiceConfig;
 use crate::forecast::{Table, Tried, entropy};
 use crate::health::Seat;
 use crate::model::{Address, ClientAddr};
@@ -77,10 +80,32 @@ impl Case {
             *counts.entry(&**picked.id().name()).or_default() += 1;
         }
         let chosen = self.snapshot.foretell(&flow(0));
-        let chosen = chosen.filter(|_| self.full.is_none() && !self.keeps_out(client));
+        let entry = self.entry(client, Instant::now());
+        let chosen = chosen.filter(|_| self.full.is_none() && entry.refusal.is_none());
         let home = chosen
             .filter(|_| basis == Basis::Source)
             .and_then(|_| self.home(client));
+        // The rules decide before anybody is picked.
+        let mut refused_by = entry.refusal.as_ref().map(|it| it.rule.name().to_owned());
+        let mut why = match entry.refusal {
+            Some(refusal) => format!("it is reset: {}", refusal.why),
+            None => {
+                let name = chosen.map(|it| &**it.id().name());
+                self.verdict(name, home.as_deref())
+            }
+        };
+        let mut chosen = chosen;
+        if entry.is_stranger {
+            let behind = match chosen {
+                Some(backend) => format!("it would get {}", backend.id().name()),
+                None => why,
+            };
+            why = format!(
+                "it is reset: only proxies of accept_from may connect; for a client behind one, {behind}"
+            );
+            refused_by = Some(Rule::AcceptFrom.name().to_owned());
+            chosen = None;
+        }
         let name = chosen.map(|it| it.id().name().to_string());
         let backends = self.view.backends.iter().enumerate().map(|(at, backend)| {
             let count = counts.get(&*backend.name).copied().unwrap_or(0);
@@ -97,22 +122,12 @@ impl Case {
             seen_as: seen_as(client, basis, parameters.ipv6_prefix),
             address: chosen.map(|it| it.address().to_string()),
             always: always && name.is_some(),
-            why: match self.keeps_out(client) {
-                true => {
-                    "it is reset at once: [service.access] does not let its address in".to_owned()
-                }
-                false => self.verdict(name.as_deref(), home.as_deref()),
-            },
-            notes: self.notes(client),
+            refused_by,
+            why,
+            notes: entry.notes,
             backends: backends.collect(),
             backend: name,
         }
-    }
-
-    /// Whether the client may not come in, and is not only counted for it.
-    fn keeps_out(&self, client: IpAddr) -> bool {
-        let access = self.config.admission.access.as_ref();
-        access.is_some_and(|it| !it.dry_run && !it.rules.admits(client))
     }
 
     /// Where the client would be if nobody else had a session.
@@ -231,64 +246,6 @@ impl Case {
         }
         why
     }
-
-    /// What else decides over the client.
-    fn notes(&self, client: IpAddr) -> Vec<String> {
-        let mut notes = Vec::new();
-        if let Some(accept) = &self.config.proxy.accept {
-            notes.push(match accept.from.contain(client) {
-                true => {
-                    "it is one of the proxies of accept_from: what counts is the client that its \
-                         PROXY header names"
-                        .to_owned()
-                }
-                false => {
-                    "it may not connect itself, only through a proxy of accept_from".to_owned()
-                }
-            });
-        }
-        let admission = &self.config.admission;
-        if let Some(access) = &admission.access
-            && access.dry_run
-            && !access.rules.admits(client)
-        {
-            let note = "[service.access] would not let its address in, and is a dry run";
-            notes.push(note.to_owned());
-        }
-        notes.extend(bandwidth(&admission.limits));
-        let bounds = LimitsConfig {
-            caps: Caps::default(),
-            ..admission.limits.clone()
-        };
-        if bounds != LimitsConfig::default() {
-            let note = "[service.limits] may refuse it for a time: the log tells \
-                        `clients refused`, and by which rule";
-            notes.push(note.to_owned());
-        }
-        if self.view.queue.size > 0 && self.view.queue.waiting > 0 {
-            notes.push(match self.view.queue.waiting {
-                1 => "1 client waits for a place before it".to_owned(),
-                waiting => format!("{waiting} clients wait for a place before it"),
-            });
-        }
-        notes
-    }
-}
-
-/// How fast its bytes may flow, if there is a limit.
-fn bandwidth(limits: &LimitsConfig) -> Option<String> {
-    let caps = Cap::ALL.into_iter().zip(&limits.caps);
-    let caps: Vec<_> = caps
-        .filter_map(|(cap, limit)| {
-            let Limited { most, dry } = (*limit)?;
-            let besides = if dry { " (dry run)" } else { "" };
-            Some(format!("{cap} {most}{besides}"))
-        })
-        .collect();
-    let caps = (!caps.is_empty()).then(|| caps.join(", "))?;
-    Some(format!(
-        "[service.limits] limits the bandwidth of sessions: {caps}"
-    ))
 }
 
 /// The address as the strategy looks at it.

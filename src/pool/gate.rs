@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Permits;
 use super::pace::{Pace, instant, nanos};
-use crate::admission::{Entered, Rate, Rule, Source, SourceRules, Sources};
+use crate::admission::{Entered, Foreseen, Rate, Rule, Source, SourceRules, Sources};
 use crate::config::{AcceptHeader, AccessConfig, AdmissionConfig, Limited, ProxyConfig};
 
 /// So many refusals a second have a line of their own, of each service: a flood must not fill a disk.
@@ -245,6 +245,13 @@ impl Admission {
         Ok(counted)
     }
 
+    /// What the sources of this service say of the next client at `ip`, if they are counted; it is not, by
+    /// this.
+    pub fn foresee(&self, ip: IpAddr, now: Instant) -> Option<Foreseen> {
+        let source = Source::of(ip, self.ipv6_prefix);
+        Some(self.table.as_ref()?.foresee(source, &self.source, now))
+    }
+
     fn over(&self, rule: Rule, dry: bool) -> Result<(), Rule> {
         if !dry {
             return Err(rule);
@@ -297,7 +304,7 @@ impl SourceTable {
         rules: &SourceRules,
         now: Instant,
     ) -> (Entered, Option<Counted>) {
-        let hash = xxh3_64_with_seed(&source.bytes(), self.seed);
+        let hash = self.hash(source);
         let entered = self.with(hash, |sources| {
             sources.enter(source, hash, rules, nanos(now))
         });
@@ -307,6 +314,17 @@ impl SourceTable {
             hash,
         });
         (entered, counted)
+    }
+
+    fn foresee(&self, source: Source, rules: &SourceRules, now: Instant) -> Foreseen {
+        let hash = self.hash(source);
+        self.with(hash, |sources| {
+            sources.foresee(source, hash, rules, nanos(now))
+        })
+    }
+
+    fn hash(&self, source: Source) -> u64 {
+        xxh3_64_with_seed(&source.bytes(), self.seed)
     }
 
     fn with<T>(&self, hash: u64, act: impl FnOnce(&mut Sources) -> T) -> T {

@@ -160,6 +160,110 @@ fn who_may_not_come_in_gets_nobody() {
 }
 
 #[test]
+fn who_has_all_that_its_source_may_have_is_reset_before_the_queue_is_asked() {
+    let meeting = Meeting::new();
+    let service = Service::new("web")
+        .rare_health()
+        .limits("max_per_source", 2)
+        .queue("size", 0)
+        .capped("a", meeting.address(), 2);
+    let daemon = start(service);
+    let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let first = meeting.session(daemon.address("web"));
+    let explained = explain(&daemon, client);
+    assert_eq!(explained.backend.as_deref(), Some("a"));
+    let note = "it holds 1 of 2 (max_per_source)";
+    assert!(explained.notes.iter().any(|it| it == note), "{explained:?}");
+    let second = meeting.session(daemon.address("web"));
+    let explained = explain(&daemon, client);
+    assert_eq!(explained.backend, None);
+    assert_eq!(explained.refused_by.as_deref(), Some("max_per_source"));
+    assert_eq!(
+        explained.why,
+        "it is reset: it holds 2 of 2 (max_per_source)"
+    );
+    let other = explain(&daemon, IpAddr::V4(Ipv4Addr::new(127, 9, 0, 1)));
+    assert_eq!(other.refused_by, None);
+    assert!(other.why.contains("queue full"), "{other:?}");
+    drop((first, second));
+    eventually("it may come again", || {
+        explain(&daemon, client).backend.filter(|it| it == "a")
+    });
+}
+
+#[test]
+fn who_has_used_its_rate_up_is_told_until_when_and_asking_costs_nothing() {
+    let a = Backend::named("a");
+    let service = Service::new("web")
+        .limits("rate_per_source", "2/h")
+        .backend("a", a.address());
+    let dry = Service::new("dry")
+        .limits("rate_per_source", "1/h")
+        .limits("max_per_source", 1)
+        .limits("dry_run", true)
+        .backend("a", a.address());
+    let daemon = Daemon::start(
+        &Config::of(service)
+            .service(dry)
+            .admin("listen", "127.0.0.1:0"),
+    );
+    let client = IpAddr::V4(Ipv4Addr::new(127, 3, 4, 1));
+    for _ in 0..2 {
+        for _ in 0..3 {
+            assert_eq!(explain(&daemon, client).backend.as_deref(), Some("a"));
+        }
+        assert_eq!(served_by(&daemon, client), "a");
+    }
+    let explained = explain(&daemon, client);
+    assert_eq!(explained.refused_by.as_deref(), Some("rate_per_source"));
+    assert!(
+        explained
+            .why
+            .starts_with("it is reset: its rate is used up for 1")
+            && explained.why.contains(" s, until 20")
+            && explained.why.ends_with("Z (rate_per_source 2/h)"),
+        "{explained:?}"
+    );
+    let mut held = connect_from(client, daemon.address("dry")).unwrap();
+    assert_eq!(read_name(&mut held).unwrap(), "a");
+    let path = format!("/v1/explain?client={client}&service=dry");
+    let explanation: Explanation = daemon.api().get(&path).good();
+    let explained = &explanation.services[0];
+    assert_eq!(explained.refused_by, None);
+    assert_eq!(explained.backend.as_deref(), Some("a"));
+    let notes = explained.notes.join("\n");
+    assert!(
+        notes.contains("rate_per_source would refuse it, and is a dry run"),
+        "{notes}"
+    );
+    assert!(!notes.contains("may refuse"), "{notes}");
+}
+
+#[test]
+fn who_is_no_proxy_where_only_proxies_may_connect_is_reset() {
+    let a = Backend::named("a");
+    let service = Service::new("web")
+        .proxy_protocol("accept_from", "127.7.0.0/16")
+        .access("deny", "127.8.0.0/16")
+        .backend("a", a.address());
+    let daemon = start(service);
+    let explained = explain(&daemon, IpAddr::V4(Ipv4Addr::new(127, 6, 0, 1)));
+    assert_eq!(explained.backend, None);
+    assert_eq!(explained.refused_by.as_deref(), Some("accept_from"));
+    let only = "it is reset: only proxies of accept_from may connect; for a client behind one, it";
+    assert_eq!(explained.why, format!("{only} would get a"));
+    let explained = explain(&daemon, IpAddr::V4(Ipv4Addr::new(127, 8, 0, 1)));
+    assert_eq!(explained.refused_by.as_deref(), Some("accept_from"));
+    assert!(explained.why.starts_with(only), "{explained:?}");
+    assert!(
+        explained.why.ends_with("deny 127.8.0.0/16"),
+        "{explained:?}"
+    );
+    let proxy = explain(&daemon, IpAddr::V4(Ipv4Addr::new(127, 7, 0, 1)));
+    assert_eq!(proxy.backend.as_deref(), Some("a"));
+}
+
+#[test]
 fn the_command_says_it_in_words_and_nobody_is_an_exit_code() {
     let dead = SocketAddr::from((fresh_ip(), 9));
     let daemon = start(Service::new("web").quick_health().backend("a", dead));

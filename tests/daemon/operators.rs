@@ -187,16 +187,22 @@ fn a_client_that_rules_keep_out_is_explained() {
     let denied = IpAddr::V4(Ipv4Addr::new(127, 4, 0, 1)).to_string();
     let said = ballast(&file, &["explain", &denied, "web"]);
     said.exits_with(1);
-    said.shows(&["it is reset at once: [service.access] does not let its address in"]);
+    said.shows(&[
+        "127.4.0.1 is reset",
+        "it is reset: [service.access] does not let it in: deny 127.4.0.0/16",
+    ]);
     let said = ballast(&file, &["explain", &denied, "dry"]);
     said.exits_with(0);
-    said.shows(&["[service.access] would not let its address in, and is a dry run"]);
+    said.shows(&[
+        "access would refuse it, and is a dry run: ",
+        "deny 127.4.0.0/16",
+    ]);
     let said = ballast(&file, &["explain", "127.0.0.1", "web"]);
     said.exits_with(0);
-    said.shows(&[
-        "[service.limits] may refuse it for a time",
-        "clients refused",
-    ]);
+    let said = ballast(&file, &["explain", "web", "127.0.0.1"]);
+    said.exits_with(0);
+    said.shows(&["web (round-robin): 127.0.0.1 would get a"]);
+    ballast(&file, &["explain", "web"]).exits_with(2);
     let held = Held::open(daemon.address("web"));
     let said = eventually("it has to wait", || {
         let said = ballast(&file, &["explain", "127.0.0.1", "web"]);
