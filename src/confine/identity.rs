@@ -56,7 +56,7 @@ impl Identity {
         let (uid, gid, groups) = match (known, name.parse(), group) {
             (Some(user), _, group) => {
                 let gid = group.unwrap_or(user.gid);
-                let groups = groups(&user.name, gid);
+                let groups = groups(&user.name, gid)?;
                 (user.uid, gid, groups)
             }
             // A container may have numbers and no names.
@@ -168,14 +168,13 @@ fn group(name: &str) -> Result<Gid, IdentityError> {
 }
 
 /// The groups of the user by that name besides `first`.
-fn groups(name: &str, first: Gid) -> Vec<Gid> {
+fn groups(name: &str, first: Gid) -> Result<Vec<Gid>, IdentityError> {
     let all = CString::new(name)
         .map_err(io::Error::from)
         .and_then(|name| Ok(getgrouplist(&name, first)?));
-    // Without them it may do less.
-    let mut all = all.unwrap_or_default();
+    let mut all = all.map_err(|error| IdentityError::Lookup(name.to_owned(), error))?;
     all.retain(|it| *it != first);
-    all
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -127,12 +127,10 @@ fn reason(demand: &Demand, code: i32) -> Option<String> {
 fn help(demand: &Demand, code: i32) -> Option<&'static str> {
     Some(match (demand, code) {
         (Demand::Transparent | Demand::Mark(_), libc::EPERM) => {
-            "it takes CAP_NET_RAW, which the daemon keeps if the file asks for this when it starts"
+            "it takes CAP_NET_RAW (for `mark`, Linux 5.17 too), which the daemon keeps if the file asks for this when it starts"
         }
         (Demand::Interface(_), libc::EPERM) => "it takes CAP_NET_RAW",
-        (Demand::Congestion(_), libc::EPERM) => {
-            "add it to net.ipv4.tcp_allowed_congestion_control, or give the daemon CAP_NET_ADMIN"
-        }
+        (Demand::Congestion(_), libc::EPERM) => "add it to net.ipv4.tcp_allowed_congestion_control",
         (Demand::Congestion(_), libc::ENOENT) => {
             "its module may have to be loaded, as with: modprobe tcp_bbr"
         }

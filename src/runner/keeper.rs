@@ -3,8 +3,8 @@
 //! whatever it started then would be locked down like it, and it may start nothing. The keeper does this
 //! one thing, holds nothing, and listens to nobody else, so that there is little in it to go wrong.
 //!
-//! The daemon sends a byte; the keeper answers with how the runner before has ended, and with a socket
-//! whose other end is the next one's.
+//! The daemon sends a number; the keeper answers with that number, with how the runner before has ended, and with
+//! a socket whose other end is the next one's. An answer that comes too late is known by its number.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -35,22 +35,25 @@ const PRIVATE: [&str; 6] = [
 ];
 /// Starting a process takes no longer than this, or the machine is beyond help.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Asks for a runner.
-const ANOTHER: u8 = 1;
 /// An answer without a socket: the error number follows.
 const FAILED: u8 = 0;
 /// An answer with one: the status of the runner before follows, or [`NOBODY`].
 const STARTED: u8 = 1;
 /// No wait status: there was no runner before.
 const NOBODY: i32 = -1;
-/// One byte for the kind, and the number.
-const REPLY: usize = 1 + size_of::<i32>();
+/// One byte for the number of the request, one for the kind, and what follows it.
+const REPLY: usize = 2 + size_of::<i32>();
+
+/// A runner, and how the one before has ended.
+type Started = io::Result<(StdStream, Option<ExitStatus>)>;
 
 /// The daemon's end.
 #[derive(Debug)]
 pub(super) struct Keeper {
     control: StdStream,
     child: Child,
+    /// The number of the last request.
+    asked: u8,
 }
 
 impl Keeper {
@@ -59,12 +62,28 @@ impl Keeper {
         let (control, theirs) = StdStream::pair()?;
         control.set_read_timeout(Some(ANSWER))?;
         let child = again(theirs, &[SUBCOMMAND]).spawn()?;
-        Ok(Self { control, child })
+        Ok(Self {
+            control,
+            child,
+            asked: 0,
+        })
     }
 
     /// A runner, and how the one before has ended. Waits for the keeper, though not for long.
-    pub(super) fn runner(&mut self) -> io::Result<(StdStream, Option<ExitStatus>)> {
-        self.control.write_all(&[ANOTHER])?;
+    pub(super) fn runner(&mut self) -> Started {
+        self.asked = self.asked.wrapping_add(1);
+        self.control.write_all(&[self.asked])?;
+        loop {
+            let (number, answer) = self.answer()?;
+            // The runner of a late answer ends as its socket is dropped here.
+            if number == self.asked {
+                return answer;
+            }
+        }
+    }
+
+    /// The next answer, and the number of its request.
+    fn answer(&self) -> io::Result<(u8, Started)> {
         let mut reply = [0; REPLY];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -86,16 +105,17 @@ impl Keeper {
         }
         // The answer is one small write, so that what is missing is on its way.
         (&self.control).read_exact(&mut reply[received.bytes..])?;
-        let [kind, number @ ..] = reply;
+        let [asked, kind, number @ ..] = reply;
         let number = i32::from_le_bytes(number);
-        match (kind, socket) {
+        let answer = match (kind, socket) {
             (STARTED, Some(socket)) => {
                 let before = (number != NOBODY).then(|| ExitStatus::from_raw(number));
                 Ok((socket.into(), before))
             }
             (FAILED, None) => Err(io::Error::from_raw_os_error(number)),
             _ => Err(io::ErrorKind::InvalidData.into()),
-        }
+        };
+        Ok((asked, answer))
     }
 
     /// Whether it has ended itself; then nothing of it is left behind.
@@ -130,8 +150,9 @@ pub(super) async fn keep() -> io::Result<()> {
             Ok((_, socket)) => (STARTED, before, Some(socket.as_fd())),
             Err(error) => (FAILED, error.raw_os_error().unwrap_or(0), None),
         };
-        let mut reply = [kind; REPLY];
-        reply[1..].copy_from_slice(&number.to_le_bytes());
+        let [asked] = request;
+        let mut reply = [asked, kind, 0, 0, 0, 0];
+        reply[2..].copy_from_slice(&number.to_le_bytes());
         let sent = control.async_io(Interest::WRITABLE, || {
             let descriptors: Vec<_> = socket.into_iter().collect();
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -182,4 +203,28 @@ pub(super) fn serve() -> io::Result<()> {
         .enable_all()
         .build()?
         .block_on(keep())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_not_taken_for_the_next() {
+        let (control, mut other) = StdStream::pair().unwrap();
+        control
+            .set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        let mut keeper = Keeper {
+            control,
+            child: Command::new("true").spawn().unwrap(),
+            asked: 0,
+        };
+        assert!(keeper.runner().is_err(), "nobody answers");
+        let failed = |number: u8, error: u8| [number, FAILED, error, 0, 0, 0];
+        other.write_all(&failed(1, 5)).unwrap();
+        other.write_all(&failed(2, 7)).unwrap();
+        let error = keeper.runner().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(7));
+    }
 }
