@@ -92,6 +92,9 @@ pub struct Effect {
     pub sessions: u64,
     /// Those of them whose backend would not be there any more, or be elsewhere.
     pub sessions_leaving: u64,
+    /// Those of them whose client `[service.access]` would not let in again, where that section changes.
+    #[serde(default)]
+    pub sessions_shut_out: u64,
     /// Clients of 100 that another server would serve from then on; `null` unless source-hash decides before
     /// and after.
     pub clients_moved_percent: Option<f64>,

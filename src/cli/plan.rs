@@ -196,6 +196,17 @@ fn of_service(effect: &Effect) -> String {
             },
         );
     }
+    if effect.sessions_shut_out > 0 {
+        let (shut_out, sessions) = (effect.sessions_shut_out, effect.sessions);
+        put(
+            &mut text,
+            &format!(
+                "    warning: clients of {} of {} would not be let in again by access",
+                grouped(shut_out),
+                of(sessions, "session"),
+            ),
+        );
+    }
     let somebody = effect.eligible.is_some_and(|it| it > 0);
     if let Some(percent) = effect.clients_moved_percent.filter(|_| somebody) {
         put(

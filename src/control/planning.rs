@@ -11,16 +11,22 @@ use super::prepare::Prepared;
 use super::probe::Prober;
 use super::rehearsal::{Part, Rehearsal, Scene};
 use super::reload::Running;
+use super::sessions;
+use crate::admission::Access;
 use crate::api;
 use crate::config::plan::Changes;
-use crate::config::{Plan, ReloadGuard, ServiceConfig};
+use crate::config::{Config, Plan, ReloadGuard, ServiceConfig};
 use crate::forecast::{Table, Tried, clients};
 use crate::health::{Finding, Verdict};
 use crate::model::{Address, BackendId};
 use crate::strategy::{Basis, Candidate};
+use crate::worker::{Reach, Wanted};
 
 /// Made-up clients of which some would move.
 const CLIENTS: u32 = 10_000;
+
+/// Services of a plan whose sessions are looked through for clients that would not be let in again.
+const MOST_LOOKS: usize = 16;
 
 /// Everything that a plan is told from, taken from what runs.
 #[derive(Debug)]
@@ -47,6 +53,10 @@ struct Before {
     sessions: u64,
     /// Sessions at each place.
     places: Vec<(BackendId, Option<Address>, u32)>,
+    /// Those who would be let in after it, where that is not as before.
+    access: Option<Arc<Access>>,
+    /// Sessions whose clients they leave out.
+    shut_out: u64,
     /// What its table was made from, where clients are bound to a backend.
     laid_out: Option<(ServiceConfig, Vec<Candidate>)>,
 }
@@ -64,7 +74,12 @@ impl Running {
         let config = &prepared.loaded.config;
         let plan = Plan::between(&self.config, config);
         let gone = plan.services.removed.iter().chain(&plan.services.changed);
-        let before = gone.filter_map(|name| self.before(name)).collect();
+        let before = gone.filter_map(|name| {
+            let mut before = self.before(name)?;
+            before.access = stricter(&self.config, config, name);
+            Some(before)
+        });
+        let before = before.collect();
         let bind = self.try_listeners(config, workers);
         let mut warnings = prepared.loaded.warnings.lines();
         for service in config.services.iter().map(|it| &it.name) {
@@ -112,6 +127,8 @@ impl Running {
             eligible: serving.eligible,
             configured: serving.members.configured(),
             sessions: places.iter().map(|it| u64::from(it.2)).sum(),
+            access: None,
+            shut_out: 0,
             places,
             laid_out: bound
                 .then(candidates)
@@ -123,7 +140,22 @@ impl Running {
 
 impl Draft {
     /// Asks who is new, and tells all of it. `path` is the file of the daemon.
-    pub(super) async fn complete(mut self, prober: Prober, path: Option<String>) -> api::Plan {
+    pub(super) async fn complete(
+        mut self,
+        prober: Prober,
+        workers: Reach,
+        path: Option<String>,
+    ) -> api::Plan {
+        // Each looks at all sessions.
+        let asked = self.before.iter_mut().filter(|it| it.access.is_some());
+        for before in asked.take(MOST_LOOKS) {
+            let wanted = Wanted {
+                service: Some((&*before.service).into()),
+                kept_out: before.access.take(),
+                ..Wanted::default()
+            };
+            before.shut_out = sessions::count(&workers, wanted).await;
+        }
         let services = &self.plan.services;
         let concerned = services
             .added
@@ -235,6 +267,7 @@ fn effect(
         configured_now: before.map(|it| count(it.configured)),
         sessions: before.map_or(0, |it| it.sessions),
         sessions_leaving: leaving,
+        sessions_shut_out: before.map_or(0, |it| it.shut_out),
         ..api::Effect::default()
     };
     if let Some(scene) = scene {
@@ -298,6 +331,16 @@ fn probe(part: &Part) -> Option<api::Probe> {
         alive,
         why,
     })
+}
+
+/// Whom `new` has service `name` let in, if that is not everybody and not those of `old`.
+fn stricter(old: &Config, new: &Config, name: &str) -> Option<Arc<Access>> {
+    let of = |config: &Config| {
+        let service = config.services.iter().find(|it| &*it.name == name)?;
+        let access = service.admission.access.as_ref()?;
+        (!access.dry_run).then(|| Arc::clone(&access.rules))
+    };
+    of(new).filter(|rules| of(old).as_ref() != Some(rules))
 }
 
 fn difference<T: ToString>(changes: &Changes<T>) -> api::Difference {

@@ -20,6 +20,26 @@ pub(super) async fn page(
     wanted: Wanted,
     (offset, limit): (usize, usize),
 ) -> api::Sessions {
+    let mut all = find(&workers, wanted).await;
+    all.sort_unstable();
+    let total = all.len();
+    let from = offset.min(total);
+    let to = from.saturating_add(limit).min(total);
+    let sessions = describe(&workers, &all[from..to], &names).await;
+    api::Sessions {
+        sessions,
+        total: total as u64,
+        next: (to < total).then_some(to as u64),
+    }
+}
+
+/// How many they are.
+pub(super) async fn count(workers: &Reach, wanted: Wanted) -> u64 {
+    find(workers, wanted).await.len() as u64
+}
+
+/// All of them, each with its worker.
+async fn find(workers: &Reach, wanted: Wanted) -> Vec<(Found, usize)> {
     let wanted = Arc::new(wanted);
     let lists = (0..workers.count()).map(|worker| {
         let (reply, list) = oneshot::channel();
@@ -33,16 +53,7 @@ pub(super) async fn page(
         let list: Vec<Found> = list.await.unwrap_or_default();
         all.extend(list.into_iter().map(|found| (found, worker)));
     }
-    all.sort_unstable();
-    let total = all.len();
-    let from = offset.min(total);
-    let to = from.saturating_add(limit).min(total);
-    let sessions = describe(&workers, &all[from..to], &names).await;
-    api::Sessions {
-        sessions,
-        total: total as u64,
-        next: (to < total).then_some(to as u64),
-    }
+    all
 }
 
 async fn describe(

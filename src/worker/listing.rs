@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
+use crate::admission::Access;
 use crate::model::{Address, ClientAddr, Phase};
 use crate::net::Registry;
 use crate::session::Context;
@@ -23,6 +24,8 @@ pub struct Wanted {
     pub marks: Option<Arc<[u32]>>,
     /// By where the client is.
     pub client: Option<IpAddr>,
+    /// By that these would not let the client in.
+    pub kept_out: Option<Arc<Access>>,
 }
 
 impl Wanted {
@@ -32,6 +35,11 @@ impl Wanted {
         self.marks.as_ref().is_none_or(of_backend)
             && self.client.is_none_or(|ip| facts.client().ip() == ip)
             && self.service.as_deref().is_none_or(of_service)
+            && self.kept_out.as_ref().is_none_or(|rules| {
+                // Who may come by a path is said by its permissions.
+                let client = facts.client();
+                !client.is_unnamed() && !rules.admits(client.ip())
+            })
     }
 }
 

@@ -4,11 +4,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ballast::api::{Plan, Prospect};
+use ballast::api::{Events, Plan, Prospect};
 use serde_json::json;
 
 use crate::support::{
-    Alert, Api, Backend, Config, Daemon, Held, Service, ask_name, fresh_ip, fresh_listen, words,
+    Alert, Api, Backend, Config, Daemon, Held, Line, Peer, Service, ask_name, connect_from,
+    eventually, fresh_ip, fresh_listen, read_name, words,
 };
 
 /// A daemon that is asked through a socket in a directory of its own.
@@ -399,6 +400,67 @@ fn the_command_says_it_in_words_and_by_its_exit_code() {
     let (code, said) = plan(Path::new("/no/such/file"));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("cannot be read"), "{said}");
+}
+
+#[test]
+fn whose_clients_would_not_be_let_in_again_is_counted_and_nobody_at_all_is_warned_of() {
+    let a = Backend::named("a");
+    let listener = fresh_listen();
+    let web = || {
+        Service::new("web")
+            .listen(&listener)
+            .backend("a", a.address())
+    };
+    let (asked, empty) = Asked::start(|config| config.service(web()));
+    asked.daemon.wait_until_up(0, "a");
+    let (friend, stranger) = (fresh_ip(), fresh_ip());
+    let address = asked.daemon.address("web");
+    let sources = [friend, stranger, stranger];
+    let mut held = sources.map(|source| {
+        let mut client = connect_from(source.into(), address).unwrap();
+        read_name(&mut client).unwrap();
+        client
+    });
+    let only = empty_of(&empty).service(web().access("allow", friend.to_string()));
+    let plan = asked.plan_of(&only.text());
+    assert_eq!(plan.changes, ["~service web (access)"]);
+    let effect = &plan.effects[0];
+    assert_eq!((effect.sessions, effect.sessions_shut_out), (3, 2));
+    assert_eq!(plan.warnings, Vec::<String>::new());
+
+    let all = vec!["0.0.0.0/0", "::/0"];
+    let nobody = web().access("deny", all).limits("max_per_source", 9);
+    let nobody = empty_of(&empty).service(nobody).text();
+    let plan = asked.plan_of(&nobody);
+    let file = asked.daemon.beside("ballast.toml");
+    asked.daemon.write(&nobody);
+    let output = asked.ballast(&["plan", "-c", file.to_str().unwrap()]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "~ service web (access, limits)",
+        "nobody may come in at service `web`",
+        "clients of 3 of 3 sessions would not be let in again",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    let mark = asked.daemon.log().mark();
+    let line = asked.daemon.hang_up();
+    assert_eq!(line.text("changes"), plan.changes.join(", "));
+    assert_eq!(line.text("changes"), "~service web (access, limits)");
+    let warned = |line: &Line| {
+        line.has("level", "WARN") && line.raw().contains("nobody may come in at service")
+    };
+    asked.daemon.log().wait(mark, "a warning", warned);
+    eventually("the event says what has changed", || {
+        let events: Events = asked.api.get("/v1/events").good();
+        let mut events = events.events.into_iter().filter(|it| it.kind == "reloaded");
+        events.find(|it| it.text.ends_with(": ~service web (access, limits)"))
+    });
+    // No session is broken by it.
+    for client in &mut held {
+        client.put(b"are you there?");
+        client.get(b"are you there?");
+    }
 }
 
 #[test]

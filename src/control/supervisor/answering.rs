@@ -87,6 +87,7 @@ impl Supervisor {
             }),
             service: query.service.map(String::into_boxed_str),
             client: client.flatten(),
+            kept_out: None,
         };
         let (workers, names) = (self.workers.reach(), self.running.loads.names());
         let part = (query.offset, query.limit);

@@ -10,6 +10,7 @@ use super::Supervisor;
 use crate::api;
 use crate::control::planning::Draft;
 use crate::control::prepare::{Prepared, prepare_proposal};
+use crate::worker::Reach;
 
 /// Who gets the plan.
 pub(super) type Reply = oneshot::Sender<Result<api::Plan, api::Refused>>;
@@ -118,13 +119,15 @@ impl Supervisor {
                 return;
             }
         };
-        tokio::spawn(complete(draft, self.prober.clone(), path, asked));
+        let workers = self.workers.reach();
+        tokio::spawn(complete(draft, self.prober.clone(), workers, path, asked));
     }
 }
 
 async fn complete(
     draft: Draft,
     prober: crate::control::probe::Prober,
+    workers: Reach,
     path: Option<String>,
     mut asked: Asked,
 ) {
@@ -132,7 +135,7 @@ async fn complete(
         biased;
         // Backends are not asked for somebody who has gone.
         () = asked.reply.closed() => {}
-        plan = draft.complete(prober, path) => {
+        plan = draft.complete(prober, workers, path) => {
             let _ = asked.reply.send(Ok(plan));
         }
     }
