@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use ballast::api::View;
 
 use crate::support::{
-    Backend, Config, Daemon, Held, Said, Service, Storm, ask_name, ballast, eventually, words,
+    Backend, Config, Daemon, Held, Said, Service, Storm, ask_name, ballast, connect_unasked,
+    eventually, words,
 };
 
 /// A daemon whose file names the socket that it answers at.
@@ -200,6 +201,32 @@ fn a_backend_is_drained_weighed_and_brought_back_by_commands_while_clients_come(
     assert!(typo.stderr.contains("did you mean `a`?"), "{typo:#?}");
     let tally = storm.finish();
     assert!(tally.failed.is_empty(), "{:?}", tally.failed);
+}
+
+#[test]
+fn a_lack_is_wrong_and_what_a_rule_does_is_noted() {
+    let a = Backend::named("a");
+    let narrow = Service::new("web")
+        .quick_health()
+        .capped("a", a.address(), 1)
+        .queue("size", 1)
+        .queue("timeout", "60s");
+    let shut = Service::new("shut")
+        .quick_health()
+        .backend("a", a.address())
+        .access("deny", vec!["127.0.0.0/8".to_owned()]);
+    let site = Site::start([narrow, shut]);
+    let _held = Held::open(site.daemon.address("web"));
+    let full = site.status_shows(&[], "1/1 full");
+    full.exits_with(0);
+    full.shows(&["full: it has the 1 session that it may have", " 1/1  "]);
+    let _waiting = connect_unasked(site.daemon.address("web")).unwrap();
+    let queued = site.status_shows(&[], "1 client waits for a place; the queue (1) is full");
+    queued.exits_with(1);
+    assert!(ask_name(site.daemon.address("shut")).is_err());
+    let kept_out = site.status_shows(&["shut"], "not let in by access so far, the last ");
+    kept_out.exits_with(0);
+    kept_out.shows(&["All is well", "\nNOTED\n"]);
 }
 
 #[test]

@@ -56,6 +56,9 @@ fn after_a_kill_9_health_and_record_are_back_before_the_first_verdict() {
         .backend("other", other.address());
     let config = remembering(service, &file);
     let daemon = Daemon::start(&config);
+    daemon
+        .log()
+        .wait(0, "there is none", |line| line.says(words::NO_STATE));
     daemon.wait_until_up(0, "hole");
     hole.swallow();
     daemon.wait_until_down(0, "hole");

@@ -99,6 +99,7 @@ function judge(backend) {
   if (backend.ejected_until) return ["down", "ejected", 0];
   if (backend.state === "failing") return ["warn", "failing", 1];
   if (backend.state === "recovering") return ["warn", "recovering", 1];
+  if (backend.max_connections && backend.traffic.sessions >= backend.max_connections) return ["warn", "full", 2];
   if (backend.suspect) return ["warn", "slow", 1];
   if (backend.state === "unknown") return ["none", "unknown", 2];
   if (backend.agent) return ["warn", `agent: ${backend.agent}`, 2];
