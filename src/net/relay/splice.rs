@@ -6,8 +6,10 @@
 //! bytes in it a full pipe would say the same, and edge-triggered readiness would be lost.
 //! SPLICE_F_MORE is never set: on a stream that stays open it holds the tail back for 200 ms.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -29,12 +31,32 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-    size: usize,
-    held: usize,
+    /// Neither is beyond the largest of [`SIZES`] by more than the kernel rounds it up.
+    size: u32,
+    held: u32,
+    /// Given back however the pipe ends, be it with a session that panics.
+    _place: Place,
+}
+
+/// One of the worker's places for pipes.
+#[derive(Debug)]
+struct Place(Rc<Cell<usize>>);
+
+impl Place {
+    fn taken_of(taken: &Rc<Cell<usize>>) -> Self {
+        taken.set(taken.get() + 1);
+        Self(Rc::clone(taken))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Pipe {
-    fn open() -> io::Result<Self> {
+    fn open(place: Place) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let mut refusal = None;
         for size in SIZES {
@@ -43,8 +65,9 @@ impl Pipe {
                     return Ok(Self {
                         read,
                         write,
-                        size,
+                        size: u32::try_from(size).unwrap_or(u32::MAX),
                         held: 0,
+                        _place: place,
                     });
                 }
                 Err(error) => refusal = Some(error),
@@ -55,7 +78,7 @@ impl Pipe {
 
     /// Bytes read from the source and not written to the sink yet.
     pub(super) fn held(&self) -> usize {
-        self.held
+        self.held as usize
     }
 
     /// Takes what the source has, up to `most` and the pipe's size. After a 0, read: it is either
@@ -67,8 +90,10 @@ impl Pipe {
         most: usize,
     ) -> Poll<Result<usize, Cause>> {
         debug_assert_eq!(self.held, 0, "EAGAIN would be ambiguous");
-        let filled = ready!(source.poll_splice_into(cx, &self.write, self.size.min(most)))?;
-        self.held = filled;
+        let filled =
+            ready!(source.poll_splice_into(cx, &self.write, most.min(self.size as usize)))?;
+        // No more than was asked for, which is a u32.
+        self.held = u32::try_from(filled).unwrap_or(self.size);
         Poll::Ready(Ok(filled))
     }
 
@@ -78,8 +103,8 @@ impl Pipe {
         cx: &mut Context<'_>,
         sink: &mut Socket,
     ) -> Poll<Result<usize, Cause>> {
-        let drained = ready!(sink.poll_splice_from(cx, &self.read, self.held))?;
-        self.held = self.held.saturating_sub(drained);
+        let drained = ready!(sink.poll_splice_from(cx, &self.read, self.held()))?;
+        self.held = u32::try_from(self.held().saturating_sub(drained)).unwrap_or(0);
         Poll::Ready(Ok(drained))
     }
 }
@@ -91,7 +116,7 @@ pub(super) struct Pipes {
     /// Pipes that were never needed since the last look.
     spare: usize,
     /// Those in the pool and those in use.
-    open: usize,
+    open: Rc<Cell<usize>>,
     refused: Option<Instant>,
 }
 
@@ -100,7 +125,7 @@ impl Pipes {
         Self {
             idle: Vec::new(),
             spare: 0,
-            open: 0,
+            open: Rc::default(),
             refused: None,
         }
     }
@@ -111,12 +136,12 @@ impl Pipes {
             self.spare = self.spare.min(self.idle.len());
             return Some(pipe);
         }
-        if self.open >= MOST_PIPES || self.refused.is_some_and(|since| since.elapsed() < REST) {
+        if self.open.get() >= MOST_PIPES || self.refused.is_some_and(|since| since.elapsed() < REST)
+        {
             return None;
         }
-        match Pipe::open() {
+        match Pipe::open(Place::taken_of(&self.open)) {
             Ok(pipe) => {
-                self.open += 1;
                 self.refused = None;
                 Some(pipe)
             }
@@ -130,12 +155,11 @@ impl Pipes {
 
     /// All of them, and those in the pool.
     pub(super) fn count(&self) -> (usize, usize) {
-        (self.open, self.idle.len())
+        (self.open.get(), self.idle.len())
     }
 
     /// Closes the pipes that were not needed since the last call.
     pub(super) fn trim(&mut self) {
-        self.open -= self.spare;
         self.idle.truncate(self.idle.len() - self.spare);
         self.spare = self.idle.len();
     }
@@ -145,8 +169,6 @@ impl Pipes {
     pub(super) fn give_back(&mut self, pipe: Pipe) {
         if pipe.held == 0 {
             self.idle.push(pipe);
-        } else {
-            self.open -= 1;
         }
     }
 }
@@ -162,10 +184,10 @@ mod tests {
         dirty.held = 1;
         pipes.give_back(dirty);
         assert!(pipes.idle.is_empty());
-        assert_eq!(pipes.open, 0);
+        assert_eq!(pipes.open.get(), 0);
         let clean = pipes.take().unwrap();
         pipes.give_back(clean);
-        assert_eq!((pipes.idle.len(), pipes.open), (1, 1));
+        assert_eq!(pipes.count(), (1, 1));
     }
 
     #[test]
@@ -177,9 +199,9 @@ mod tests {
         let needed = pipes.take().unwrap();
         pipes.give_back(needed);
         pipes.trim();
-        assert_eq!((pipes.idle.len(), pipes.open), (1, 1));
+        assert_eq!(pipes.count(), (1, 1));
         pipes.trim();
-        assert_eq!((pipes.idle.len(), pipes.open), (0, 0));
+        assert_eq!(pipes.count(), (0, 0));
     }
 
     #[test]
@@ -194,5 +216,18 @@ mod tests {
             pipes.give_back(pipe);
         }
         assert!(pipes.take().is_some());
+    }
+
+    #[test]
+    fn a_session_that_panics_gives_its_pipe_back() {
+        let mut pipes = Pipes::new();
+        for _ in 0..=MOST_PIPES {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let _held = pipes.take().unwrap();
+                std::panic::resume_unwind(Box::new("a defect"));
+            }));
+            assert!(outcome.is_err());
+        }
+        assert_eq!(pipes.count(), (0, 0));
     }
 }
