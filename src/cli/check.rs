@@ -10,11 +10,11 @@ use std::process::ExitCode;
 
 use tracing::Level;
 
+use super::eyes;
 use crate::config::{
     self, AlertConfig, AlertTarget, Config, Loaded, Report, ServiceConfig, Timeouts, written,
 };
 use crate::health::Passive;
-use crate::net::granted;
 use crate::telemetry::logging;
 
 /// Checks the file at `path`: the summary goes to stdout, problems go to stderr. Exits with 0 if the
@@ -26,8 +26,12 @@ pub(super) fn run(path: &Path) -> ExitCode {
         let text = logging::addressed(text, level);
         show(&mut io::stderr().lock(), &text)
     };
-    match config::load(path).and_then(granted) {
+    match eyes::load(path) {
         Ok(loaded) => {
+            if let Some(refusal) = eyes::refusal(path, &loaded, color) {
+                drop(report(&refusal, Level::ERROR));
+                return ExitCode::FAILURE;
+            }
             let mut shown = report(&loaded.warnings.render(color), Level::WARN);
             let lists = lists(&loaded);
             for list in lists.values() {

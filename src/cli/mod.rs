@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod events;
 mod explain;
+mod eyes;
 mod figures;
 mod man;
 mod plan;

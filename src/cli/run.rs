@@ -3,12 +3,12 @@
 use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use tracing::Level;
 
-use crate::config::{Lack, Loaded, LogFormat, Need, load, load_in_place_of, state_file};
+use super::eyes;
+use crate::config::{Loaded, LogFormat, load_in_place_of, state_file};
 use crate::confine::{self, Confinement};
 use crate::control::{self, Options, STATE_FILE, orders};
 use crate::net::granted;
@@ -17,8 +17,8 @@ use crate::telemetry::logging;
 
 /// The whole subcommand: 0 after a clean stop, 1 when the daemon cannot start.
 pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
-    let directory = state_directory();
-    let (loaded, broken) = match load(path).and_then(granted) {
+    let directory = eyes::state_directory();
+    let (loaded, broken) = match eyes::load(path) {
         Ok(loaded) => (loaded, Vec::new()),
         Err(rejected) => {
             // Where nobody reads it, the log tells it all again.
@@ -109,22 +109,11 @@ fn drop_privileges(
     let Some(user) = changed.map_err(|error| format!("ballast: {error}\n"))? else {
         return Ok(loaded);
     };
-    let state = directory.filter(|_| loaded.config.runtime.state_file.is_none());
-    let state = state.map(|it| Need::Directory(it.to_owned()));
-    if let Some(Lack::Barred { message, help }) =
-        state.and_then(|need| confine::obstacle(&user, &need))
-    {
-        return Err(format!("ballast: STATE_DIRECTORY: {message}: {help}\n"));
-    }
     if !broken.is_empty() {
         // What runs in place of the file is in no file that a reload reads.
-        return Ok(loaded);
+        return eyes::may_save(&user, &loaded, directory).map(|()| loaded);
     }
-    let bars = |need: &Need| confine::obstacle(&user, need);
-    load_in_place_of(path, path, &bars).map_err(|rejected| {
-        let text = rejected.render(logging::is_colourful());
-        format!("{text}ballast: that is how user `{user}` of [runtime] sees it\n")
-    })
+    eyes::load_as(&user, path, &loaded, directory, logging::is_colourful())
 }
 
 /// The configuration that last took effect in place of the one at `path`, which is broken.
@@ -136,13 +125,6 @@ fn instead_of(path: &Path, directory: Option<&Path>) -> Result<Loaded, String> {
     let copy = control::last_good(&state);
     let loaded = load_in_place_of(path, &copy, &|_| None).and_then(granted);
     loaded.map_err(|rejected| rejected.lines().join("; "))
-}
-
-/// systemd's `StateDirectory`, the first of several.
-fn state_directory() -> Option<Arc<Path>> {
-    let all = std::env::var_os("STATE_DIRECTORY")?;
-    let first = std::env::split_paths(&all).next()?;
-    first.is_absolute().then(|| first.into())
 }
 
 fn tell(text: &str) {

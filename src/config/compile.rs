@@ -249,6 +249,7 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
 fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
     let preset = RuntimeConfig::default();
     let dry = admission::dry_rules(table, &["max_connections", "accept_rate"], problems);
+    let (user, group) = account(table, problems);
     RuntimeConfig {
         workers: table
             .integer("workers", &(1..=MOST_WORKERS), problems)
@@ -276,12 +277,23 @@ fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
         state_max_age: table
             .duration("state_max_age", &SOME_TIME, problems)
             .unwrap_or(preset.state_max_age),
-        user: table.parsed("user", problems, |text| admin::account("user", text)),
-        group: group(table, problems),
+        user,
+        group,
         sandbox: table
             .choice("sandbox", SANDBOXES, problems)
             .unwrap_or(preset.sandbox),
     }
+}
+
+/// `user` and `group`
+fn account(table: &Table<'_>, problems: &mut Problems) -> (Option<String>, Option<String>) {
+    let user = table.parsed("user", problems, |text| admin::account("user", text));
+    let group = group(table, problems);
+    if let (Some(name), Some(span)) = (&user, table.span_of("user")) {
+        let (user, group) = (name.clone(), group.clone());
+        problems.need(Need::Account { user, group }, span);
+    }
+    (user, group)
 }
 
 fn group(table: &Table<'_>, problems: &mut Problems) -> Option<String> {

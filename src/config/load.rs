@@ -94,7 +94,7 @@ fn lack(need: &Need) -> Option<String> {
         Need::Directory(path) => ("directory", path),
         Need::File(path) => ("file", path),
         // Whoever reads or makes it says what is wrong.
-        Need::Later(_) | Need::Socket(_) => return None,
+        Need::Later(_) | Need::Socket(_) | Need::Account { .. } => return None,
     };
     let named = shown(&path.to_string_lossy());
     match (fs::metadata(path), need) {
@@ -106,9 +106,14 @@ fn lack(need: &Need) -> Option<String> {
         (Ok(it), Need::Directory(_)) => {
             (!it.is_dir()).then(|| format!("\"{named}\" is no directory"))
         }
-        (Ok(it), Need::Program(_) | Need::File(_) | Need::Later(_) | Need::Socket(_)) => {
-            (!it.is_file()).then(|| format!("\"{named}\" is no regular file"))
-        }
+        (
+            Ok(it),
+            Need::Program(_)
+            | Need::File(_)
+            | Need::Later(_)
+            | Need::Socket(_)
+            | Need::Account { .. },
+        ) => (!it.is_file()).then(|| format!("\"{named}\" is no regular file")),
     }
 }
 

@@ -107,17 +107,25 @@ pub enum Need {
     Later(PathBuf),
     /// A socket that can be made.
     Socket(PathBuf),
+    /// One that a daemon becomes.
+    Account {
+        /// By name or number.
+        user: String,
+        /// The same; `None` is the user's own.
+        group: Option<String>,
+    },
 }
 
 impl Need {
-    /// Where it is.
-    pub fn path(&self) -> &Path {
+    /// Where it is, if it is a file.
+    pub fn path(&self) -> Option<&Path> {
         match self {
+            Self::Account { .. } => None,
             Self::Program(path)
             | Self::Directory(path)
             | Self::File(path)
             | Self::Later(path)
-            | Self::Socket(path) => path,
+            | Self::Socket(path) => Some(path),
         }
     }
 
@@ -129,6 +137,7 @@ impl Need {
             | Self::File(path)
             | Self::Later(path)
             | Self::Socket(path) => *path = directory.join(&*path),
+            Self::Account { .. } => {}
         }
         self
     }
@@ -180,6 +189,7 @@ impl Problems {
                         Need::Directory(_) => "nothing could be saved there now",
                         Need::File(_) | Need::Later(_) => "it could not be read now",
                         Need::Socket(_) => "it could not be made now",
+                        Need::Account { .. } => "nobody could become it now",
                     };
                     self.add(Problem::warning(lack).at(span.clone()).label(label));
                 }

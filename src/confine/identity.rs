@@ -5,11 +5,11 @@ use std::ffi::CString;
 use std::fmt;
 use std::io;
 
-use nix::unistd::{
-    Gid, Group, Uid, User, getegid, geteuid, getgrouplist, setgroups, setresgid, setresuid,
-};
+use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use rustix::thread::set_keep_capabilities;
+use rustix::thread::{
+    set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 use thiserror::Error;
 
 use super::capabilities;
@@ -47,12 +47,19 @@ impl Identity {
         let Some(name) = &runtime.user else {
             return Ok(None);
         };
+        let group = runtime.group.as_deref();
+        Self::named(name, group).map(Some)
+    }
+
+    /// The account by these names or numbers.
+    pub(super) fn named(name: &str, group: Option<&str>) -> Result<Self, IdentityError> {
+        let name = name.to_owned();
         let known = match name.parse() {
             Ok(number) => User::from_uid(Uid::from_raw(number)),
-            Err(_) => User::from_name(name),
+            Err(_) => User::from_name(&name),
         };
         let known = known.map_err(|error| IdentityError::Lookup(name.clone(), error.into()))?;
-        let group = runtime.group.as_deref().map(group).transpose()?;
+        let group = group.map(self::group).transpose()?;
         let (uid, gid, groups) = match (known, name.parse(), group) {
             (Some(user), _, group) => {
                 let gid = group.unwrap_or(user.gid);
@@ -64,12 +71,12 @@ impl Identity {
             (None, Ok(_), None) => return Err(IdentityError::NoGroupOf(name.clone())),
             (None, Err(_), _) => return Err(IdentityError::NoUser(name.clone())),
         };
-        Ok(Some(Self {
-            name: name.clone(),
+        Ok(Self {
+            name,
             uid,
             gid,
             groups,
-        }))
+        })
     }
 
     /// Whether this process is it already.
@@ -82,8 +89,8 @@ impl Identity {
         self.uid.is_root()
     }
 
-    /// Becomes it for good, with no capability but those in [`capabilities::kept`]. To be called while
-    /// there is one thread.
+    /// Has the calling thread, and those that it starts, become it for good, with no capability but those
+    /// `kept`. Who means the whole process calls this while there is one thread.
     ///
     /// # Errors
     /// When the kernel does not let this process.
@@ -96,20 +103,24 @@ impl Identity {
             }
         };
         capabilities::bound(kept);
-        let groups: Vec<Gid> = std::iter::once(self.gid)
-            .chain(self.groups.iter().copied())
-            .collect();
-        setgroups(&groups)
+        let (uid, gid) = (
+            rustix::process::Uid::from_raw(self.uid.as_raw()),
+            rustix::process::Gid::from_raw(self.gid.as_raw()),
+        );
+        let others = self.groups.iter().map(|it| it.as_raw());
+        let others = others.map(rustix::process::Gid::from_raw);
+        let groups: Vec<_> = std::iter::once(gid).chain(others).collect();
+        set_thread_groups(&groups)
             .map_err(io::Error::from)
             .map_err(failed("its groups"))?;
-        setresgid(self.gid, self.gid, self.gid)
+        set_thread_res_gid(gid, gid, gid)
             .map_err(io::Error::from)
             .map_err(failed("its group"))?;
         // What is permitted stays over the change; that it is effective does not.
         set_keep_capabilities(true)
             .map_err(io::Error::from)
             .map_err(failed("capabilities"))?;
-        setresuid(self.uid, self.uid, self.uid)
+        set_thread_res_uid(uid, uid, uid)
             .map_err(io::Error::from)
             .map_err(failed("its identity"))?;
         set_keep_capabilities(false)
@@ -145,6 +156,9 @@ pub enum IdentityError {
     /// The user database cannot be read.
     #[error("cannot look up `{0}`: {1}")]
     Lookup(String, io::Error),
+    /// To see with its eyes.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// By the kernel.
     #[error("cannot become user `{user}`: {what}: {error}")]
     Refused {

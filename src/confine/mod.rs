@@ -14,15 +14,17 @@ mod paths;
 
 use std::fmt;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use rustix::process::umask;
 use thiserror::Error;
 
 pub use capabilities::effective;
 pub use identity::{Identity, IdentityError};
-pub use obstacles::obstacle;
+pub use obstacles::{no_account, obstacle};
 pub use paths::{Reach, kernel_has_landlock};
 
 use self::capabilities::Kept;
@@ -35,15 +37,56 @@ use crate::config::{Config, Loaded, Sandbox};
 /// # Errors
 /// When there is no such user, or the kernel does not let this process become it.
 pub fn become_user(config: &Config) -> Result<Option<Identity>, IdentityError> {
-    let Some(wanted) = Identity::wanted(&config.runtime)? else {
-        return Ok(None);
-    };
-    // Who is not root cannot become somebody else: told in the report.
-    if wanted.is_own() || !Identity::own().is_root() {
-        return Ok(None);
+    let becomes = next_user(config)?;
+    if let Some(user) = &becomes {
+        user.assume(Kept::of_a_user().and_of(config))?;
     }
-    wanted.assume(Kept::of_a_user().and_of(config))?;
-    Ok(Some(wanted))
+    Ok(becomes)
+}
+
+/// What `look` sees as a daemon that is started with this configuration would: as the user that it becomes, if
+/// it becomes another, and with what it keeps of root's privileges, while the rest of this process stays as it is.
+///
+/// # Errors
+/// When there is no such user, or the kernel does not let this process become it.
+pub fn as_daemon<T: Send>(
+    config: &Config,
+    look: impl FnOnce(Option<&Identity>) -> T + Send,
+) -> Result<T, IdentityError> {
+    let user = next_user(config)?;
+    // The kernel knows all of this of threads, and nothing of it outlives this one.
+    thread::scope(|scope| {
+        let seen = thread::Builder::new().spawn_scoped(scope, || {
+            if let Some(user) = &user {
+                user.assume(Kept::of_a_user().and_of(config))?;
+            }
+            let own = Identity::own();
+            capabilities::limit(kept(&own, config)).map_err(|error| IdentityError::Refused {
+                user: own.to_string(),
+                what: "capabilities",
+                error,
+            })?;
+            Ok(look(user.as_ref()))
+        });
+        let seen = seen.map_err(IdentityError::Thread)?;
+        seen.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+/// Which privileges a daemon of this configuration serves with.
+fn kept(user: &Identity, config: &Config) -> Kept {
+    let kept = match user.is_root() {
+        true => Kept::of_root(),
+        false => Kept::of_a_user(),
+    };
+    kept.and_of(config)
+}
+
+/// Whom a daemon that is started now becomes.
+fn next_user(config: &Config) -> Result<Option<Identity>, IdentityError> {
+    let wanted = Identity::wanted(&config.runtime)?;
+    // Who is not root cannot become somebody else: told in the report.
+    Ok(wanted.filter(|it| !it.is_own() && Identity::own().is_root()))
 }
 
 /// What becomes of a call that is not in the list.
@@ -109,11 +152,7 @@ impl Confinement {
     pub fn begin(file: &Path, loaded: &Loaded) -> Result<Self, ConfineError> {
         let runtime = &loaded.config.runtime;
         let user = Identity::own();
-        let kept = match user.is_root() {
-            true => Kept::of_root(),
-            false => Kept::of_a_user(),
-        };
-        let kept = kept.and_of(&loaded.config);
+        let kept = kept(&user, &loaded.config);
         capabilities::bound(kept);
         capabilities::limit(kept).map_err(ConfineError::Capabilities)?;
         // What it writes is nobody else's business; whoever is to use its socket is said by `mode`.

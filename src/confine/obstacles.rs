@@ -1,13 +1,32 @@
 //! What the user that the daemon has become cannot reach of what the configuration counts on: found at the
 //! start, not with the first reload.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use super::Identity;
+use super::{Identity, IdentityError};
 use crate::config::{Lack, Need};
+
+/// What bars whoever starts a daemon from making it the account of the file: there is none.
+pub fn no_account(need: &Need) -> Option<Lack> {
+    let Need::Account { user, group } = need else {
+        return None;
+    };
+    let error = Identity::named(user, group.as_deref()).err()?;
+    let help = match &error {
+        IdentityError::NoUser(name) => format!("useradd --system {name}, or name another one"),
+        IdentityError::NoGroup(name) => format!("groupadd --system {name}, or name another one"),
+        IdentityError::NoGroupOf(_) => "write `group` too".to_owned(),
+        // Nobody knows whether it exists.
+        IdentityError::Lookup(..) | IdentityError::Refused { .. } | IdentityError::Thread(_) => {
+            return None;
+        }
+    };
+    Some(barred(error.to_string(), help))
+}
 
 /// What bars `user`, as which this process runs, from `need`.
 pub fn obstacle(user: &Identity, need: &Need) -> Option<Lack> {
@@ -16,6 +35,8 @@ pub fn obstacle(user: &Identity, need: &Need) -> Option<Lack> {
         Need::Socket(path) => (path.parent()?, Access::WRITE_OK | Access::EXEC_OK),
         Need::File(path) | Need::Later(path) => (path.as_path(), Access::READ_OK),
         Need::Program(path) => (path.as_path(), Access::EXEC_OK),
+        // Which it is.
+        Need::Account { .. } => return None,
     };
     if access(path, wanted) != Err(Errno::ACCESS) {
         // What is not there is for others to tell.
@@ -35,7 +56,7 @@ pub fn obstacle(user: &Identity, need: &Need) -> Option<Lack> {
     let (message, help) = match need {
         Need::Directory(_) | Need::Socket(_) => (
             format!("user `{user}` cannot write the directory \"{named}\""),
-            format!("chown {user} {named}"),
+            opened(user, need, path),
         ),
         Need::File(_) | Need::Later(_) => (
             format!("user `{user}` cannot read \"{named}\""),
@@ -45,9 +66,47 @@ pub fn obstacle(user: &Identity, need: &Need) -> Option<Lack> {
             format!("user `{user}` cannot run \"{named}\""),
             format!("chmod a+rx {named}"),
         ),
+        Need::Account { .. } => return None,
     };
     Some(barred(message, help))
 }
+
+/// What makes the directory at `path` one that `user` may write. One that others use too stays theirs: a
+/// daemon that owned /run could replace everybody's sockets.
+fn opened(user: &Identity, need: &Need, path: &Path) -> String {
+    if !is_shared(path) {
+        return format!("chown {user} {}", path.display());
+    }
+    let own = path.join("ballast");
+    let own = own.display();
+    let place = match need {
+        Need::Socket(socket) => socket.file_name(),
+        Need::Directory(_)
+        | Need::File(_)
+        | Need::Later(_)
+        | Need::Program(_)
+        | Need::Account { .. } => None,
+    };
+    let named = match place {
+        Some(name) => format!("write {own}/{} here", Path::new(name).display()),
+        None => format!("name a file in {own} here"),
+    };
+    format!("mkdir {own} && chown {user} {own}, and {named}")
+}
+
+/// Whether others than the daemon count on the directory: it is none of its own that waits for an owner, but
+/// root's with something in it, or close to the root of all.
+fn is_shared(path: &Path) -> bool {
+    let well_known =
+        path.components().count() <= LEVELS_OF_THE_SYSTEM || path == Path::new("/var/lib");
+    let of_root = path.metadata().is_ok_and(|it| it.uid() == 0);
+    // Who cannot look into it takes it for the more careful answer.
+    let empty = || path.read_dir().is_ok_and(|mut all| all.next().is_none());
+    well_known || of_root && !empty()
+}
+
+/// `/` and what is right beneath it: `/run`, `/var`, `/etc`, `/tmp`.
+const LEVELS_OF_THE_SYSTEM: usize = 2;
 
 fn barred(message: String, help: String) -> Lack {
     Lack::Barred { message, help }
@@ -60,4 +119,34 @@ fn blocked_at(path: &Path) -> Option<&Path> {
     way.into_iter()
         .filter(|directory| !directory.as_os_str().is_empty())
         .find(|directory| access(*directory, Access::EXEC_OK) == Err(Errno::ACCESS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_use_is_not_given_away() {
+        for path in ["/", "/run", "/var", "/var/lib", "/etc", "/tmp", "/usr/bin"] {
+            assert!(is_shared(Path::new(path)), "{path}");
+        }
+        let own = tempfile::tempdir().unwrap();
+        assert!(!is_shared(own.path()));
+        let user = Identity::own();
+        let socket = Need::Socket("/run/lb.sock".into());
+        assert_eq!(
+            opened(&user, &socket, Path::new("/run")),
+            format!(
+                "mkdir /run/ballast && chown {user} /run/ballast, and write /run/ballast/lb.sock here"
+            )
+        );
+        let state = Need::Directory("/var/lib".into());
+        let help = opened(&user, &state, Path::new("/var/lib"));
+        assert!(
+            help.ends_with("and name a file in /var/lib/ballast here"),
+            "{help}"
+        );
+        let help = opened(&user, &Need::Directory(own.path().into()), own.path());
+        assert_eq!(help, format!("chown {user} {}", own.path().display()));
+    }
 }

@@ -98,7 +98,7 @@ fn needed(need: &Need) -> Option<Grant> {
         Need::Directory(path) => Some(grant(path, Use::Write)),
         Need::Socket(path) => Some(grant(directory_of(path), Use::Socket)),
         Need::File(path) | Need::Later(path) => Some(grant(directory_of(path), Use::Read)),
-        Need::Program(_) => None,
+        Need::Program(_) | Need::Account { .. } => None,
     }
 }
 
@@ -123,7 +123,7 @@ impl Reach {
     pub(super) fn of(file: &Path, needs: &[Need]) -> Self {
         let mut all = grants(file, needs, given(|name| env::var_os(name)));
         // A file that is a link is read where it leads to, and replaced there.
-        let files = needs.iter().map(Need::path).chain([file]);
+        let files = needs.iter().filter_map(Need::path).chain([file]);
         for real in files.filter_map(|path| path.canonicalize().ok()) {
             let writes = needs
                 .iter()
@@ -145,11 +145,12 @@ impl Reach {
     /// What bars the daemon from a need that it did not have at the start.
     pub fn bars(&self, need: &Need) -> Option<Lack> {
         let wanted = needed(need)?;
+        let named = need.path()?.display();
         // What is not there cannot be opened either: others tell.
         let place = wanted.path.canonicalize().ok()?;
         let real = match need {
             Need::File(path) | Need::Later(path) => path.canonicalize().ok(),
-            Need::Directory(_) | Need::Socket(_) | Need::Program(_) => None,
+            Need::Directory(_) | Need::Socket(_) | Need::Program(_) | Need::Account { .. } => None,
         };
         let is_open = |path: &Path| {
             let mut fitting = self.grants.iter().filter(|it| it.access >= wanted.access);
@@ -157,8 +158,7 @@ impl Reach {
         };
         (!is_open(&real.unwrap_or(place))).then(|| Lack::Barred {
             message: format!(
-                "\"{}\" is outside of what the daemon may open since its start",
-                need.path().display()
+                "\"{named}\" is outside of what the daemon may open since its start"
             ),
             help: "it takes effect after a restart only; what is in a directory that the file named at the \
                    start needs none"

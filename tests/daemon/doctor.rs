@@ -140,3 +140,19 @@ fn a_running_daemon_is_found_with_its_own_limits() {
         "{found:#}"
     );
 }
+
+#[test]
+fn the_file_of_the_daemon_that_answers_is_judged_when_no_other_is_named() {
+    let server = Backend::named("a");
+    let config = Config::of(Service::new("web").backend("a", server.address()));
+    let daemon = Daemon::start(&config.admin("listen", "127.0.0.1:0"));
+    let address = daemon.api().address().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(["doctor", "--json", "--admin", &address])
+        .output()
+        .unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said(&found, "file", "problem"), "", "{found}");
+    let runs = said(&found, "daemon", "fine") + &said(&found, "daemon", "advice");
+    assert!(runs.contains(&format!("pid {}", daemon.pid())), "{found}");
+}

@@ -9,8 +9,8 @@ use ballast::api::{Plan, Prospect};
 use serde_json::json;
 
 use crate::support::{
-    Api, Backend, Config, Daemon, Launch, Service, Stranger, ask_name, eventually, fresh_ip,
-    installed, words,
+    Api, Backend, Config, Daemon, Launch, Service, Stranger, ask_name, ballast, eventually,
+    fresh_ip, installed, words,
 };
 
 /// CAP_NET_BIND_SERVICE
@@ -432,4 +432,49 @@ fn a_service_manager_that_has_seen_to_it_and_forbids_the_rest_is_not_in_the_way(
     assert_eq!(told.text("capabilities"), "CAP_NET_BIND_SERVICE");
     assert_eq!(told.text("seccomp"), "on");
     assert_eq!(ask_name(daemon.address("web")).unwrap(), "a");
+}
+
+/// What `check` and `doctor` say of this file, each with its exit code.
+fn judged(text: &str) -> [(Option<i32>, String); 2] {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let file = directory.path().join("ballast.toml");
+    fs::write(&file, text).unwrap();
+    let check = ballast(&file, &["check"]);
+    let doctor = ballast(&file, &["doctor"]);
+    [(check.code, check.stderr), (doctor.code, doctor.stdout)]
+}
+
+#[test]
+fn what_the_user_of_a_file_is_barred_from_is_refused_before_a_start_too() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(directory.path().join("of-others"), "").unwrap();
+    let place = directory.path().display();
+    let socket = format!("unix:{place}/admin.sock");
+    let Some((config, _)) = named_user(one_service().admin("listen", socket)) else {
+        return;
+    };
+    let (status, run) = Launch::new().reachable().refuse(&config.text());
+    assert_eq!(status.code(), Some(1), "{run}");
+    let why = format!("cannot write the directory \"{place}\"");
+    let help = format!("mkdir {place}/ballast && chown");
+    assert!(run.contains(&why) && run.contains(&help), "{run}");
+    for (code, said) in judged(&config.text()) {
+        assert_eq!(code, Some(1), "{said}");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(&why) && said.contains(&help), "{said}");
+    }
+}
+
+#[test]
+fn a_user_that_does_not_exist_is_an_error_at_its_place_for_every_command() {
+    let config = one_service()
+        .runtime("user", "no-such-user")
+        .log("format", "text");
+    for (code, said) in judged(&config.text()) {
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("no user is named `no-such-user`"), "{said}");
+        assert!(said.contains("useradd --system no-such-user"), "{said}");
+    }
 }

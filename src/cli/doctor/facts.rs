@@ -15,8 +15,9 @@ use super::access::{Node, Want, Who};
 use crate::api::View;
 use crate::cli::client::{Client, Failure, Reach};
 use crate::cli::rates::Rates;
+use crate::cli::{CONFIGURATION, eyes};
 use crate::config::{self, AlertTarget, Config};
-use crate::confine::kernel_has_landlock;
+use crate::confine::{kernel_has_landlock, no_account};
 use crate::health::Kind;
 use crate::net::clock_is_synchronised;
 
@@ -28,6 +29,8 @@ pub(super) struct Facts {
     /// The configuration file, and what it says unless it cannot be used.
     pub(super) path: PathBuf,
     pub(super) config: Result<Config, String>,
+    /// What keeps a daemon from using it once it is the user that it becomes.
+    pub(super) refusal: Option<String>,
     /// The daemon that runs with this file.
     pub(super) daemon: Option<Daemon>,
     /// New sessions a second to each address, if the daemon says so.
@@ -165,8 +168,14 @@ fn counter(text: &str, line: &str, name: &str) -> Option<u64> {
 impl Facts {
     /// Everything about this machine, the file, and the daemon where one answers; that takes a second.
     pub(super) fn read(reach: &Reach) -> Self {
-        let path = reach.config.as_path();
-        let loaded = config::load(path);
+        let view = watched(reach).ok();
+        let path = judged(reach, view.as_ref().map(|(_, after)| after));
+        let path = path.as_path();
+        let loaded = config::load_in_place_of(path, path, &no_account);
+        let refusal = loaded
+            .as_ref()
+            .ok()
+            .and_then(|it| eyes::refusal(path, it, false));
         let config = loaded
             .map(|loaded| loaded.config)
             .map_err(|rejected| rejected.render(false).trim_end().to_owned());
@@ -188,7 +197,7 @@ impl Facts {
                 .unwrap_or_else(process::own_descriptors),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             // A daemon without an admin API is judged by what /proc says.
-            rates: rates(reach).unwrap_or_default(),
+            rates: view.map_or_else(BTreeMap::new, |(before, after)| rates(&before, &after)),
             kernel: Kernel::read(),
             meters: Meters::read(),
             clock: Clock {
@@ -202,18 +211,34 @@ impl Facts {
             },
             files: files(path, config.as_ref().ok(), state),
             config,
+            refusal,
             daemon,
             who,
         }
     }
 }
 
-fn rates(reach: &Reach) -> Result<BTreeMap<SocketAddr, f64>, Failure> {
+/// The file that is judged: the one that the daemon runs with which answers where the operator says, unless
+/// another is named.
+fn judged(reach: &Reach, view: Option<&View>) -> PathBuf {
+    let of_daemon = view.and_then(|view| view.process.configuration.path.as_deref());
+    let of_daemon = of_daemon.map(Path::new).filter(|path| path.is_absolute());
+    match of_daemon {
+        Some(path) if reach.config == Path::new(CONFIGURATION) => path.to_owned(),
+        Some(_) | None => reach.config.clone(),
+    }
+}
+
+/// What the daemon says, twice.
+fn watched(reach: &Reach) -> Result<(View, View), Failure> {
     let client = Client::find(reach)?;
     let before: View = client.get("/v1/view")?;
     thread::sleep(WATCHED);
-    let after: View = client.get("/v1/view")?;
-    let rates = Rates::between(&before, &after);
+    Ok((before, client.get("/v1/view")?))
+}
+
+fn rates(before: &View, after: &View) -> BTreeMap<SocketAddr, f64> {
+    let rates = Rates::between(before, after);
     let mut by_address = BTreeMap::new();
     for service in &after.services {
         for backend in &service.backends {
@@ -224,7 +249,7 @@ fn rates(reach: &Reach) -> Result<BTreeMap<SocketAddr, f64>, Failure> {
             }
         }
     }
-    Ok(by_address)
+    by_address
 }
 
 /// How long sessions are counted for their rate.

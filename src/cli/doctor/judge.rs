@@ -28,6 +28,13 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
                 .fix([format!("ballast check -c {}", quoted(&facts.path))]),
         ),
     }
+    if let Some(refusal) = &facts.refusal {
+        findings.push(
+            Finding::problem("user", refusal.trim_end())
+                .why("a start with it fails, be it after an update or with the machine")
+                .fix([format!("sudo ballast check -c {}", quoted(&facts.path))]),
+        );
+    }
     findings.extend(network::machine(facts));
     findings.extend(rights::files(facts));
     findings.push(clock(&facts.clock));

@@ -33,6 +33,7 @@ fn healthy(file: &str) -> Facts {
     ];
     let settings = settings.map(|(name, value)| (name, value.to_owned()));
     Facts {
+        refusal: None,
         path: "/etc/ballast/ballast.toml".into(),
         config: Ok(compile(file, "f").unwrap().config),
         daemon: None,
@@ -516,4 +517,15 @@ fn root_and_a_sandbox_that_is_not_there_are_advice() {
     finds(&without, Severity::Advice, "sandbox", &["no Landlock"]);
     let bare = but(&pair(), |facts| facts.lockable.seccomp = false);
     finds(&bare, Severity::Advice, "sandbox", &["does not filter"]);
+}
+
+#[test]
+fn what_the_user_of_the_file_is_barred_from_is_a_problem() {
+    let facts = but(SERVICE, |it| {
+        it.refusal = Some("user `nobody` cannot write the directory \"/run\"\n".to_owned());
+    });
+    let found = all(&facts);
+    let told = found.iter().find(|it| it.topic == "user").unwrap();
+    assert_eq!(told.severity, Severity::Problem);
+    assert!(told.now.contains("cannot write"), "{told:?}");
 }

@@ -1,0 +1,84 @@
+//! A file with the eyes of the daemon that would be started with it: what `run` refuses, `check` and `doctor`
+//! refuse too, in the same words.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{Lack, Loaded, Need, Rejected, load_in_place_of};
+use crate::confine::{self, Identity};
+use crate::net::granted;
+
+/// Reads the file at `path` as whoever starts a daemon does: with what the kernel grants, and with an account
+/// that there is.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(super) fn load(path: &Path) -> Result<Loaded, Rejected> {
+    load_in_place_of(path, path, &confine::no_account).and_then(granted)
+}
+
+/// Reads it again as the user that the daemon has become: what that user cannot read now, no reload could.
+///
+/// # Errors
+/// What bars that user, as text for people.
+pub(super) fn load_as(
+    user: &Identity,
+    path: &Path,
+    loaded: &Loaded,
+    directory: Option<&Path>,
+    color: bool,
+) -> Result<Loaded, String> {
+    may_save(user, loaded, directory)?;
+    let bars = |need: &Need| confine::obstacle(user, need);
+    load_in_place_of(path, path, &bars).map_err(|rejected| {
+        let text = rejected.render(color);
+        format!("{text}ballast: that is how user `{user}` of [runtime] sees it\n")
+    })
+}
+
+/// Whether the state directory of the environment, where that is the one, can be written.
+///
+/// # Errors
+/// What bars `user`, as text for people.
+pub(super) fn may_save(
+    user: &Identity,
+    loaded: &Loaded,
+    directory: Option<&Path>,
+) -> Result<(), String> {
+    let state = directory.filter(|_| loaded.config.runtime.state_file.is_none());
+    let state = state.map(|it| Need::Directory(it.to_owned()));
+    match state.and_then(|need| confine::obstacle(user, &need)) {
+        Some(Lack::Barred { message, help }) => {
+            Err(format!("ballast: STATE_DIRECTORY: {message}: {help}\n"))
+        }
+        Some(Lack::Now(_)) | None => Ok(()),
+    }
+}
+
+/// What keeps a daemon that is started now from using what `loaded` is, which was read at `path`, once it is
+/// who it becomes: as text for people.
+pub(super) fn refusal(path: &Path, loaded: &Loaded, color: bool) -> Option<String> {
+    let directory = state_directory();
+    let seen = confine::as_daemon(&loaded.config, |user| {
+        let again = match user {
+            Some(user) => load_as(user, path, loaded, directory.as_deref(), color)
+                .and_then(|it| granted(it).map_err(|it| it.render(color)))?,
+            // Root also gives up what a balancer does not need.
+            None if Identity::own().is_root() => load(path).map_err(|it| it.render(color))?,
+            None => return Ok(()),
+        };
+        drop(again);
+        Ok(())
+    });
+    match seen {
+        Ok(seen) => seen.err(),
+        Err(error) => Some(format!("ballast: {error}\n")),
+    }
+}
+
+/// systemd's `StateDirectory`, the first of several.
+pub(super) fn state_directory() -> Option<Arc<Path>> {
+    let all = std::env::var_os("STATE_DIRECTORY")?;
+    let first = std::env::split_paths(&all).next()?;
+    first.is_absolute().then(|| first.into())
+}
