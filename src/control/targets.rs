@@ -294,13 +294,17 @@ impl Targets {
                 target.agent = finding.agent;
             }
         }
-        let jitter = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
-        let due = probed.started + target.health.pace(&id.policy).mul_f64(jitter);
+        let due = probed.started + jittered(target.health.pace(&id.policy), fastrand::f64());
         probe.number += 1;
         let due = due.max(tokio::time::Instant::now());
         probe.task = prober.start(id.clone(), probe.number, due);
         Some(observed)
     }
+}
+
+/// `interval` and at most [`JITTER`] of it more or less, as `chance` in 0 to 1 has it.
+fn jittered(interval: Duration, chance: f64) -> Duration {
+    interval.mul_f64(1.0 + JITTER * (2.0 * chance - 1.0))
 }
 
 /// What a probe has changed.
@@ -318,6 +322,13 @@ pub(super) struct Observed {
 mod tests {
     use super::*;
     use crate::health::{Check, Duty, Exchange, Kind, Percent, Policy};
+
+    #[test]
+    fn an_interval_is_a_tenth_longer_or_shorter_at_most() {
+        let interval = Duration::from_secs(2);
+        let drawn = [0.0, 0.5, 1.0].map(|chance| jittered(interval, chance).as_millis());
+        assert_eq!(drawn, [1800, 2000, 2200]);
+    }
 
     fn target(kind: Kind, interval: Duration) -> TargetId {
         let address = "192.0.2.1:80".parse().unwrap();
