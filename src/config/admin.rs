@@ -73,6 +73,7 @@ pub(super) fn read(
     let mut config = AdminConfig::default();
     let mut listens = Vec::new();
     let mut seen = HashSet::new();
+    let before = problems.errors();
     for (text, span) in table.texts("listen", problems).unwrap_or_default() {
         match listen(text) {
             Ok(address) if !seen.insert(address.clone()) => problems.add(
@@ -90,6 +91,9 @@ pub(super) fn read(
             Err(fault) => problems.add(fault.at(span)),
         }
     }
+    // What has an effect is not to be said of an address that nobody could read.
+    let is_known =
+        problems.errors() == before && (table.get("listen").is_some() || table.lacks("listen"));
     let too_many = config.listen.len() > MOST_ADDRESSES;
     if let (Some(span), true) = (table.span_of("listen"), too_many) {
         problems.add(
@@ -106,6 +110,9 @@ pub(super) fn read(
     let lame_duck = table.duration("lame_duck", &(Duration::ZERO..=LONGEST_FAREWELL), problems);
     config.lame_duck = lame_duck.unwrap_or_default();
     warn(table, &config, &listens, problems);
+    if is_known {
+        warn_of_idle(table, &config, !listens.is_empty(), problems);
+    }
     (config, listens)
 }
 
@@ -135,7 +142,21 @@ fn warn(
             None => problem.help("without a `token_file` it answers /healthz and /readyz only"),
         });
     }
-    let has_socket = config.listen.len() > listens.len();
+    if let (Some(span), true) = (table.span_of("mode"), config.access.mode & 0o002 != 0) {
+        problems.add(
+            Problem::warning("everybody on this machine may change everything")
+                .at(span)
+                .label("whoever may write to the socket needs no token"),
+        );
+    }
+}
+
+/// Tells of keys for which there is no listener.
+fn warn_of_idle(table: &Table<'_>, config: &AdminConfig, has_tcp: bool, problems: &mut Problems) {
+    let has_socket = config
+        .listen
+        .iter()
+        .any(|it| matches!(it, AdminAddress::Unix(_)));
     let idle = |key| (key, "only a Unix socket has it", has_socket);
     for (key, why, has_effect) in [
         idle("mode"),
@@ -144,7 +165,7 @@ fn warn(
         (
             "token_file",
             "whoever may open a Unix socket needs no token",
-            !listens.is_empty(),
+            has_tcp,
         ),
         (
             "lame_duck",
@@ -159,13 +180,6 @@ fn warn(
                     .label(why),
             );
         }
-    }
-    if let (Some(span), true) = (table.span_of("mode"), config.access.mode & 0o002 != 0) {
-        problems.add(
-            Problem::warning("everybody on this machine may change everything")
-                .at(span)
-                .label("whoever may write to the socket needs no token"),
-        );
     }
 }
 

@@ -340,8 +340,9 @@ fn quoted(rules: &[&str]) -> String {
 /// A rate such as `"500/s"`.
 pub(super) fn rate(key: &str, text: &str) -> Result<Rate, Fault> {
     let wrong = |why: &str| {
-        Fault::new(format!("`{key}` is \"{}\", {why}", shown(text)))
-            .allowed("allowed: \"1/h\" to \"1000000/s\", by \"s\", \"m\" or \"h\"")
+        Fault::new(format!("`{key}` is \"{}\", {why}", shown(text))).allowed(
+            "allowed: a rate such as \"50/s\", from \"1/h\" to \"1000000/s\"; units: /s, /m, /h",
+        )
     };
     let Some((count, unit)) = text.split_once('/') else {
         let bare = text.trim();
@@ -355,7 +356,17 @@ pub(super) fn rate(key: &str, text: &str) -> Result<Rate, Fault> {
         "s" => Duration::from_secs(1),
         "m" => Duration::from_secs(60),
         "h" => Duration::from_secs(60 * 60),
-        _ => return Err(wrong("whose unit is none")),
+        other => {
+            let fault = wrong(&format!("where \"{}\" is no unit", shown(other)));
+            let meant = other.to_ascii_lowercase();
+            let near = ["second", "minute", "hour"]
+                .into_iter()
+                .find(|unit| !meant.is_empty() && meant.starts_with(&unit[..1]));
+            return Err(match near {
+                Some(unit) => fault.help(format!("write \"{}/{}\"", shown(count), &unit[..1])),
+                None => fault.help("the longest unit is the hour: \"1/h\""),
+            });
+        }
     };
     let digits = count.trim();
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -543,7 +554,13 @@ mod tests {
             ("limits", "max_connections = 0", "allowed: 1 to 10000000"),
             ("limits", "accept_rate = \"500\"", "write \"500/s\""),
             ("limits", "accept_rate = \"0/s\"", "out of range"),
-            ("limits", "accept_rate = \"5/d\"", "whose unit is none"),
+            ("limits", "accept_rate = \"5/d\"", "where \"d\" is no unit"),
+            ("limits", "accept_rate = \"5/d\"", "units: /s, /m, /h"),
+            ("limits", "accept_rate = \"5/min\"", "write \"5/m\""),
+            ("limits", "accept_rate = \"5/S\"", "write \"5/s\""),
+            ("limits", "rate_per_source = 50", "a rate such as \"50/s\""),
+            ("limits", "rate_per_source = 50", "write \"50/s\""),
+            ("limits", "to_client = \"10 MBit\"", "write \"10Mbit/s\""),
             ("limits", "accept_rate = \"-5/s\"", "not a rate"),
             ("limits", "rate_per_source = 5", "not a string"),
             ("limits", "source_ipv6_prefix = 129", "allowed: 1 to 128"),

@@ -271,16 +271,16 @@ fn on(table: &Table<'_>, problems: &mut Problems) -> Option<Vec<Occasion>> {
         );
     }
     let mut on = Vec::new();
-    for (word, span) in table.texts("on", problems)? {
+    let written = table.texts("on", problems)?;
+    let is_empty = written.is_empty();
+    for (word, span) in written {
         match Occasion::ALL.into_iter().find(|it| it.name() == word) {
             Some(occasion) if on.contains(&occasion) => {}
             Some(occasion) => on.push(occasion),
             None => problems.add(unknown_word("on", word, words.into_iter()).at(span)),
         }
     }
-    if on.is_empty()
-        && let Some(span) = table.span_of("on")
-    {
+    if is_empty && let Some(span) = table.span_of("on") {
         problems.add(
             Problem::error("`on` names nothing")
                 .at(span)

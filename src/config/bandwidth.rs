@@ -58,10 +58,10 @@ fn bandwidth(key: &str, text: &str) -> Result<Bandwidth, Fault> {
     }
     let unit = unit.trim_start();
     let Some((_, eighths)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-        let fault = wrong(match unit {
-            "" => "which has no unit",
-            _ => "whose unit is none",
-        });
+        let fault = match unit {
+            "" => wrong("which has no unit"),
+            _ => wrong(&format!("where \"{}\" is no unit", shown(unit))),
+        };
         let meant = unit.trim_end_matches("/s").trim_end_matches("ps");
         return Err(match meant {
             "" => fault.help(format!("write \"{number}B/s\" for bytes a second")),
@@ -73,7 +73,10 @@ fn bandwidth(key: &str, text: &str) -> Result<Bandwidth, Fault> {
                     "write \"{number}{size}B/s\" for bytes, \"{number}{size}bit/s\" for bits"
                 ))
             }
-            _ => fault,
+            _ => match nearest(unit) {
+                Some(near) => fault.help(format!("write \"{number}{near}\"")),
+                None => fault,
+            },
         });
     };
     let bytes = number.parse::<u64>().ok();
@@ -83,6 +86,18 @@ fn bandwidth(key: &str, text: &str) -> Result<Bandwidth, Fault> {
     bytes
         .map(Bandwidth::new)
         .ok_or_else(|| wrong("which is out of range"))
+}
+
+/// The unit of [`UNITS`] that is written otherwise: `MBit`, `mbit/s`, `mibps`.
+fn nearest(unit: &str) -> Option<&'static str> {
+    let plain = |it: &str| {
+        let lower = it.to_ascii_lowercase();
+        let bare = lower.trim_end_matches("/s").trim_end_matches("ps");
+        bare.replace("bits", "bit")
+    };
+    let wanted = plain(unit);
+    let mut names = UNITS.iter().map(|(name, _)| *name);
+    names.find(|name| plain(name) == wanted)
 }
 
 /// How many eighths of a byte each unit is.
@@ -136,6 +151,9 @@ mod tests {
                 "10 kb/s",
                 "write \"10KB/s\" for bytes, \"10Kbit/s\" for bits",
             ),
+            ("10 MBit", "write \"10Mbit/s\""),
+            ("100mbit/s", "write \"100Mbit/s\""),
+            ("3mib", "write \"3MiB/s\""),
             ("5b/s", "write \"5B/s\" for bytes a second"),
         ] {
             assert_eq!(fault(text).help.unwrap(), help);

@@ -128,15 +128,6 @@ impl<'t> Table<'t> {
         boolean
     }
 
-    pub(super) fn text(&self, key: &'static str, problems: &mut Problems) -> Option<&'t str> {
-        let value = self.get(key)?;
-        let text = value.get_ref().as_str();
-        if text.is_none() {
-            problems.add(mistype(key, value, "a string"));
-        }
-        text
-    }
-
     /// A string that `read` makes a value of.
     pub(super) fn parsed<T>(
         &self,
@@ -145,7 +136,10 @@ impl<'t> Table<'t> {
         read: impl FnOnce(&'t str) -> Result<T, Fault>,
     ) -> Option<T> {
         let value = self.get(key)?;
-        let text = self.text(key, problems)?;
+        let Some(text) = value.get_ref().as_str() else {
+            problems.add(unquoted(key, value, read));
+            return None;
+        };
         read(text)
             .map_err(|fault| problems.add(fault.at(value.span())))
             .ok()
@@ -270,6 +264,33 @@ impl<'t> Table<'t> {
             }
         }
         tables
+    }
+}
+
+/// `key` holds something else than a string that `read` makes a value of: what `read` says of it shows one.
+fn unquoted<'t, T>(
+    key: &str,
+    value: &'t Spanned<DeValue<'t>>,
+    read: impl FnOnce(&'t str) -> Result<T, Fault>,
+) -> Problem {
+    let problem = mistype(key, value, "a string");
+    let number = match value.get_ref() {
+        DeValue::Integer(number) => Some(number.as_str()),
+        DeValue::Float(number) => Some(number.as_str()),
+        DeValue::String(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => None,
+    };
+    match (read(number.unwrap_or_default()), number) {
+        (Err(fault), _) => Problem {
+            label: fault.allowed.or(problem.label),
+            help: fault.help.or(problem.help),
+            ..problem
+        },
+        (Ok(_), Some(number)) => problem.help(format!("write \"{}\" in quotes", shown(number))),
+        (Ok(_), None) => problem,
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct BackendDraft {
     weight: u32,
     priority: u32,
     max_connections: Option<NonZeroU32>,
+    /// It has a `max_connections`, be it a wrong one.
+    is_capped: bool,
     pub(super) enabled: bool,
     check_address: Option<Address>,
 }
@@ -202,7 +204,7 @@ pub(super) fn draft(table: &Table<'_>, problems: &mut Problems) -> Draft {
         );
     }
     // A file of backends may bring caps.
-    let capped = backends_file.is_some() || backends.iter().any(|it| it.max_connections.is_some());
+    let capped = backends_file.is_some() || backends.iter().any(|it| it.is_capped);
     Draft {
         listen: listen(table, name.as_ref(), socket.mptcp, problems),
         name,
@@ -524,6 +526,7 @@ pub(super) fn backend(table: &Table<'_>, problems: &mut Problems) -> BackendDraf
             .integer("weight", &(1..=65_535), problems)
             .unwrap_or(1),
         priority: serving::priority(table, problems),
+        is_capped: !table.lacks("max_connections"),
         max_connections: table
             .integer("max_connections", &(1..=MOST_CONNECTIONS), problems)
             .and_then(NonZeroU32::new),

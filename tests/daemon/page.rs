@@ -258,3 +258,26 @@ fn it_comes_with_a_policy_that_lets_nothing_else_run() {
     );
     assert_eq!(page.header("x-frame-options"), Some("DENY"));
 }
+
+#[test]
+fn what_a_bandwidth_cap_has_slowed_down_is_told() {
+    if !installed(Browser::PROGRAMS) {
+        return;
+    }
+    let (_backends, config) = two_services();
+    let daemon = Daemon::start(&config);
+    let browser = Browser::start();
+    browser.open(admin(&daemon));
+    browser.wait("all are up", WELL);
+    let told = browser.run(
+        "const cap = (cap, slowed, dry) => ({ cap, bytes_per_second: 2000, slowed_total: slowed, \
+           slowed_seconds_total: 200, would_be_total: dry, would_be_seconds_total: 1 }); \
+         return slowedDown({ throttling: [cap('to_client', 10, 0), cap('to_backend', 0, 0), \
+           cap('to_backend_per_session', 0, 1)] })",
+    );
+    assert_eq!(
+        told,
+        "10 sessions slowed down by to_client (2.0 kB/s), 3 min together · \
+         1 session would be slowed down by to_backend_per_session (2.0 kB/s), which only counts"
+    );
+}

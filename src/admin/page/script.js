@@ -89,6 +89,17 @@ function turnedAway(service) {
   return { recent, full, text: lines.join(" · ") };
 }
 
+// What bandwidth caps have slowed down, or would have: each cap that has met a session.
+function slowedDown(service) {
+  const lines = [];
+  for (const it of service.throttling || []) {
+    const cap = it.bytes_per_second === null ? it.cap : `${it.cap} (${size(it.bytes_per_second)}/s)`;
+    if (it.slowed_total > 0) lines.push(`${plural(it.slowed_total, "session")} slowed down by ${cap}, ${span(it.slowed_seconds_total)} together`);
+    if (it.would_be_total > 0) lines.push(`${plural(it.would_be_total, "session")} would be slowed down by ${cap}, which only counts`);
+  }
+  return lines.join(" · ");
+}
+
 // What a backend is, in a word, and how much it matters.
 function judge(backend) {
   const admin = backend.admin && backend.admin.duty;
@@ -253,7 +264,8 @@ function serviceCard(service) {
   }
   const kind = { ok: "up", degraded: "warn", down: "down" }[service.standing] || "none";
   put(card.state, service.standing, element("span", { class: kind }, shape(kind), service.standing));
-  say(card.about, `${service.listeners.map((it) => it.address).join(", ")} · ${service.strategy} · ${service.eligible} of ${service.configured} may serve`);
+  const slowed = slowedDown(service);
+  say(card.about, `${service.listeners.map((it) => it.address).join(", ")} · ${service.strategy} · ${service.eligible} of ${service.configured} may serve${slowed && ` · ${slowed}`}`);
   const why = [service.why || "", turnedAway(service).text].filter(Boolean).join(" · ");
   say(card.why, why);
   card.why.hidden = !why;

@@ -235,6 +235,10 @@ fn wrong_types_say_what_is_expected() {
         "write \"600s\" for seconds",
     );
     says(&with("name = \"web\"", "name = 3"), "not a string");
+    says(
+        "[[service]]\n[service.proxy_protocol]\nsend = 2",
+        "allowed: \"v1\", \"v2\"",
+    );
     says("runtime = 3", "write [runtime]");
     says("service = 3", "write [[service]]");
     says(
@@ -765,4 +769,29 @@ fn passive_settings_are_read_and_the_useless_one_is_told() {
         &text.replace("failures = 5", "failures = 0"),
         "`failures` is 0, which is out of range",
     );
+}
+
+#[test]
+fn one_mistake_brings_no_falsehood_about_what_depends_on_it() {
+    for (text, mistake, falsehood) in [
+        (
+            "[admin]\nlisten = \"nowhere\"\nlame_duck = \"5s\"",
+            "nowhere",
+            "without `listen`",
+        ),
+        (
+            "[[service]]\n[service.queue]\nsize = 3\n[[service.backend]]\nmax_connections = \"9\"",
+            "write 9 without quotes",
+            "has no effect",
+        ),
+        (
+            "[[alert]]\nname = \"a\"\non = \"backend-dwon\"",
+            "backend-dwon",
+            "names nothing",
+        ),
+    ] {
+        let faults = faults(text);
+        assert!(faults.contains(mistake), "{faults}");
+        assert!(!faults.contains(falsehood), "{faults}");
+    }
 }
