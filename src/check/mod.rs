@@ -170,7 +170,7 @@ async fn over_tcp(address: Address, check: &Check, limit: Duration) -> Result<He
 async fn connect(address: Address, check: &Check) -> io::Result<TcpStream> {
     let address = match address {
         Address::Inet(address) => address,
-        Address::Unix(path) => return TcpStream::from_std(at_path(path)?),
+        Address::Unix(path) => return TcpStream::from_std(Box::pin(at_path(path)).await?),
     };
     let Some(egress) = &check.egress else {
         return TcpStream::connect(address).await;

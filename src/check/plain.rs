@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, ipproto,
-    recv, shutdown, socket_with, sockopt,
+    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, connect, ipproto, recv, shutdown,
+    socket_with, sockopt,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use super::{LEAVING, MOST_LEFT};
 use crate::health::Check;
 use crate::model::{Address, UnixPath};
-use crate::net::{may_connect_to_itself, of_probe};
+use crate::net::{FULL, may_connect_to_itself, of_probe, to_path};
 
 /// How often it is looked whether servers have closed, too.
 const ROUND: Duration = Duration::from_millis(25);
@@ -30,7 +30,8 @@ pub(super) async fn knock(address: Address, check: &Check) -> io::Result<Left> {
     let address = match address {
         Address::Inet(address) => address,
         Address::Unix(path) => {
-            let stream = at_path(path)?;
+            // Rare, so not part of what every probe weighs.
+            let stream = Box::pin(at_path(path)).await?;
             shutdown(&stream, Shutdown::Write)?;
             return Ok(Left {
                 stream,
@@ -76,20 +77,18 @@ pub(super) async fn knock(address: Address, check: &Check) -> io::Result<Left> {
     }
 }
 
-/// A connection to a path, at once or not at all. As far as it is used, it is as good as one of TCP.
+/// A connection to a path. As far as it is used, it is as good as one of TCP. Where too many wait to be
+/// accepted it is tried again for as long as the caller likes, as the kernel does with a SYN.
 ///
 /// # Errors
 /// Why there is no connection.
-pub(super) fn at_path(path: UnixPath) -> io::Result<TcpStream> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &SocketAddrUnix::new(path.as_path())?) {
-        Ok(()) => Ok(socket.into()),
-        // Nobody is there, as behind a closed port …
-        Err(Errno::NOENT) => Err(Errno::CONNREFUSED.into()),
-        // … or too many wait to be accepted.
-        Err(Errno::AGAIN) => Err(Errno::TIMEDOUT.into()),
-        Err(error) => Err(error.into()),
+pub(super) async fn at_path(path: UnixPath) -> io::Result<TcpStream> {
+    loop {
+        match to_path(path) {
+            Ok(socket) => return Ok(socket.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(FULL).await,
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -155,8 +154,13 @@ async fn see_off(mut queue: mpsc::Receiver<(Left, OwnedSemaphorePermit)>) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::os::unix::net::UnixStream;
+    use std::task::Poll;
+
+    use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
 
@@ -198,6 +202,31 @@ mod tests {
         let (mut server, _) = listener.accept().unwrap();
         server.write_all(&[b'x'; 200]).unwrap();
         assert!(left.is_over(Instant::now()));
+    }
+
+    #[test]
+    fn a_path_with_too_many_waiting_is_knocked_at_until_there_is_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("full");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        // The one place in its queue.
+        let _waits = UnixStream::connect(&path).unwrap();
+        let address = Address::Unix(UnixPath::new(&path).unwrap());
+        let check = Check::default();
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let mut knocking = Box::pin(knock(address, &check));
+                let pends = poll_fn(|cx| Poll::Ready(knocking.as_mut().poll(cx).is_pending()));
+                assert!(pends.await);
+                listener.accept().unwrap();
+                knocking.await.unwrap();
+            });
+        listener.accept().unwrap();
     }
 
     #[test]

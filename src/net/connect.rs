@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::config::Outgoing;
 use crate::model::{Address, Cause, ClientAddr, Page, Sources, UnixPath, Who};
 
 /// How long a path that has too many waiting is left alone.
-const FULL: Duration = Duration::from_millis(20);
+pub const FULL: Duration = Duration::from_millis(20);
 /// Of what a client has said already, so much goes with a SYN: it is to fit one segment.
 const FIRST_FLIGHT: usize = 1024;
 
@@ -123,16 +123,14 @@ async fn at_path(
     mut client: Option<&mut Socket>,
 ) -> Result<Socket, Connecting> {
     loop {
-        let error = match start_at_path(path) {
+        let error = match to_path(path).and_then(Socket::at_path) {
             Ok(socket) => return Ok(socket),
             Err(error) => error,
         };
         let now = Instant::now();
-        let cause = match Errno::from_io_error(&error) {
-            Some(Errno::AGAIN) => Cause::TimedOut,
-            // Nobody is there, as behind a closed port.
-            Some(Errno::NOENT) => Cause::Refused,
-            _ => Cause::from_io(&error),
+        let cause = match error.kind() == io::ErrorKind::WouldBlock {
+            true => Cause::TimedOut,
+            false => Cause::from_io(&error),
         };
         if cause != Cause::TimedOut || now >= deadline {
             return Err(Connecting::Failed(cause));
@@ -154,12 +152,21 @@ async fn at_path(
     }
 }
 
-fn start_at_path(path: UnixPath) -> io::Result<Socket> {
+/// A connection to a path, at once or not at all.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] where too many wait to be accepted: in [`FULL`] there may be room. Else why
+/// there is no connection.
+pub fn to_path(path: UnixPath) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_oobinline(&fd, true)?;
-    rustix::net::connect(&fd, &SocketAddrUnix::new(path.as_path())?)?;
-    Socket::at_path(fd)
+    match rustix::net::connect(&fd, &SocketAddrUnix::new(path.as_path())?) {
+        Ok(()) => Ok(fd),
+        // Nobody is there, as behind a closed port.
+        Err(Errno::NOENT) => Err(Errno::CONNREFUSED.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A connect that failed when so many bytes of the client's went with its SYN. Where that may have been
