@@ -307,10 +307,11 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         list.push("log.format".to_owned());
     }
     let all = listeners(old).into_iter();
-    let before: HashMap<ListenerId, &ListenConfig> =
-        all.map(|(id, listen, _)| (id, listen)).collect();
-    for (id, is, _) in listeners(new) {
-        let Some(was) = before.get(&id) else {
+    let before: HashMap<_, _> = all
+        .map(|(id, listen, service)| (id, (listen, service)))
+        .collect();
+    for (id, is, service) in listeners(new) {
+        let Some((was, former)) = before.get(&id) else {
             continue;
         };
         if was.dual_stack != is.dual_stack {
@@ -318,6 +319,10 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         }
         if was.mptcp != is.mptcp {
             list.push(format!("mptcp of {id}"));
+        }
+        // A socket that is bound to one is let go of it by privileges that the daemon has given up.
+        if former.socket.incoming.interface != service.socket.incoming.interface {
+            list.push(format!("listen_interface of {id}"));
         }
     }
     list
@@ -424,7 +429,7 @@ mod tests {
             "runtime.workers = 3\nruntime.state_file = \"/s\"\nlog.format = \"json\"\nlog.level = \"warn\"\n{}",
             base.replace(
                 "strategy",
-                "dual_stack = true\nsocket.mptcp = true\nstrategy"
+                "dual_stack = true\nsocket.mptcp = true\nsocket.listen_interface = \"lo\"\nstrategy"
             )
         ));
         let plan = Plan::between(&old, &new);
@@ -435,7 +440,8 @@ mod tests {
                 "runtime.state_file",
                 "log.format",
                 "dual_stack of [::]:80",
-                "mptcp of [::]:80"
+                "mptcp of [::]:80",
+                "listen_interface of [::]:80"
             ]
         );
         assert_eq!(plan.settings, ["log.level"]);

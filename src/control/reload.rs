@@ -391,11 +391,14 @@ impl Running {
             config.runtime.sandbox = self.config.runtime.sandbox;
         }
         let keys: Vec<_> = listeners(&config).iter().map(|(key, ..)| *key).collect();
-        let listens = config.services.iter_mut().flat_map(|it| &mut it.listen);
-        for (key, listen) in keys.iter().zip(listens) {
-            if let Some(listening) = self.listeners.get(key) {
-                listen.dual_stack = listening.bound.dual_stack();
-                listen.mptcp = listening.bound.mptcp();
+        let mut keys = keys.iter();
+        for service in &mut config.services {
+            for (listen, key) in service.listen.iter_mut().zip(&mut keys) {
+                if let Some(listening) = self.listeners.get(key) {
+                    listen.dual_stack = listening.bound.dual_stack();
+                    listen.mptcp = listening.bound.mptcp();
+                    service.socket.incoming.interface = listening.bound.interface();
+                }
             }
         }
         config

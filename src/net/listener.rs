@@ -169,6 +169,11 @@ impl BoundListener {
         self.mptcp
     }
 
+    /// The interface that clients come by.
+    pub fn interface(&self) -> Option<Box<str>> {
+        self.incoming.interface.clone()
+    }
+
     /// What nobody else can listen on while this is open.
     pub fn claim(&self) -> Claim {
         Claim {

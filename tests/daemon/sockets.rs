@@ -483,6 +483,30 @@ fn marked() {
 }
 
 #[test]
+fn an_interface_of_a_listener_stays_until_a_restart_and_its_other_options_change() {
+    let backend = Backend::named("only");
+    let service = Service::new("web").quick_health();
+    let service = service.backend("only", backend.address());
+    let bound = service.clone().socket("listen_interface", "lo");
+    let daemon = Daemon::start(&Config::of(bound));
+    let address = daemon.address("web");
+    let mark = daemon.log().mark();
+    daemon.reload(&Config::of(service.socket("keepalive_idle", "7s")));
+    daemon.log().wait(mark, "what takes a restart", |line| {
+        line.says("takes effect after a restart only")
+            && line.text("what").starts_with("listen_interface of ")
+    });
+    let mut stream = connect(address).unwrap();
+    assert_eq!(read_name(&mut stream).unwrap(), "only");
+    let to_client = facing(&daemon, &stream);
+    assert_eq!(to_client.device().unwrap().unwrap(), b"lo");
+    assert_eq!(
+        to_client.tcp_keepalive_time().unwrap(),
+        Duration::from_secs(7)
+    );
+}
+
+#[test]
 fn a_syn_brings_the_first_bytes_of_clients_and_takes_them_on_to_backends() {
     let body = "fast_open";
     run_alone(&format!("{}::{body}", module_path!()));
