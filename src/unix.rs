@@ -18,6 +18,9 @@ use crate::config::SocketAccess;
 /// What a socket that is about to close is called in addition, so that nobody finds it.
 const CLOSING: &str = ".closing";
 
+/// How many may wait until the caller says how many.
+const AT_FIRST: i32 = 1;
+
 /// Why there is no socket at a path.
 #[derive(Debug, Error)]
 pub enum Why {
@@ -53,8 +56,8 @@ impl From<io::Error> for Why {
     }
 }
 
-/// Binds a socket to `path` that those may connect to whom `access` lets, once it listens. May ask the
-/// system for names of users.
+/// A socket that listens at `path`, and that those may connect to whom `access` lets; a further listen() says how
+/// many may wait. May ask the system for names of users.
 ///
 /// # Errors
 /// Why there is none.
@@ -66,7 +69,13 @@ pub fn bind(path: &Path, access: &SocketAccess) -> Result<(OwnedFd, OwnPath), Wh
     let own = OwnPath::of(path)?;
     // Nobody gets in before it listens.
     grant(path, access)?;
-    Ok((socket.into(), own))
+    // One that is bound and does not listen looks like one that was left behind, to another daemon and to
+    // another name of this path.
+    socket.listen(AT_FIRST)?;
+    match own.is_ours(path) {
+        true => Ok((socket.into(), own)),
+        false => Err(Why::Taken),
+    }
 }
 
 /// Removes a socket that nobody listens on: a daemon that was killed has left it.
@@ -237,6 +246,19 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop(bound);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_path_is_taken_as_soon_as_it_is_bound_under_whatever_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let other = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path(), &other).unwrap();
+        let access = SocketAccess::default();
+        let (_socket, _own) = bind(&path, &access).unwrap();
+        for path in [path, other.join("s")] {
+            assert!(matches!(bind(&path, &access), Err(Why::Taken)));
+        }
     }
 
     #[test]

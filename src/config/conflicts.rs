@@ -4,6 +4,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use super::problem::{Problem, Problems, shown};
 use super::service::{BackendDraft, Draft};
@@ -140,12 +141,12 @@ fn listeners(
         (Owner::Admin, listen, span)
     });
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
-    let mut paths: HashMap<Address, &Span> = HashMap::new();
+    let mut paths: HashMap<PathBuf, &Span> = HashMap::new();
     for (owner, listen, span) in of_services.chain(of_admin) {
         let address = match listen.address {
             Address::Inet(address) => address,
-            Address::Unix(_) => {
-                match paths.entry(listen.address) {
+            Address::Unix(path) => {
+                match paths.entry(real(path.as_path())) {
                     Entry::Vacant(entry) => {
                         entry.insert(span);
                     }
@@ -172,6 +173,15 @@ fn listeners(
             problems.add(clash(&new, &old, why, source));
         }
         port.remember(new, &listen);
+    }
+}
+
+/// The name of a socket in its directory with every link followed, as far as that is there.
+fn real(path: &Path) -> PathBuf {
+    let directory = path.parent().and_then(|it| it.canonicalize().ok());
+    match (directory, path.file_name()) {
+        (Some(directory), Some(name)) => directory.join(name),
+        _ => path.to_owned(),
     }
 }
 

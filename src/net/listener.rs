@@ -85,7 +85,7 @@ impl fmt::Display for Reason<'_> {
 }
 
 impl BoundListener {
-    /// Binds `listen` with a socket for each of `workers`, not listening yet, for clients that are served as
+    /// Binds `listen` with a socket for each of `workers`, not listening yet but at a path, for clients that are served as
     /// `incoming` says. `ours` are the addresses that this
     /// process listens on already; one of them may overlap, and is about to be retired then.
     ///
