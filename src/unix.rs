@@ -1,15 +1,16 @@
 //! Sockets at paths: made so that nobody gets in who may not, and that a daemon that was killed does not
 //! keep the next one out. Services and the admin API listen on them.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::unistd::{Group, User};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, Gid, RenameFlags, Uid, chownat, renameat_with};
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 
@@ -68,7 +69,7 @@ pub fn bind(path: &Path, access: &SocketAccess) -> Result<(OwnedFd, OwnPath), Wh
     socket.bind(&SockAddr::unix(path)?)?;
     let own = OwnPath::of(path)?;
     // Nobody gets in before it listens.
-    grant(path, access)?;
+    own.set(access)?;
     // One that is bound and does not listen looks like one that was left behind, to another daemon and to
     // another name of this path.
     socket.listen(AT_FIRST)?;
@@ -104,23 +105,6 @@ fn make_way(path: &Path) -> Result<(), Why> {
     }
 }
 
-/// Gives the socket at `path` its owner and its mode.
-fn grant(path: &Path, access: &SocketAccess) -> Result<(), Why> {
-    let owner = access.owner.as_ref().map(|name| user(name)).transpose()?;
-    let group = access
-        .group
-        .as_ref()
-        .map(|name| self::group(name))
-        .transpose()?;
-    // The mode first: whoever is not the owner any more may not change it.
-    let mode = fs::Permissions::from_mode(access.mode);
-    fs::set_permissions(path, mode).map_err(Why::Access)?;
-    if owner.is_some() || group.is_some() {
-        chown(path, owner, group).map_err(Why::Access)?;
-    }
-    Ok(())
-}
-
 fn user(name: &str) -> Result<u32, Why> {
     if let Ok(number) = name.parse() {
         return Ok(number);
@@ -151,21 +135,46 @@ pub struct OwnPath {
 
 impl OwnPath {
     fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        if !metadata.file_type().is_socket() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
         Ok(Self {
-            inode: inode(path)?,
+            inode: number(&metadata),
             path: path.to_owned(),
             hidden: AtomicBool::new(false),
         })
     }
 
     /// Gives the socket another owner and mode, beside the caller.
-    pub fn grant(&self, access: SocketAccess) {
-        let path = self.path.clone();
+    pub fn grant(self: &Arc<Self>, access: SocketAccess) {
+        let own = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            if let Err(why) = grant(&path, &access) {
-                tracing::warn!(listener = %path.display(), %why, "socket stays as it is");
+            if let Err(why) = own.set(&access) {
+                tracing::warn!(listener = %own.path.display(), %why, "socket stays as it is");
             }
         });
+    }
+
+    /// Gives the socket its owner and its mode: whatever else somebody may have put at the path stays as it is.
+    fn set(&self, access: &SocketAccess) -> Result<(), Why> {
+        let owner = access.owner.as_ref().map(|name| user(name)).transpose()?;
+        let group = access.group.as_ref().map(|name| group(name)).transpose()?;
+        let socket = pinned(&self.path).map_err(Why::Access)?;
+        if number(&socket.metadata().map_err(Why::Access)?) != self.inode {
+            return Err(Why::Taken);
+        }
+        // What is only pinned has its mode changed by this name alone, which leads to it and nowhere else.
+        let name = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        // The mode first: whoever is not the owner any more may not change it.
+        let mode = fs::Permissions::from_mode(access.mode);
+        fs::set_permissions(name, mode).map_err(Why::Access)?;
+        if owner.is_some() || group.is_some() {
+            let (owner, group) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
+            let outcome = chownat(&socket, "", owner, group, AtFlags::EMPTY_PATH);
+            outcome.map_err(|error| Why::Access(error.into()))?;
+        }
+        Ok(())
     }
 
     /// Has nobody find the socket any more; who has connected stays in its queue.
@@ -219,8 +228,18 @@ impl Drop for OwnPath {
 }
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+    fs::symlink_metadata(path).map(|metadata| number(&metadata))
+}
+
+fn number(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// What is at the path itself, a link included; not opened, which a socket cannot be.
+fn pinned(path: &Path) -> io::Result<File> {
+    let mut how = File::options();
+    how.read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW);
+    how.open(path)
 }
 
 #[cfg(test)]
@@ -259,6 +278,32 @@ mod tests {
         for path in [path, other.join("s")] {
             assert!(matches!(bind(&path, &access), Err(Why::Taken)));
         }
+    }
+
+    #[test]
+    fn nobody_else_gets_what_somebody_has_put_in_the_place_of_a_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let secret = directory.path().join("secret");
+        fs::write(&secret, "").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let open = SocketAccess {
+            mode: 0o666,
+            owner: Some("0".to_owned()),
+            ..SocketAccess::default()
+        };
+        let (_listener, own) = at(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        own.set(&SocketAccess {
+            owner: None,
+            ..open.clone()
+        })
+        .unwrap();
+        assert_eq!(mode(&path), 0o666);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        assert!(matches!(own.set(&open), Err(Why::Taken)));
+        assert_eq!(mode(&secret), 0o600);
     }
 
     #[test]

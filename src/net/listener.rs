@@ -29,7 +29,7 @@ pub struct BoundListener {
     dual_stack: bool,
     mptcp: bool,
     /// Where it is found, if that is a path.
-    path: Option<OwnPath>,
+    path: Option<Arc<OwnPath>>,
     access: SocketAccess,
     sockets: Vec<Arc<OwnedFd>>,
     /// Whether the hop limit was ever used: what is accepted may have inherited it.
@@ -112,7 +112,7 @@ impl BoundListener {
                     address: listen.address,
                     dual_stack: false,
                     mptcp: false,
-                    path: Some(own),
+                    path: Some(Arc::new(own)),
                     access: config.access.clone(),
                     // One path has one socket, which all workers accept from.
                     sockets: (0..workers).map(|_| Arc::clone(&socket)).collect(),
