@@ -1,12 +1,12 @@
 //! Sockets at paths: made so that nobody gets in who may not, and that a daemon that was killed does not
 //! keep the next one out. Services and the admin API listen on them.
 
+use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::unistd::{Group, User};
@@ -69,7 +69,7 @@ pub fn bind(path: &Path, access: &SocketAccess) -> Result<(OwnedFd, OwnPath), Wh
     socket.bind(&SockAddr::unix(path)?)?;
     let own = OwnPath::of(path)?;
     // Nobody gets in before it listens.
-    own.set(access)?;
+    own.grant(access)?;
     // One that is bound and does not listen looks like one that was left behind, to another daemon and to
     // another name of this path.
     socket.listen(AT_FIRST)?;
@@ -103,6 +103,20 @@ fn make_way(path: &Path) -> Result<(), Why> {
         }
         Ok(()) | Err(_) => Err(Why::Taken),
     }
+}
+
+/// The same access with numbers for names, which nobody needs to ask for any more. Asks the system.
+///
+/// # Errors
+/// Why there is no number.
+pub fn numbered(access: &SocketAccess) -> Result<SocketAccess, Why> {
+    let owner = access.owner.as_ref().map(|name| user(name)).transpose()?;
+    let group = access.group.as_ref().map(|name| group(name)).transpose()?;
+    Ok(SocketAccess {
+        mode: access.mode,
+        owner: owner.map(|number| number.to_string()),
+        group: group.map(|number| number.to_string()),
+    })
 }
 
 fn user(name: &str) -> Result<u32, Why> {
@@ -146,18 +160,12 @@ impl OwnPath {
         })
     }
 
-    /// Gives the socket another owner and mode, beside the caller.
-    pub fn grant(self: &Arc<Self>, access: SocketAccess) {
-        let own = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            if let Err(why) = own.set(&access) {
-                tracing::warn!(listener = %own.path.display(), %why, "socket stays as it is");
-            }
-        });
-    }
-
     /// Gives the socket its owner and its mode: whatever else somebody may have put at the path stays as it is.
-    fn set(&self, access: &SocketAccess) -> Result<(), Why> {
+    /// May ask the system for names of users, unless they are [`numbered`].
+    ///
+    /// # Errors
+    /// Why it stays as it is.
+    pub fn grant(&self, access: &SocketAccess) -> Result<(), Why> {
         let owner = access.owner.as_ref().map(|name| user(name)).transpose()?;
         let group = access.group.as_ref().map(|name| group(name)).transpose()?;
         let socket = pinned(&self.path).map_err(Why::Access)?;
@@ -210,6 +218,12 @@ impl OwnPath {
 
     fn is_ours(&self, path: &Path) -> bool {
         inode(path).is_ok_and(|inode| inode == self.inode)
+    }
+}
+
+impl fmt::Display for OwnPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
     }
 }
 
@@ -294,7 +308,7 @@ mod tests {
         };
         let (_listener, own) = at(&path).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        own.set(&SocketAccess {
+        own.grant(&SocketAccess {
             owner: None,
             ..open.clone()
         })
@@ -302,7 +316,7 @@ mod tests {
         assert_eq!(mode(&path), 0o666);
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(&secret, &path).unwrap();
-        assert!(matches!(own.set(&open), Err(Why::Taken)));
+        assert!(matches!(own.grant(&open), Err(Why::Taken)));
         assert_eq!(mode(&secret), 0o600);
     }
 

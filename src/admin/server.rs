@@ -82,7 +82,7 @@ impl Server {
         if self.access != config.access {
             self.access = config.access.clone();
             let paths = self.open.values().filter_map(|it| it.path.as_ref());
-            paths.for_each(|path| path.grant(config.access.clone()));
+            paths.for_each(|path| grant(Arc::clone(path), config.access.clone()));
         }
         for Bound { address, socket } in bound {
             match self.start(socket, &address) {
@@ -283,6 +283,15 @@ struct Everybody {
     next: u64,
     places: BTreeMap<u64, Arc<Place>>,
     paces: [Option<Instant>; 2],
+}
+
+/// Gives a socket another owner and mode, beside the caller: the system may have to be asked for names.
+fn grant(path: Arc<OwnPath>, access: SocketAccess) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(why) = path.grant(&access) {
+            tracing::warn!(listener = %path, %why, "admin socket stays as it is");
+        }
+    });
 }
 
 /// What has a pace of its own.

@@ -9,13 +9,14 @@ use super::discovery::{Answers, Asker, Reading, ask_all};
 use crate::admin::{self, BindError, Bound};
 use crate::api::Proposal;
 use crate::config::{
-    AdminAddress, AdminConfig, BackendConfig, Held, Lack, Listed, Loaded, Need, Rejected,
+    AdminAddress, AdminConfig, BackendConfig, Config, Held, Lack, Listed, Loaded, Need, Rejected,
     compile_in_place_of, handovers, load_in_place_of, load_listed,
 };
 use crate::confine::Reach;
 use crate::discovery::{Question, questions};
 use crate::model::one_line;
 use crate::net::granted;
+use crate::unix;
 
 /// A configuration with everything it refers to.
 #[derive(Debug)]
@@ -27,6 +28,9 @@ pub(super) struct Prepared {
     pub(super) answers: Answers,
     /// Who asks from now on.
     pub(super) asker: Asker,
+    /// Owners of sockets whom nobody knows. Whoever else is named in [`Loaded`] has a number there: control does
+    /// not wait for a directory service.
+    strangers: Vec<String>,
     /// Where the admin API is to listen besides, or why it cannot.
     endpoints: Result<Vec<Bound>, Vec<BindError>>,
 }
@@ -35,6 +39,14 @@ impl Prepared {
     /// Sockets for the admin API.
     pub(super) fn take_endpoints(&mut self) -> Result<Vec<Bound>, Vec<BindError>> {
         std::mem::replace(&mut self.endpoints, Ok(Vec::new()))
+    }
+
+    /// Unless somebody is named whom nobody knows.
+    fn known(self) -> Result<Box<Self>, Vec<String>> {
+        match self.strangers.is_empty() {
+            true => Ok(Box::new(self)),
+            false => Err(self.strangers),
+        }
     }
 }
 
@@ -94,7 +106,7 @@ pub(super) async fn prepare(path: Arc<Path>, known: Known) -> Result<Box<Prepare
         Ok(loaded) => {
             let loaded = loaded.map_err(|rejected| rejected.lines())?;
             known.allow(&loaded)?;
-            Ok(Box::new(complete(loaded, known).await))
+            complete(loaded, known).await.known()
         }
         // The panic itself is logged; what runs goes on.
         Err(_) => Err(vec!["internal error while reading the file".into()]),
@@ -145,7 +157,7 @@ pub(super) async fn prepare_proposal(
     admin.listen.retain(|it| matches!(it, AdminAddress::Tcp(_)));
     let prepared = gather(loaded, lists, questions, Voice::Silent).await;
     match bind(&admin, &endpoints).await {
-        Ok(_) => Ok(Box::new(prepared)),
+        Ok(_) => prepared.known(),
         Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
     }
 }
@@ -196,9 +208,11 @@ async fn gather(
     let asker = Asker::new(loaded.config.discovery.clone());
     let read = tokio::task::spawn_blocking(move || {
         let lists = read_lists(&loaded, lists, voice);
-        (loaded, lists)
+        let mut loaded = loaded;
+        let strangers = number(&mut loaded.config);
+        (loaded, lists, strangers)
     });
-    let (loaded, lists) = match read.await {
+    let (loaded, lists, strangers) = match read.await {
         Ok(read) => read,
         // Nothing can be applied without the configuration, which went down with it.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -211,6 +225,7 @@ async fn gather(
     let answers = ask_all(new, &asker, config.runtime.resolve_timeout).await;
     Prepared {
         endpoints: Ok(Vec::new()),
+        strangers,
         loaded,
         lists,
         answers,
@@ -233,6 +248,22 @@ async fn bind(
         Ok(bound) => bound,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// Puts numbers for the names of owners of services' sockets, and says of whom there is none.
+fn number(config: &mut Config) -> Vec<String> {
+    let mut strangers = Vec::new();
+    for service in &mut config.services {
+        let path = service.listen.iter().find(|it| it.address.inet().is_none());
+        let Some(path) = path else {
+            continue;
+        };
+        match unix::numbered(&service.socket.access) {
+            Ok(access) => service.socket.access = access,
+            Err(why) => strangers.push(format!("cannot listen on {}: {why}", path.address)),
+        }
+    }
+    strangers
 }
 
 fn read_lists(loaded: &Loaded, mut known: Lists, voice: Voice) -> Lists {

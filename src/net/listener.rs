@@ -29,7 +29,7 @@ pub struct BoundListener {
     dual_stack: bool,
     mptcp: bool,
     /// Where it is found, if that is a path.
-    path: Option<Arc<OwnPath>>,
+    path: Option<OwnPath>,
     access: SocketAccess,
     sockets: Vec<Arc<OwnedFd>>,
     /// Whether the hop limit was ever used: what is accepted may have inherited it.
@@ -112,7 +112,7 @@ impl BoundListener {
                     address: listen.address,
                     dual_stack: false,
                     mptcp: false,
-                    path: Some(Arc::new(own)),
+                    path: Some(own),
                     access: config.access.clone(),
                     // One path has one socket, which all workers accept from.
                     sockets: (0..workers).map(|_| Arc::clone(&socket)).collect(),
@@ -206,14 +206,17 @@ impl BoundListener {
             })
     }
 
-    /// Has clients that come from now on be served as `config` says.
+    /// Has clients that come from now on be served as `config` says. What fails is tried again next time.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn tune(&mut self, config: &SocketConfig) -> Result<(), BindError> {
         if let Some(path) = &self.path {
             if config.access != self.access {
-                path.grant(config.access.clone());
+                path.grant(&config.access).map_err(|why| BindError {
+                    address: self.address,
+                    source: io::Error::other(why),
+                })?;
                 self.access = config.access.clone();
             }
             return Ok(());
