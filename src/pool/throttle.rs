@@ -217,11 +217,9 @@ impl Brake {
 
 impl Drop for Brake {
     fn drop(&mut self) {
-        let now = nanos(Instant::now());
+        let now = Instant::now();
         for toward in [Toward::Backend, Toward::Client] {
-            let mut lane = self.lane(toward);
-            lane.goes_on(now);
-            lane.rest();
+            self.lane(toward).stop(now);
         }
     }
 }
@@ -301,6 +299,12 @@ impl Lane<'_> {
         if all > kept {
             self.throttle.refund(self.toward, most, all - kept);
         }
+    }
+
+    /// Nothing will be moved any more, so nothing is waited for either.
+    pub fn stop(&mut self, now: Instant) {
+        self.goes_on(nanos(now));
+        self.rest();
     }
 
     /// What the session's own cap allows, or when it allows a slice.
@@ -513,6 +517,22 @@ mod tests {
         assert!(used() >= before + 500_000_000);
         drop(waiting);
         assert!(used().abs_diff(before) < 1000);
+    }
+
+    #[test]
+    fn who_stops_waits_no_more_and_leaves_what_was_booked() {
+        let throttle = throttle([None, cap(1_000_000, false), None, None]);
+        let now = later();
+        let (mut first, mut second) = (throttle.brake(0), throttle.brake(0));
+        assert_eq!(drink(&mut first, now), 100_000);
+        let used = || throttle.used[1].0.load(Ordering::Relaxed);
+        let before = used();
+        assert_eq!(drink(&mut second, now), 0);
+        assert!(second.holds(Toward::Client) && used() > before);
+        second.lane(Toward::Client).stop(now + SECOND);
+        assert!(!second.holds(Toward::Client) && second.until().is_none());
+        assert_eq!(second.waited(), SECOND);
+        assert_eq!(used(), before + 1, "but for what is rounded up");
     }
 
     #[test]

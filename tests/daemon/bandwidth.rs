@@ -190,6 +190,31 @@ fn a_reset_comes_behind_what_has_waited() {
 }
 
 #[test]
+fn a_reset_ends_a_session_that_waits_for_its_bandwidth_and_whose_backend_takes_nothing() {
+    let meeting = Meeting::new();
+    let config = Config::of_each_relay(|service| {
+        service
+            .limits("to_client_per_session", "1KB/s")
+            .timeout("idle", "500ms")
+            .backend("only", meeting.address())
+    })
+    .log_every_session();
+    let daemon = Daemon::start(&config);
+    each_relay(&daemon, |relay, address| {
+        let (mut client, mut backend) = meeting.session(address);
+        let slow = Pattern::new(1, 60_000);
+        slow.send(&mut backend).unwrap();
+        slow.expect_some(&mut client, 0);
+        // Until nothing on the way takes any more, and so nobody would read the reset.
+        Pattern::new(2, u64::MAX >> 1).fill(&mut client);
+        abort(client);
+        let line = daemon.wait_for(0, words::SESSION, "service", relay);
+        assert!(line.has("who", "client"), "{}", line.raw());
+        assert!(line.has("cause", words::RESET), "{}", line.raw());
+    });
+}
+
+#[test]
 fn a_stop_does_not_wait_for_bytes_that_wait() {
     let meeting = Meeting::new();
     let config = config(&meeting, "to_client_per_session", "1KB/s").runtime("drain_timeout", "0s");

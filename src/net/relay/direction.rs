@@ -118,8 +118,11 @@ impl Direction {
         mut lane: Option<Lane<'_>>,
     ) {
         self.run(cx, source, sink, last, workspace, lane.as_mut());
-        if let Some(lane) = &mut lane {
-            lane.rest();
+        match &mut lane {
+            // Nobody will ask again.
+            Some(lane) if self.is_over() => lane.stop(Instant::now()),
+            Some(lane) => lane.rest(),
+            None => {}
         }
     }
 

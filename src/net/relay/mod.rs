@@ -323,7 +323,7 @@ impl Relay {
     }
 
     /// Whether the ticket has woken the session for nothing but bytes that waited. Whoever waits is not
-    /// silent.
+    /// silent; a direction that is over does not wait.
     fn is_released(&self, now: Instant, meter: &Meter) -> bool {
         let Some(braked) = &self.braked else {
             return false;
