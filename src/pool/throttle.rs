@@ -134,6 +134,11 @@ impl Throttle {
         unpacked(self.caps[cap as usize].load(Ordering::Relaxed))
     }
 
+    /// Up to when it is used.
+    fn used(&self, toward: Toward) -> u64 {
+        self.used[toward as usize].0.load(Ordering::Relaxed)
+    }
+
     /// Has `bytes` booked; when they may flow.
     fn book(&self, toward: Toward, most: Bandwidth, now: u64, bytes: u64) -> u64 {
         self.used[toward as usize].change(|used| most.book(used, now, bytes))
@@ -332,6 +337,8 @@ impl Lane<'_> {
         if self.side.held == 0 || self.side.booked != Some(most) {
             self.take_slice(most);
         }
+        // All that is booked, its own slice included, is paid for by then: those before it may have left.
+        self.side.ready = self.side.ready.min(self.throttle.used(self.toward));
         match self.side.ready > self.side.now {
             true => Err((cap, self.side.ready)),
             false => Ok(self.side.held),
@@ -484,7 +491,7 @@ mod tests {
         let throttle = throttle([None, cap(1_000_000, false), None, None]);
         let mut brakes = [throttle.brake(0), throttle.brake(0)];
         let now = later();
-        let used = |throttle: &Throttle| throttle.used[1].0.load(Ordering::Relaxed);
+        let used = |throttle: &Throttle| throttle.used(Toward::Client);
         let mut say = |at: usize| {
             let mut lane = brakes[at % 2].lane(Toward::Client);
             assert!(lane.allow(now).unwrap() >= 100);
@@ -510,7 +517,7 @@ mod tests {
         let now = later();
         let mut first = throttle.brake(0);
         assert_eq!(drink(&mut first, now), 100_000);
-        let used = || throttle.used[1].0.load(Ordering::Relaxed);
+        let used = || throttle.used(Toward::Client);
         let before = used();
         let mut waiting: Vec<_> = (0..100).map(|_| throttle.brake(1)).collect();
         assert!(waiting.iter_mut().all(|it| drink(it, now) == 0));
@@ -525,7 +532,7 @@ mod tests {
         let now = later();
         let (mut first, mut second) = (throttle.brake(0), throttle.brake(0));
         assert_eq!(drink(&mut first, now), 100_000);
-        let used = || throttle.used[1].0.load(Ordering::Relaxed);
+        let used = || throttle.used(Toward::Client);
         let before = used();
         assert_eq!(drink(&mut second, now), 0);
         assert!(second.holds(Toward::Client) && used() > before);
@@ -533,6 +540,31 @@ mod tests {
         assert!(!second.holds(Toward::Client) && second.until().is_none());
         assert_eq!(second.waited(), SECOND);
         assert_eq!(used(), before + 1, "but for what is rounded up");
+    }
+
+    #[test]
+    fn who_waits_moves_up_as_soon_as_those_before_it_have_left() {
+        let throttle = throttle([None, cap(1_000_000, false), None, None]);
+        let now = later();
+        let mut first = throttle.brake(0);
+        assert_eq!(drink(&mut first, now), 100_000);
+        let mut line: Vec<_> = (0..100).map(|_| throttle.brake(0)).collect();
+        let mut last = [throttle.brake(0), throttle.brake(1)];
+        for brake in line.iter_mut().chain(&mut last) {
+            assert_eq!(drink(brake, now), 0);
+        }
+        line.truncate(1);
+        // Now it is as short as it was long, and goes on evenly.
+        let mut moved = [0; 3];
+        for step in 1..=6 {
+            let at = now + SECOND / 100 * step;
+            for (moved, brake) in moved.iter_mut().zip(line.iter_mut().chain(&mut last)) {
+                *moved += drink(brake, at);
+            }
+        }
+        let all: u64 = moved.iter().sum();
+        assert!((50_000..=60_000).contains(&all), "{moved:?}");
+        assert!(moved.iter().all(|it| *it >= 10_000), "{moved:?}");
     }
 
     #[test]
