@@ -259,7 +259,11 @@ impl Lane<'_> {
 
     /// So many were read.
     pub fn spend(&mut self, bytes: usize) {
-        let (bytes, now) = (bytes as u64, self.side.now);
+        self.pay(bytes as u64);
+    }
+
+    fn pay(&mut self, bytes: u64) {
+        let now = self.side.now;
         let cap = Cap::of_each(self.toward);
         if let Some(Limited { most, dry }) = self.throttle.in_force(cap) {
             self.side.own = most.book(self.side.own, now, bytes);
@@ -277,9 +281,19 @@ impl Lane<'_> {
                 self.side.booked = Some(most);
                 self.side.held += more;
                 self.side.ready = now;
+            } else if self.side.held < bytes {
+                // Nobody has asked for the rest, and others wait the longer for it.
+                let more = bytes - self.side.held;
+                self.throttle.book(self.toward, most, now, more);
             }
             self.side.held = self.side.held.saturating_sub(bytes);
         }
+    }
+
+    /// So many have gone by `now` without being asked for: what follows pays for them.
+    pub fn has_gone(&mut self, now: Instant, bytes: u64) {
+        self.side.now = nanos(now);
+        self.pay(bytes);
     }
 
     /// Nothing more is moved for now: what is held and may be used is for others, unless it is waited for.
@@ -565,6 +579,28 @@ mod tests {
         let all: u64 = moved.iter().sum();
         assert!((50_000..=60_000).contains(&all), "{moved:?}");
         assert!(moved.iter().all(|it| *it >= 10_000), "{moved:?}");
+    }
+
+    #[test]
+    fn bytes_that_went_before_anybody_asked_are_paid_for_by_what_follows() {
+        for at in [Cap::ToClient, Cap::ToClientPerSession] {
+            for dry in [false, true] {
+                let mut caps = [None; CAPS];
+                caps[at as usize] = cap(1_000_000, dry);
+                let throttle = throttle(caps);
+                let now = later();
+                let mut brake = throttle.brake(0);
+                brake.lane(Toward::Client).has_gone(now, 150_000);
+                let sum = throttle.sum();
+                if dry {
+                    let would_be = sum.would_be[at as usize];
+                    assert_eq!((would_be.sessions, would_be.time), (1, SECOND / 20), "{at}");
+                } else {
+                    assert_eq!(drink(&mut brake, now + SECOND / 25), 0, "{at}");
+                    assert_eq!(drink(&mut brake, now + SECOND / 10), 50_000, "{at}");
+                }
+            }
+        }
     }
 
     #[test]

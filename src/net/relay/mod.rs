@@ -125,6 +125,12 @@ impl Relay {
         terms: Terms,
         brake: Option<Brake>,
     ) -> Self {
+        let mut braked = brake.map(Braked::new);
+        if early > 0
+            && let Some(mut lane) = lane_of(&mut braked, Toward::Backend)
+        {
+            lane.has_gone(Instant::now(), early);
+        }
         Self {
             client,
             backend,
@@ -132,7 +138,7 @@ impl Relay {
             to_client: Direction::after(0, terms.mode),
             idle: terms.idle,
             half_closed: terms.half_closed,
-            braked: brake.map(Braked::new),
+            braked,
             kept_alive: terms.kept_alive,
             gave_up: false,
             settled: false,
