@@ -9,13 +9,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
+use ballast::api;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
 
 use crate::support::{
-    Backend, Config, DEADLINE, Daemon, End, Pattern, RELAYS, Server, Service, ask_name, connect,
-    eventually, installed, read_name, run, words,
+    Backend, Config, DEADLINE, Daemon, End, Pattern, RELAYS, Server, Service, Signal, ask_name,
+    connect, eventually, installed, read_name, run, words,
 };
 
 /// A stream to a path, in the clothes of one of TCP, in which everything else in these tests goes.
@@ -135,6 +137,48 @@ fn a_reader_that_pauses_holds_the_writer_up_and_loses_nothing() {
         sent.expect_in(&mut stream, 777);
         assert!(daemon.sessions(0).is_empty());
     }
+}
+
+#[test]
+fn a_busy_session_meets_a_limit_to_bandwidth_that_is_new() {
+    let place = Place::new();
+    let (listen, server) = (place.path("listen"), place.path("server"));
+    serve(&server, "path");
+    let with = |limit: Option<&str>| {
+        let service = Service::new("web")
+            .listen(at(&listen))
+            .timeout("idle", "2s")
+            .placed("path", "address", &at(&server));
+        let service = match limit {
+            Some(limit) => service.limits("to_client", limit),
+            None => service,
+        };
+        Config::of(service).admin("listen", "127.0.0.1:0")
+    };
+    let daemon = Daemon::start(&with(None));
+    let mut stream = dial(&listen).unwrap();
+    assert_eq!(read_name(&mut stream).unwrap(), "path");
+    // Busy for so long that its first check is behind it.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        let mut said = *b"hello";
+        stream.write_all(&said).unwrap();
+        stream.read_exact(&mut said).unwrap();
+    }
+    daemon.reload(&with(Some("10KB/s")));
+    let bulk = Pattern::new(1, u64::MAX >> 1);
+    let (mut writer, sent) = (stream.try_clone().unwrap(), bulk.clone());
+    let writing = thread::spawn(move || drop(sent.send(&mut writer)));
+    let reading = thread::spawn(move || bulk.receive(&mut stream));
+    let api = daemon.api();
+    eventually("it is slowed down", || {
+        let service = api.get("/v1/services/web").good::<api::Service>();
+        let slowed = service.throttling.iter().any(|it| it.slowed_total == 1);
+        slowed.then_some(())
+    });
+    daemon.signal(Signal::KILL);
+    reading.join().unwrap();
+    writing.join().unwrap();
 }
 
 #[test]

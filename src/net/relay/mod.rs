@@ -109,7 +109,7 @@ pub struct Relay {
     kept_alive: bool,
     /// Patience ended: whoever was waited for is not waited for again.
     gave_up: bool,
-    /// Nothing is left to check before the silence gets too long.
+    /// Nothing is left to check before the silence gets too long, or something moves again.
     settled: bool,
     /// Whose FIN or failure came first.
     first_to_end: Option<Who>,
@@ -379,10 +379,12 @@ impl Relay {
         Ok(self.next_check(now, meter))
     }
 
-    /// When to look again: when patience ends, or earlier while something else needs to be checked.
+    /// When to look again: when patience ends, or earlier while something else needs to be checked. Whatever
+    /// moves just now does: it may be left unacknowledged, or meet a limit to bandwidth that is new.
     fn next_check(&mut self, now: Instant, meter: &Meter) -> Instant {
         let limit = meter.active() + self.patience();
-        self.settled = self.kept_alive
+        self.settled = now > meter.active()
+            && self.kept_alive
             && !self.client.has_unacknowledged()
             && !self.backend.has_unacknowledged();
         if self.settled {
