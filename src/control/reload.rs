@@ -205,7 +205,7 @@ impl Running {
         config: &Config,
         workers: usize,
     ) -> Result<HashMap<ListenerId, BoundListener>, Vec<BindError>> {
-        let (bound, mut failed) = self.bind_new(config, workers);
+        let (bound, mut failed) = self.bind_new(config, workers, |_| true);
         if failed.is_empty() {
             for (listener, backlog) in bound.values() {
                 failed.extend(listener.listen(*backlog).err());
@@ -221,17 +221,19 @@ impl Running {
         }
     }
 
-    /// Every new address of `config` that cannot be listened on. Nobody can connect while that is found
-    /// out.
+    /// Every new address in the network of `config` that cannot be listened on. Nobody can connect while that is
+    /// found out; at a path somebody could, so paths are not tried.
     pub(super) fn try_listeners(&self, config: &Config, workers: usize) -> Vec<BindError> {
-        self.bind_new(config, workers).1
+        self.bind_new(config, workers, |address| address.inet().is_some())
+            .1
     }
 
-    /// The new listeners of `config`, which do not listen yet, with their backlogs.
+    /// The new listeners of `config` at addresses that are `meant`, which do not listen yet, with their backlogs.
     fn bind_new(
         &self,
         config: &Config,
         workers: usize,
+        meant: impl Fn(Address) -> bool,
     ) -> (HashMap<ListenerId, (BoundListener, u32)>, Vec<BindError>) {
         let open = self.listeners.values().map(|it| it.bound.claim());
         let ours: Vec<_> = open
@@ -240,7 +242,8 @@ impl Running {
         let mut bound = HashMap::new();
         let mut failed = Vec::new();
         let mut wanted = listeners(config);
-        wanted.retain(|(key, ..)| !self.listeners.contains_key(key));
+        wanted
+            .retain(|(key, listen, _)| meant(listen.address) && !self.listeners.contains_key(key));
         for (key, listen, service) in wanted {
             match BoundListener::bind(listen, &service.socket, workers, &ours) {
                 Ok(listener) => {

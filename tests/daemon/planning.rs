@@ -1,6 +1,7 @@
 //! What a plan says is what the reload then does, whatever the file; and nothing changes by asking.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -308,6 +309,22 @@ fn admin(config: &Config, asked: &Asked) -> Config {
     );
     let all = vec![socket, "127.0.0.1:0".to_owned()];
     empty_of(config).admin("listen", toml::Value::from(all))
+}
+
+#[test]
+fn a_plan_leaves_what_is_at_a_path_alone() {
+    let backend = Backend::named("a");
+    let service = |name: &str| Service::new(name).backend("a", backend.address());
+    let (asked, config) = Asked::start(|config| config.service(service("web")));
+    let path = asked.directory.path().join("web.sock");
+    // Left behind, and to be taken over by the reload.
+    drop(UnixListener::bind(&path).unwrap());
+    let listen = format!("unix:{}", path.display());
+    let text = config.service(service("at-path").listen(&listen)).text();
+    let plan = asked.plan_of(&text);
+    assert_eq!(plan.outcome, Prospect::Changes, "{plan:?}");
+    assert!(path.exists());
+    assert!(UnixStream::connect(&path).is_err());
 }
 
 #[test]
