@@ -65,11 +65,11 @@ impl Default for SocketAccess {
     }
 }
 
-/// `[admin]`, with where its TCP addresses are written.
+/// `[admin]`, with where its addresses are written.
 pub(super) fn read(
     table: &Table<'_>,
     problems: &mut Problems,
-) -> (AdminConfig, Vec<(SocketAddr, Span)>) {
+) -> (AdminConfig, Vec<(AdminAddress, Span)>) {
     let mut config = AdminConfig::default();
     let mut listens = Vec::new();
     let mut seen = HashSet::new();
@@ -82,11 +82,11 @@ pub(super) fn read(
                     .label("one address is enough"),
             ),
             Ok(address) => {
-                match &address {
-                    AdminAddress::Tcp(address) => listens.push((*address, span)),
-                    AdminAddress::Unix(path) => problems.need(Need::Socket(path.clone()), span),
+                if let AdminAddress::Unix(path) = &address {
+                    problems.need(Need::Socket(path.clone()), span.clone());
                 }
-                config.listen.push(address);
+                config.listen.push(address.clone());
+                listens.push((address, span));
             }
             Err(fault) => problems.add(fault.at(span)),
         }
@@ -111,7 +111,10 @@ pub(super) fn read(
     config.lame_duck = lame_duck.unwrap_or_default();
     warn(table, &config, &listens, problems);
     if is_known {
-        warn_of_idle(table, &config, !listens.is_empty(), problems);
+        let has_tcp = listens
+            .iter()
+            .any(|(it, _)| matches!(it, AdminAddress::Tcp(_)));
+        warn_of_idle(table, &config, has_tcp, problems);
     }
     (config, listens)
 }
@@ -130,12 +133,17 @@ pub(super) fn access(table: &Table<'_>, problems: &mut Problems) -> SocketAccess
 fn warn(
     table: &Table<'_>,
     config: &AdminConfig,
-    listens: &[(SocketAddr, Span)],
+    listens: &[(AdminAddress, Span)],
     problems: &mut Problems,
 ) {
-    for (address, span) in listens.iter().filter(|(it, _)| !it.ip().is_loopback()) {
+    let in_network = listens.iter().filter_map(|(address, span)| match address {
+        AdminAddress::Tcp(address) => Some((address, span)),
+        AdminAddress::Unix(_) => None,
+    });
+    let tcp: Vec<_> = in_network.collect();
+    for (address, span) in tcp.iter().filter(|(it, _)| !it.ip().is_loopback()) {
         let problem = Problem::warning(format!("others than this machine reach {address}"))
-            .at(span.clone())
+            .at((*span).clone())
             .label("what is said there is not encrypted, the token included");
         problems.add(match config.token_file {
             Some(_) => problem,

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use super::problem::{Problem, Problems, shown};
 use super::service::{BackendDraft, Draft};
 use super::source::{Source, Span};
-use super::{BackendAddress, ListenConfig};
-use crate::model::Address;
+use super::{AdminAddress, BackendAddress, ListenConfig};
+use crate::model::{Address, UnixPath};
 
 /// `admin` is where the admin endpoint listens.
 pub(super) fn check(
     drafts: &[Draft],
-    admin: &[(SocketAddr, Span)],
+    admin: &[(AdminAddress, Span)],
     source: &Source<'_>,
     problems: &mut Problems,
 ) {
@@ -106,7 +106,7 @@ struct Port<'a> {
 
 #[derive(Clone, Copy)]
 struct Seen<'a> {
-    address: SocketAddr,
+    address: Address,
     owner: Owner<'a>,
     span: &'a Span,
 }
@@ -123,7 +123,7 @@ enum Owner<'a> {
 /// (`inet_csk_bind_conflict`); a dual-stack IPv6 wildcard takes the IPv4 port as well.
 fn listeners(
     drafts: &[Draft],
-    admin: &[(SocketAddr, Span)],
+    admin: &[(AdminAddress, Span)],
     source: &Source<'_>,
     problems: &mut Problems,
 ) {
@@ -132,30 +132,35 @@ fn listeners(
         let listen = draft.listen.iter();
         listen.map(move |(listen, span)| (owner, *listen, span))
     });
-    let of_admin = admin.iter().map(|(address, span)| {
+    let of_admin = admin.iter().filter_map(|(address, span)| {
         let listen = ListenConfig {
-            address: Address::Inet(*address),
+            address: match address {
+                AdminAddress::Tcp(address) => Address::Inet(*address),
+                AdminAddress::Unix(path) => Address::Unix(UnixPath::new(path)?),
+            },
             dual_stack: false,
             mptcp: false,
         };
-        (Owner::Admin, listen, span)
+        Some((Owner::Admin, listen, span))
     });
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
-    let mut paths: HashMap<PathBuf, &Span> = HashMap::new();
+    let mut paths: HashMap<PathBuf, Seen<'_>> = HashMap::new();
     for (owner, listen, span) in of_services.chain(of_admin) {
         let address = match listen.address {
             Address::Inet(address) => address,
             Address::Unix(path) => {
+                let new = Seen {
+                    address: listen.address,
+                    owner,
+                    span,
+                };
                 match paths.entry(real(path.as_path())) {
                     Entry::Vacant(entry) => {
-                        entry.insert(span);
+                        entry.insert(new);
                     }
-                    Entry::Occupied(entry) => problems.add(
-                        Problem::error(format!("{} is listened on twice", listen.address))
-                            .at(span.clone())
-                            .label(SAME)
-                            .note(format!("first on line {}", line(source, entry.get()))),
-                    ),
+                    Entry::Occupied(entry) => {
+                        problems.add(clash(&new, entry.get(), SAME_PATH, source));
+                    }
                 }
                 continue;
             }
@@ -164,7 +169,7 @@ fn listeners(
             continue;
         }
         let new = Seen {
-            address,
+            address: listen.address,
             owner,
             span,
         };
@@ -172,7 +177,7 @@ fn listeners(
         if let Some((old, why)) = port.clash(address, &listen) {
             problems.add(clash(&new, &old, why, source));
         }
-        port.remember(new, &listen);
+        port.remember(new, address, &listen);
     }
 }
 
@@ -203,10 +208,10 @@ impl<'a> Port<'a> {
         }
     }
 
-    fn remember(&mut self, new: Seen<'a>, listen: &ListenConfig) {
-        self.exact.entry(new.address).or_insert(new);
-        let any = new.address.ip().is_unspecified();
-        match (new.address.ip(), any) {
+    fn remember(&mut self, new: Seen<'a>, address: SocketAddr, listen: &ListenConfig) {
+        self.exact.entry(address).or_insert(new);
+        let any = address.ip().is_unspecified();
+        match (address.ip(), any) {
             (IpAddr::V4(_), true) => self.any_v4 = self.any_v4.or(Some(new)),
             (IpAddr::V4(_), false) => self.one_v4 = self.one_v4.or(Some(new)),
             (IpAddr::V6(_), true) => {
@@ -244,6 +249,7 @@ fn clash(new: &Seen<'_>, old: &Seen<'_>, why: &str, source: &Source<'_>) -> Prob
 }
 
 const SAME: &str = "one address has one listener";
+const SAME_PATH: &str = "one path has one listener, whatever it is called";
 const COVERS: &str = "this wildcard takes that address too";
 const COVERED: &str = "that wildcard takes this address too";
 const DUAL: &str = "that dual-stack wildcard takes IPv4 too";

@@ -406,6 +406,30 @@ fn listeners_conflict_as_the_kernel_would_have_it() {
 }
 
 #[test]
+fn one_path_has_one_listener_whatever_it_is_called_and_whosever_it_is() {
+    let file = |admin: &str, listen: &str| {
+        let service = "[[service.backend]]\naddress = \"b:1\"\n";
+        format!(
+            "[admin]\nlisten = \"{admin}\"\n\
+             [[service]]\nname = \"a\"\nlisten = {listen}\n{service}"
+        )
+    };
+    let taken = file("unix:/nowhere/s", "\"unix:/nowhere/s\"");
+    says(&taken, "unix:/nowhere/s is listened on twice");
+    says(&taken, "belongs to service `a`, line 5");
+    let free = file("unix:/nowhere/t", "\"unix:/nowhere/s\"");
+    assert!(compile(&free, "f").is_ok());
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().to_str().unwrap();
+    std::os::unix::fs::symlink(place, directory.path().join("link")).unwrap();
+    let two = format!("[\"unix:{place}/s\", \"unix:{place}/link/s\"]");
+    says(
+        &file("127.0.0.1:1", &two),
+        &format!("unix:{place}/link/s conflicts with unix:{place}/s"),
+    );
+}
+
+#[test]
 fn a_service_that_is_its_own_backend_is_refused() {
     says(
         &with("10.0.0.11:8080", "127.0.0.1:80"),
