@@ -79,16 +79,22 @@ pub fn bind(path: &Path, access: &SocketAccess) -> Result<(OwnedFd, OwnPath), Wh
     }
 }
 
-/// Removes a socket that nobody listens on: a daemon that was killed has left it.
+/// Has the path free, and its directory there.
 fn make_way(path: &Path) -> Result<(), Why> {
+    clear(path)?;
+    if !path.parent().is_some_and(Path::is_dir) {
+        return Err(Why::NoDirectory);
+    }
+    // One that was killed while it closed. What else is called so is in nobody's way yet.
+    let _ = clear(&aside(path));
+    Ok(())
+}
+
+/// Removes a socket that nobody listens on, if there is one: a daemon that was killed has left it.
+fn clear(path: &Path) -> Result<(), Why> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return match path.parent().is_some_and(Path::is_dir) {
-                true => Ok(()),
-                false => Err(Why::NoDirectory),
-            };
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     if !metadata.file_type().is_socket() {
@@ -103,6 +109,13 @@ fn make_way(path: &Path) -> Result<(), Why> {
         }
         Ok(()) | Err(_) => Err(Why::Taken),
     }
+}
+
+/// What the socket at `path` is called while nobody is to find it.
+fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(CLOSING);
+    aside.into()
 }
 
 /// The same access with numbers for names, which nobody needs to ask for any more. Asks the system.
@@ -188,10 +201,17 @@ impl OwnPath {
     /// Has nobody find the socket any more; who has connected stays in its queue.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel says, or that something else has the name which it would have meanwhile.
     pub fn hide(&self) -> io::Result<()> {
         if self.is_ours(&self.path) {
-            fs::rename(&self.path, self.aside())?;
+            let aside = self.aside();
+            if let Err(error) = rename(&self.path, &aside) {
+                if error.kind() != io::ErrorKind::AlreadyExists {
+                    return Err(error);
+                }
+                clear(&aside).map_err(io::Error::other)?;
+                rename(&self.path, &aside)?;
+            }
             self.hidden.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -203,17 +223,14 @@ impl OwnPath {
     /// What the kernel says.
     pub fn show(&self) -> io::Result<()> {
         if self.hidden.load(Ordering::Relaxed) {
-            let unless_taken = RenameFlags::NOREPLACE;
-            renameat_with(CWD, self.aside(), CWD, &self.path, unless_taken)?;
+            rename(&self.aside(), &self.path)?;
             self.hidden.store(false, Ordering::Relaxed);
         }
         Ok(())
     }
 
     fn aside(&self) -> PathBuf {
-        let mut aside = self.path.clone().into_os_string();
-        aside.push(CLOSING);
-        aside.into()
+        aside(&self.path)
     }
 
     fn is_ours(&self, path: &Path) -> bool {
@@ -239,6 +256,11 @@ impl Drop for OwnPath {
             tracing::debug!(path = %path.display(), %error, "socket left behind");
         }
     }
+}
+
+/// Unless something is at `to`.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
 }
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
@@ -354,6 +376,28 @@ mod tests {
         assert!(own.show().is_err());
         drop(own);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn hiding_removes_what_a_killed_daemon_has_left_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (_listener, own) = at(&path).unwrap();
+        let hidden = aside(&path);
+        fs::write(&hidden, "file").unwrap();
+        assert!(own.hide().is_err());
+        assert!(path.exists());
+        assert_eq!(fs::read(&hidden).unwrap(), b"file");
+        fs::remove_file(&hidden).unwrap();
+        drop(UnixListener::bind(&hidden).unwrap());
+        own.hide().unwrap();
+        assert!(!path.exists());
+        own.show().unwrap();
+
+        drop(UnixListener::bind(&hidden).unwrap());
+        drop(own);
+        let _again = at(&path).unwrap();
+        assert!(!hidden.exists());
     }
 
     #[test]
