@@ -411,7 +411,7 @@ impl Listener {
         match outcome {
             Ok((fd, from)) => {
                 if self.family == Family::Unix {
-                    return at_path(fd);
+                    return at_path(fd, check);
                 }
                 let gone = check && sys::is_gone(fd.as_fd());
                 if self.limited.load(Ordering::Relaxed)
@@ -452,7 +452,10 @@ impl Listener {
 }
 
 /// A client that came by a path: it has no address. Sockets of paths inherit nothing from their listener.
-fn at_path(fd: OwnedFd) -> Accepted {
+fn at_path(fd: OwnedFd, check: bool) -> Accepted {
+    if check && sys::has_left(fd.as_fd()) {
+        return Accepted::Gone;
+    }
     match SockRef::from(&fd).set_out_of_band_inline(true) {
         Ok(()) => Accepted::Client(Arrival::new(fd, Kind::Unix), ClientAddr::UNNAMED),
         Err(_) => Accepted::Gone,
@@ -489,6 +492,27 @@ mod tests {
         let again = on(&bound.address().to_string());
         let error = BoundListener::bind(&again, &SocketConfig::default(), 1, &[]).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
+    }
+
+    #[test]
+    fn who_has_left_a_path_without_a_word_is_told_apart() {
+        use std::io::Write;
+        use std::net::Shutdown;
+        use std::os::unix::net::UnixStream;
+
+        let (silent, theirs) = UnixStream::pair().unwrap();
+        assert!(!sys::has_left(theirs.as_fd()));
+        silent.shutdown(Shutdown::Write).unwrap();
+        assert!(!sys::has_left(theirs.as_fd()), "it waits for an answer");
+        drop(silent);
+        assert!(sys::has_left(theirs.as_fd()));
+        let (mut brief, theirs) = UnixStream::pair().unwrap();
+        brief.write_all(b"said").unwrap();
+        drop(brief);
+        assert!(
+            !sys::has_left(theirs.as_fd()),
+            "what it said is for a backend"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -179,6 +180,14 @@ pub fn clock_is_synchronised() -> Option<bool> {
 /// client may only have said that it is done asking.
 pub(super) fn is_gone(fd: BorrowedFd<'_>) -> bool {
     matches!(peek(fd), Err(error) if error != Errno::AGAIN && error != Errno::INTR)
+}
+
+/// The same of a client at a path, whose farewell is whole: it neither hears an answer nor has said anything.
+pub(super) fn has_left(fd: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+    let hung_up = poll(&mut asked, Some(&Timespec::default())).is_ok()
+        && asked[0].revents().contains(PollFlags::HUP);
+    is_gone(fd) || hung_up && !has_bytes(fd)
 }
 
 /// Whether there is something to read.
