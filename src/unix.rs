@@ -220,13 +220,19 @@ impl OwnPath {
     /// Takes [`hide`](Self::hide) back, unless somebody else is at the path by now.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel says, or that nobody finds the socket under its name, because somebody has removed or
+    /// replaced it.
     pub fn show(&self) -> io::Result<()> {
         if self.hidden.load(Ordering::Relaxed) {
             rename(&self.aside(), &self.path)?;
             self.hidden.store(false, Ordering::Relaxed);
         }
-        Ok(())
+        match self.is_ours(&self.path) {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                "somebody has removed or replaced its socket; a restart makes it anew, and so do two reloads, without the listener and with it, seconds apart",
+            )),
+        }
     }
 
     fn aside(&self) -> PathBuf {
@@ -376,6 +382,19 @@ mod tests {
         assert!(own.show().is_err());
         drop(own);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_socket_that_somebody_has_taken_away_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (_listener, own) = at(&path).unwrap();
+        own.show().unwrap();
+        fs::remove_file(&path).unwrap();
+        own.hide().unwrap();
+        assert!(own.show().is_err());
+        fs::write(&path, "").unwrap();
+        assert!(own.show().is_err());
     }
 
     #[test]

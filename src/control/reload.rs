@@ -501,7 +501,10 @@ impl Listening {
         if !stays {
             self.route.lead(way);
         }
-        if self.closes.take().is_some()
+        let was_closing = self.closes.take().is_some();
+        // Anybody who may write its directory can take a socket away from its path.
+        let is_path = self.bound.address().inet().is_none();
+        if (was_closing || is_path)
             && let Err(error) = self.bound.accept_handshakes()
         {
             tracing::error!(listener = %self.bound.address(), %error, "listener takes no new clients");
