@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -83,19 +83,8 @@ pub async fn connect(
         if let Poll::Ready(outcome) = socket.poll_connected(cx) {
             return Poll::Ready(outcome.map_err(|cause| failed(cause, early)));
         }
-        match ticket.poll(cx) {
-            Poll::Ready(Event::Due) => Poll::Ready(Err(failed(Cause::TimedOut, early))),
-            Poll::Ready(Event::End(cause)) => {
-                Poll::Ready(Err(Connecting::Ended(Who::Ballast, cause)))
-            }
-            // Looks at what the runtime knows already: no system call unless there is an error.
-            Poll::Pending => match &mut client {
-                Some(client) => client
-                    .poll_error(cx)
-                    .map(|cause| Err(Connecting::Ended(Who::Client, cause))),
-                None => Poll::Pending,
-            },
-        }
+        let due = ready!(poll_interrupted(cx, ticket, &mut client));
+        Poll::Ready(due.and_then(|()| Err(failed(Cause::TimedOut, early))))
     })
     .await?;
     if may_connect_to_itself(address) && is_connected_to_itself(&socket, address) {
@@ -136,19 +125,26 @@ async fn at_path(
             return Err(Connecting::Failed(cause));
         }
         ticket.schedule(deadline.min(now + FULL));
-        poll_fn(|cx| match ticket.poll(cx) {
-            Poll::Ready(Event::Due) => Poll::Ready(Ok(())),
-            Poll::Ready(Event::End(cause)) => {
-                Poll::Ready(Err(Connecting::Ended(Who::Ballast, cause)))
-            }
-            Poll::Pending => match &mut client {
-                Some(client) => client
-                    .poll_error(cx)
-                    .map(|cause| Err(Connecting::Ended(Who::Client, cause))),
-                None => Poll::Pending,
-            },
-        })
-        .await?;
+        poll_fn(|cx| poll_interrupted(cx, ticket, &mut client)).await?;
+    }
+}
+
+/// What ends a wait for a backend: the time that the ticket is scheduled for, or the end of the session.
+fn poll_interrupted(
+    cx: &mut Context<'_>,
+    ticket: &Ticket,
+    client: &mut Option<&mut Socket>,
+) -> Poll<Result<(), Connecting>> {
+    match ticket.poll(cx) {
+        Poll::Ready(Event::Due) => Poll::Ready(Ok(())),
+        Poll::Ready(Event::End(cause)) => Poll::Ready(Err(Connecting::Ended(Who::Ballast, cause))),
+        // Looks at what the runtime knows already: no system call unless there is an error.
+        Poll::Pending => match client {
+            Some(client) => client
+                .poll_error(cx)
+                .map(|cause| Err(Connecting::Ended(Who::Client, cause))),
+            None => Poll::Pending,
+        },
     }
 }
 

@@ -36,7 +36,7 @@
 )]
 
 #[path = "../support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the soak needs a part of it")]
+#[expect(dead_code, unused_imports, reason = "the soak needs a part of it")]
 mod support;
 
 mod curves;
