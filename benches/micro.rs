@@ -16,7 +16,7 @@ use ballast::admission::{Access, Rate, Source, SourceRules, Sources};
 use ballast::config::{ListenConfig, RelayMode, SocketConfig, compile};
 use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load, Meter, Page};
 use ballast::net::relay::{Relay, Terms, Workspace};
-use ballast::net::{Accepted, BoundListener, Listener, Registry, Socket, Way, connect};
+use ballast::net::{Accepted, BoundListener, Dialer, Listener, Registry, Socket, connect};
 use ballast::strategy::{Candidate, Entry, Flow, Parameters, REGISTRY, Skip, Strategy};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ipnet::IpNet;
@@ -226,12 +226,12 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
     tokio::task::spawn_local(async move {
         let ticket = Registry::new().enter();
         let deadline = Instant::now() + Duration::from_secs(10);
-        let way = Way {
+        let dialer = Dialer {
             outgoing: None,
             client: ClientAddr::new(address),
             page: &Page::default(),
         };
-        let (backend, early) = connect(address.into(), &way, &ticket, deadline, None, b"")
+        let (backend, early) = connect(address.into(), &dialer, &ticket, deadline, None, b"")
             .await
             .expect("a backend");
         let terms = Terms {

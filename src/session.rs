@@ -22,7 +22,7 @@ use arc_swap::Guard;
 
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
 use crate::net::relay::{Relay, Terms, Workspace};
-use crate::net::{Arrival, Connecting, Registry, Socket, Ticket, Way, connect};
+use crate::net::{Arrival, Connecting, Dialer, Registry, Socket, Ticket, connect};
 use crate::pool::{Door, Permit, Seat, Witness};
 use crate::strategy::Skip;
 use crate::telemetry::Record;
@@ -147,14 +147,14 @@ async fn establish(
         let tried = Instant::now();
         let deadline = give_up.min(tried + timeouts.connect);
         let stays = Some(&mut client);
-        let way = Way {
+        let dialer = Dialer {
             outgoing: snapshot.outgoing.as_deref(),
             client: record.client(),
             page: route.page(context.worker),
         };
         match connect(
             backend.address(),
-            &way,
+            &dialer,
             ticket,
             deadline,
             stays,

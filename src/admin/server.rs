@@ -158,7 +158,7 @@ async fn take<S>(
     match accepted {
         Ok((stream, by)) => {
             // A flood of connections is taken in slowly, and waits in the kernel.
-            sleep_until(connections.pace(Pace::Connections)).await;
+            sleep_until(connections.pace(Paced::Connections)).await;
             if let Some(slot) = Connections::enter(connections) {
                 tokio::spawn(converse((stream, by), entrance, Arc::clone(hub), slot));
             }
@@ -180,7 +180,7 @@ where
         let (hub, slot, by) = (Arc::clone(&hub), Arc::clone(&slot), Arc::clone(&by));
         async move {
             let busy = Arc::new(Busy::begin(&slot));
-            sleep_until(slot.all.pace(Pace::Requests)).await;
+            sleep_until(slot.all.pace(Paced::Requests)).await;
             let answer = timeout(REQUEST, answer(request, entrance, (by, busy), hub)).await;
             let answer = answer.unwrap_or_else(|_| {
                 Err(Refusal::new(
@@ -296,7 +296,7 @@ fn grant(path: Arc<OwnPath>, access: SocketAccess) {
 
 /// What has a pace of its own.
 #[derive(Clone, Copy, Debug)]
-enum Pace {
+enum Paced {
     Connections,
     Requests,
 }
@@ -324,9 +324,9 @@ impl Connections {
     }
 
     /// When one more may go on.
-    fn pace(&self, pace: Pace) -> Instant {
+    fn pace(&self, what: Paced) -> Instant {
         let now = Instant::now();
-        let next = &mut self.lock().paces[pace as usize];
+        let next = &mut self.lock().paces[what as usize];
         // Whoever comes after a rest may hurry.
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         let at = next.unwrap_or(earliest).max(earliest);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::closing::{Pace, STEP};
+use super::token_bucket::{STEP, TokenBucket};
 use crate::model::{BackendId, Cause, Load};
 use crate::worker::{Allowance, Command, Workers};
 
@@ -27,7 +27,7 @@ struct Wave {
     /// Those that began before this.
     before: Instant,
     rate: u32,
-    pace: Pace,
+    tokens: TokenBucket,
     allowance: Arc<Allowance>,
     /// How many may still be closed: there were no more.
     left: u32,
@@ -100,7 +100,7 @@ impl Evictions {
             marks,
             before: now,
             rate,
-            pace: Pace::default(),
+            tokens: TokenBucket::default(),
             allowance: Arc::default(),
             left: sessions,
             next: now,
@@ -129,7 +129,7 @@ impl Evictions {
                 return false;
             }
             wave.next = now + STEP;
-            let allowed = wave.pace.grant(wave.rate, unused, now).min(wave.left);
+            let allowed = wave.tokens.grant(wave.rate, unused, now).min(wave.left);
             if allowed > 0 {
                 wave.left -= allowed;
                 wave.allowance = Allowance::of(allowed);

@@ -53,7 +53,7 @@ pub(super) fn time(at: SystemTime) -> String {
 
 /// Every service of the configuration in force, in its order.
 pub(super) fn services(running: &Running, cases: &Cases, clock: &Clock) -> Vec<api::Service> {
-    let bound = running.listening();
+    let bound = running.listeners.of(&running.config);
     let services = running.config.services.iter();
     services
         .filter_map(|config| {

@@ -18,6 +18,7 @@ mod failovers;
 mod inspect;
 mod journal;
 mod limits;
+mod listening;
 mod membership;
 mod memory;
 pub mod notify;
@@ -31,6 +32,7 @@ mod sessions;
 mod signals;
 mod supervisor;
 mod targets;
+mod token_bucket;
 
 pub use event::{Event, Order, Picture, Presence, Standing};
 pub use limits::capacity;

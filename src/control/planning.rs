@@ -80,7 +80,7 @@ impl Running {
             Some(before)
         });
         let before = before.collect();
-        let bind = self.try_listeners(config, workers);
+        let bind = self.listeners.try_to_bind(config, workers);
         let mut warnings = prepared.loaded.warnings.lines();
         for service in config.services.iter().map(|it| &it.name) {
             let Some(list) = prepared.lists.get(service) else {

@@ -7,33 +7,27 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tokio::time::{Duration, Instant};
-use tokio_util::task::TaskTracker;
+use tokio::time::Instant;
 
 use super::discovery::{Answers, Asker};
 use super::failovers::Over;
+use super::listening::{Bound, Listeners};
 use super::membership::{Endpoints, concrete};
 use super::memory::Memory;
 use super::prepare::{Lists, Prepared};
 use super::probe::{Prober, TargetId};
 use super::services::{Blueprint, Built, Loads, Members, Served, Services, Serving, User};
 use super::targets::Targets;
-use crate::config::{Config, ListenerId, ServiceConfig, listeners};
+use crate::config::Config;
 use crate::discovery::origin;
 use crate::health::{Decision, FailBack, Roster, Rules};
 use crate::model::{Address, BackendId, Load};
-use crate::net::{BindError, BoundListener, Claim};
-use crate::pool::{Permits, Route, Service, Way};
+use crate::net::BindError;
+use crate::pool::{Permits, Service};
 use crate::worker::{Command, Workers};
-
-/// A retired listener is closed this long after it refused its last handshake: what could be under
-/// way then has had its retransmission.
-pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 /// The configuration that the daemon was started with.
 const FIRST: u64 = 1;
-/// Workers may hold a closed listener's socket for this long, while they empty its queue.
-const EMPTYING: Duration = Duration::from_secs(6);
 
 /// Everything that a reload may change.
 #[derive(Debug)]
@@ -43,9 +37,7 @@ pub(super) struct Running {
     pub(super) targets: Targets,
     /// Who is behind each target.
     pub(super) users: HashMap<TargetId, Vec<User>>,
-    listeners: HashMap<ListenerId, Listening>,
-    /// Listeners that were closed, and when.
-    emptying: Vec<(Claim, Instant)>,
+    pub(super) listeners: Listeners,
     /// The files of backends.
     pub(super) lists: Lists,
     /// Where names lead.
@@ -56,19 +48,11 @@ pub(super) struct Running {
     pub(super) epoch: u64,
 }
 
-#[derive(Debug)]
-struct Listening {
-    bound: BoundListener,
-    route: Arc<Route>,
-    /// When it closes, once no handshake may begin any more.
-    closes: Option<Instant>,
-}
-
 /// A configuration that is ready but for its snapshots.
 #[derive(Debug)]
 pub(super) struct Staged {
     prepared: Prepared,
-    bound: HashMap<ListenerId, BoundListener>,
+    bound: Bound,
     members: HashMap<Arc<str>, Members>,
     /// What the snapshots are laid out by.
     decisions: HashMap<Arc<str>, Decision>,
@@ -113,8 +97,7 @@ impl Running {
             services: Services::default(),
             targets: Targets::default(),
             users: HashMap::new(),
-            listeners: HashMap::new(),
-            emptying: Vec::new(),
+            listeners: Listeners::default(),
             lists: Lists::new(),
             endpoints: Endpoints::new(),
             loads: Loads::new(workers, permits),
@@ -133,7 +116,7 @@ impl Running {
         workers: usize,
     ) -> Result<(Staged, Vec<Blueprint>), Vec<BindError>> {
         let config = &prepared.loaded.config;
-        let bound = self.bind(config, workers)?;
+        let bound = self.listeners.bind(config, workers)?;
         // Nobody followed these names, so what is known of them is not better.
         for (question, (memory, _)) in &prepared.answers {
             let endpoints = memory.endpoints().to_vec();
@@ -198,61 +181,6 @@ impl Running {
             roster.fail_back();
         }
         roster
-    }
-
-    fn bind(
-        &self,
-        config: &Config,
-        workers: usize,
-    ) -> Result<HashMap<ListenerId, BoundListener>, Vec<BindError>> {
-        let (bound, mut failed) = self.bind_new(config, workers, |_| true);
-        if failed.is_empty() {
-            for (listener, backlog) in bound.values() {
-                failed.extend(listener.listen(*backlog).err());
-            }
-        }
-        if failed.is_empty() {
-            Ok(bound
-                .into_iter()
-                .map(|(key, (listener, _))| (key, listener))
-                .collect())
-        } else {
-            Err(failed)
-        }
-    }
-
-    /// Every new address in the network of `config` that cannot be listened on. Nobody can connect while that is
-    /// found out; at a path somebody could, so paths are not tried.
-    pub(super) fn try_listeners(&self, config: &Config, workers: usize) -> Vec<BindError> {
-        self.bind_new(config, workers, |address| address.inet().is_some())
-            .1
-    }
-
-    /// The new listeners of `config` at addresses that are `meant`, which do not listen yet, with their backlogs.
-    fn bind_new(
-        &self,
-        config: &Config,
-        workers: usize,
-        meant: impl Fn(Address) -> bool,
-    ) -> (HashMap<ListenerId, (BoundListener, u32)>, Vec<BindError>) {
-        let open = self.listeners.values().map(|it| it.bound.claim());
-        let ours: Vec<_> = open
-            .chain(self.emptying.iter().map(|(claim, _)| *claim))
-            .collect();
-        let mut bound = HashMap::new();
-        let mut failed = Vec::new();
-        let mut wanted = listeners(config);
-        wanted
-            .retain(|(key, listen, _)| meant(listen.address) && !self.listeners.contains_key(key));
-        for (key, listen, service) in wanted {
-            match BoundListener::bind(listen, &service.socket, workers, &ours) {
-                Ok(listener) => {
-                    bound.insert(key, (listener, service.backlog));
-                }
-                Err(error) => failed.push(error),
-            }
-        }
-        (bound, failed)
     }
 
     /// Swaps everything that was staged in. From here on nothing fails.
@@ -339,7 +267,9 @@ impl Running {
         let wanted = &self.users;
         self.targets.retain(|id| wanted.contains_key(id));
         self.targets.start(prober);
-        self.switch_listeners(bound, workers);
+        let (services, loads) = (&self.services, &mut self.loads);
+        self.listeners
+            .switch(&self.config, services, loads, bound, workers);
         self.loads.prune();
         self.remember();
     }
@@ -393,83 +323,8 @@ impl Running {
             config.runtime.group = self.config.runtime.group.clone();
             config.runtime.sandbox = self.config.runtime.sandbox;
         }
-        let keys: Vec<_> = listeners(&config).iter().map(|(key, ..)| *key).collect();
-        let mut keys = keys.iter();
-        for service in &mut config.services {
-            for (listen, key) in service.listen.iter_mut().zip(&mut keys) {
-                if let Some(listening) = self.listeners.get(key) {
-                    listen.dual_stack = listening.bound.dual_stack();
-                    listen.mptcp = listening.bound.mptcp();
-                    service.socket.incoming.interface = listening.bound.interface();
-                }
-            }
-        }
+        self.listeners.correct(&mut config);
         config
-    }
-
-    fn switch_listeners(
-        &mut self,
-        mut bound: HashMap<ListenerId, BoundListener>,
-        workers: &Workers,
-    ) {
-        let mut wanted = HashSet::new();
-        for (key, _, config) in listeners(&self.config) {
-            wanted.insert(key);
-            // Every service of the configuration has just been put there.
-            let Some(serving) = self.services.0.get(&config.name) else {
-                continue;
-            };
-            let service = Arc::clone(&serving.service);
-            if let Some(listening) = self.listeners.get_mut(&key) {
-                let ledger = self.loads.ledger(service.name(), listening.bound.address());
-                listening.keep(Way { service, ledger }, config);
-            } else if let Some(bound) = bound.remove(&key) {
-                let ledger = self.loads.ledger(service.name(), bound.address());
-                let route = Route::new(bound.address(), Way { service, ledger });
-                workers.tell(|worker| Command::Listen {
-                    key,
-                    route: Arc::clone(&route),
-                    socket: bound.of_worker(worker),
-                });
-                let listening = Listening {
-                    bound,
-                    route,
-                    closes: None,
-                };
-                tracing::info!(service = %serving.service.name(), listener = %listening.bound.address(), "listening");
-                self.listeners.insert(key, listening);
-            } else {
-                tracing::error!(service = %config.name, listener = %key, "not bound: a defect");
-            }
-        }
-        for (key, listening) in &mut self.listeners {
-            if !wanted.contains(key) {
-                listening.retire();
-            }
-        }
-    }
-
-    /// Closes listeners that were retired long enough ago, or at once.
-    pub(super) fn close_retired(&mut self, workers: &Workers, at_once: bool, closed: &TaskTracker) {
-        let now = Instant::now();
-        self.emptying
-            .retain(|(_, since)| now.duration_since(*since) < EMPTYING);
-        self.listeners.retain(|key, listening| {
-            let due = listening.closes.is_some_and(|at| at_once || at <= now);
-            if due {
-                self.emptying.push((listening.bound.claim(), now));
-                workers.tell(|_| Command::Close {
-                    key: *key,
-                    done: closed.token(),
-                });
-            }
-            !due
-        });
-    }
-
-    /// Lets no handshake begin on any listener.
-    pub(super) fn retire_all(&mut self) {
-        self.listeners.values_mut().for_each(Listening::retire);
     }
 
     /// The counters of a backend in the file.
@@ -477,55 +332,10 @@ impl Running {
         self.loads.find(id)
     }
 
-    /// Every listener, by its address as bound, and where its clients go.
-    pub(super) fn listening(&self) -> Vec<(Address, Arc<Way>)> {
-        let all = listeners(&self.config);
-        let open = all.iter().filter_map(|(key, ..)| self.listeners.get(key));
-        open.map(|it| (it.bound.address(), Arc::clone(&it.route.way())))
-            .collect()
-    }
-
     /// Every listener, with its service and its address as bound.
     pub(super) fn bound(&self) -> Vec<(Arc<str>, Address)> {
-        let all = self.listening().into_iter();
-        all.map(|(address, way)| (Arc::clone(way.service.name()), address))
+        let all = self.listeners.of(&self.config).into_iter();
+        all.map(|(address, leads)| (Arc::clone(leads.service.name()), address))
             .collect()
-    }
-}
-
-impl Listening {
-    fn keep(&mut self, way: Way, config: &ServiceConfig) {
-        let leads = self.route.way();
-        let stays =
-            Arc::ptr_eq(&way.service, &leads.service) && Arc::ptr_eq(&way.ledger, &leads.ledger);
-        if !stays {
-            self.route.lead(way);
-        }
-        let was_closing = self.closes.take().is_some();
-        // Anybody who may write its directory can take a socket away from its path.
-        let is_path = self.bound.address().inet().is_none();
-        if (was_closing || is_path)
-            && let Err(error) = self.bound.accept_handshakes()
-        {
-            tracing::error!(listener = %self.bound.address(), %error, "listener takes no new clients");
-        }
-        if let Err(error) = self.bound.tune(&config.socket) {
-            tracing::warn!(%error, "socket options not changed");
-        }
-        if let Err(error) = self.bound.listen(config.backlog) {
-            tracing::warn!(%error, "backlog not changed");
-        }
-    }
-
-    fn retire(&mut self) {
-        if self.closes.is_some() {
-            return;
-        }
-        tracing::info!(service = %self.route.way().service.name(), listener = %self.bound.address(), "listener closes");
-        // Without the filter a handshake that completes in the last instant is lost.
-        if let Err(error) = self.bound.refuse_handshakes() {
-            tracing::warn!(listener = %self.bound.address(), %error, "listener closes without a filter");
-        }
-        self.closes = Some(Instant::now() + QUIET);
     }
 }

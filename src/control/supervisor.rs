@@ -477,6 +477,7 @@ impl Supervisor {
         // A reload that is being built counts on the listeners that were open when it was laid out.
         if !matches!(self.reload, Reload::Building(..)) {
             self.running
+                .listeners
                 .close_retired(&self.workers, false, &self.closed);
         }
         let behind = self.beat.saturating_sub(self.workers.slowest_beat());

@@ -34,7 +34,7 @@ pub enum Connecting {
 
 /// How a session gets to a backend.
 #[derive(Clone, Copy, Debug)]
-pub struct Way<'a> {
+pub struct Dialer<'a> {
     /// What is not left to the kernel.
     pub outgoing: Option<&'a Outgoing>,
     /// For whom it is.
@@ -52,7 +52,7 @@ pub struct Way<'a> {
 /// said; [`Connecting::Ended`] when the session is to end, or `client` has failed.
 pub async fn connect(
     address: Address,
-    way: &Way<'_>,
+    dialer: &Dialer<'_>,
     ticket: &Ticket,
     deadline: Instant,
     mut client: Option<&mut Socket>,
@@ -70,11 +70,11 @@ pub async fn connect(
             return Ok((socket, 0));
         }
     };
-    let flight = match way.outgoing {
+    let flight = match dialer.outgoing {
         Some(outgoing) if outgoing.fast_open => first_flight(introduction, client.as_deref()),
         Some(_) | None => Vec::new(),
     };
-    let started = start(address, way, &flight);
+    let started = start(address, dialer, &flight);
     let (mut socket, flown) =
         started.map_err(|error| Connecting::Failed(Cause::from_io(&error)))?;
     let early = flown.saturating_sub(introduction.len());
@@ -189,25 +189,25 @@ fn first_flight(introduction: &[u8], client: Option<&Socket>) -> Vec<u8> {
 
 /// A socket that connects, from the first source that has a port left; with how much of `flight` went
 /// with its SYN.
-fn start(address: SocketAddr, way: &Way<'_>, flight: &[u8]) -> io::Result<(Socket, usize)> {
+fn start(address: SocketAddr, dialer: &Dialer<'_>, flight: &[u8]) -> io::Result<(Socket, usize)> {
     let from = |source| {
-        let started = start_from(source, address, way.outgoing, flight);
+        let started = start_from(source, address, dialer.outgoing, flight);
         if let Err(error) = &started
             && error.kind() == io::ErrorKind::AddrNotAvailable
         {
-            way.page.had_no_port();
+            dialer.page.had_no_port();
             tracing::debug!(?source, %address, "no port left");
         }
         started
     };
-    let egress = way.outgoing.and_then(|it| it.egress.as_ref());
+    let egress = dialer.outgoing.and_then(|it| it.egress.as_ref());
     let Some(egress) = egress else {
         return from(None);
     };
     if egress.sources == Sources::Client {
-        let client = match way.client.is_unnamed() {
+        let client = match dialer.client.is_unnamed() {
             true => return from(None),
-            false => way.client.ip(),
+            false => dialer.client.ip(),
         };
         // A client of the other family cannot be where the backend's answers go.
         let client = (client.is_ipv4() == address.is_ipv4()).then_some(client);

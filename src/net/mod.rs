@@ -12,7 +12,7 @@ pub mod relay;
 mod socket;
 mod sys;
 
-pub use connect::{Connecting, FULL, Way, connect, may_connect_to_itself, to_path};
+pub use connect::{Connecting, Dialer, FULL, connect, may_connect_to_itself, to_path};
 use deliver::{STALLED, deliver};
 pub use grant::granted;
 pub use header::{Unheard, hear};

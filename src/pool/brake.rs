@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Throttle;
-use super::pace::nanos;
+use super::clock::nanos;
 use super::throttle::{CAPS, Share};
 use crate::admission::{Bandwidth, Cap, Toward};
 use crate::config::Limited;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Permits;
-use super::pace::{Pace, instant, nanos};
+use super::clock::{instant, nanos};
+use super::limiter::Limiter;
 use crate::admission::{Entered, Foreseen, Rate, Rule, Source, SourceRules, Sources};
 use crate::config::{AcceptHeader, AccessConfig, AdmissionConfig, Limited, ProxyConfig};
 
@@ -33,10 +34,10 @@ pub struct Gate {
     holds: AtomicBool,
     /// … and who runs already was not counted yet.
     fresh: AtomicBool,
-    pace: Pace,
-    lines: Pace,
+    limiter: Limiter,
+    lines: Limiter,
     refused: [AtomicU64; Rule::ALL.len()],
-    /// When the last of them was, on the clock of a pace.
+    /// When the last of them was, on the [`clock`](super::clock).
     last_refused: [AtomicU64; Rule::ALL.len()],
     dry: [AtomicU64; Rule::ALL.len()],
     uncounted: AtomicU64,
@@ -68,8 +69,8 @@ impl Gate {
             permits: OnceLock::new(),
             holds: AtomicBool::new(false),
             fresh: AtomicBool::new(false),
-            pace: Pace::default(),
-            lines: Pace::default(),
+            limiter: Limiter::default(),
+            lines: Limiter::default(),
             refused: Default::default(),
             last_refused: Default::default(),
             dry: Default::default(),
@@ -195,13 +196,13 @@ impl Admission {
     /// # Errors
     /// When it is too soon: by how much.
     pub fn take_turn(&self, now: Instant) -> Result<Turn, Duration> {
-        self.gate.pace.take_turn(self.accept_rate, now)
+        self.gate.limiter.take_turn(self.accept_rate, now)
     }
 
     /// Nobody was there.
     pub fn give_back(&self, turn: Turn) {
         if let Turn::Paid(rate) = turn {
-            self.gate.pace.refund(rate);
+            self.gate.limiter.refund(rate);
         }
     }
 

@@ -5,9 +5,10 @@
 //! Control is the only writer of snapshots. A worker only loads them. Knows no socket and no task.
 
 mod brake;
+mod clock;
 mod gate;
 mod lease;
-mod pace;
+mod limiter;
 mod permits;
 pub mod queue;
 mod route;
@@ -18,10 +19,10 @@ mod witness;
 pub use brake::{Brake, Lane};
 pub use gate::{Admission, Counted, Gate, GateSum, Turn};
 pub use lease::Lease;
-pub use pace::Pace;
+pub use limiter::Limiter;
 pub use permits::{Permit, Permits};
 pub use queue::Queue;
-pub use route::{Door, Route, Way};
+pub use route::{Destination, Door, Route};
 pub use service::{Reserve, Seat, Service, Snapshot};
 pub use throttle::{Delays, Throttle, ThrottleSum};
 pub use witness::{Testimony, Witness, testimonies};

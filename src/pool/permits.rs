@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::{GateSum, Pace, Turn};
+use super::{GateSum, Limiter, Turn};
 use crate::admission::{Rate, Rule};
 use crate::config::Limited;
 
@@ -24,7 +24,7 @@ pub struct Permits {
     /// How fast they may be taken: a count, whether that only counts, and the seconds that it is for; 0 is
     /// as fast as can be.
     rate: AtomicU64,
-    pace: Pace,
+    limiter: Limiter,
     /// What the limit would be, but for `dry_run`.
     dry_limit: AtomicUsize,
     /// Clients that would have waited: for room, and for their turn.
@@ -52,7 +52,7 @@ impl Permits {
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
             rate: AtomicU64::new(0),
-            pace: Pace::default(),
+            limiter: Limiter::default(),
             dry_limit: AtomicUsize::new(usize::MAX),
             would_be: Default::default(),
             outer,
@@ -116,7 +116,7 @@ impl Permits {
     pub fn take_turn(&self) -> Result<Turn, Duration> {
         match self.rate() {
             None => Ok(Turn::Free),
-            limit => self.pace.take_turn(limit, Instant::now()),
+            limit => self.limiter.take_turn(limit, Instant::now()),
         }
     }
 
@@ -144,7 +144,7 @@ impl Permits {
     /// Nobody was there.
     pub fn give_back(&self, turn: Turn) {
         if let Turn::Paid(rate) = turn {
-            self.pace.refund(rate);
+            self.limiter.refund(rate);
         }
     }
 

@@ -13,24 +13,31 @@ use crate::model::{Address, Ledger, Page};
 #[derive(Debug)]
 pub struct Route {
     listener: Address,
-    way: ArcSwap<Way>,
+    destination: ArcSwap<Destination>,
 }
 
 /// Where clients go, and who counts them there.
 #[derive(Debug)]
-pub struct Way {
+pub struct Destination {
     /// Who serves them.
     pub service: Arc<Service>,
     /// What becomes of those who come through this listener.
     pub ledger: Arc<Ledger>,
 }
 
+impl Destination {
+    /// Whether both are the same in all.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.service, &other.service) && Arc::ptr_eq(&self.ledger, &other.ledger)
+    }
+}
+
 impl Route {
-    /// Clients of `listener` go that way.
-    pub fn new(listener: impl Into<Address>, way: Way) -> Arc<Self> {
+    /// Clients of `listener` go there.
+    pub fn new(listener: impl Into<Address>, destination: Destination) -> Arc<Self> {
         Arc::new(Self {
             listener: listener.into(),
-            way: ArcSwap::from_pointee(way),
+            destination: ArcSwap::from_pointee(destination),
         })
     }
 
@@ -40,13 +47,13 @@ impl Route {
     }
 
     /// Where clients go now. Costs no shared write.
-    pub fn way(&self) -> Guard<Arc<Way>> {
-        self.way.load()
+    pub fn destination(&self) -> Guard<Arc<Destination>> {
+        self.destination.load()
     }
 
     /// Sends later clients elsewhere. Only control calls this.
-    pub fn lead(&self, way: Way) {
-        self.way.store(Arc::new(way));
+    pub fn lead(&self, destination: Destination) {
+        self.destination.store(Arc::new(destination));
     }
 }
 
@@ -58,19 +65,19 @@ pub struct Door(Rc<Hold>);
 #[derive(Debug)]
 struct Hold {
     route: Arc<Route>,
-    way: Arc<Way>,
+    destination: Arc<Destination>,
 }
 
 impl Door {
     /// For the thread that calls.
     pub fn new(route: Arc<Route>) -> Self {
-        let way = route.way.load_full();
-        Self(Rc::new(Hold { route, way }))
+        let destination = route.destination.load_full();
+        Self(Rc::new(Hold { route, destination }))
     }
 
     /// Takes notice if the route leads elsewhere by now.
     pub fn renew(&mut self) {
-        if !Arc::ptr_eq(&self.0.way, &self.0.route.way()) {
+        if !Arc::ptr_eq(&self.0.destination, &self.0.route.destination()) {
             *self = Self::new(self.route());
         }
     }
@@ -87,11 +94,11 @@ impl Door {
 
     /// Who serves.
     pub fn service(&self) -> &Arc<Service> {
-        &self.0.way.service
+        &self.0.destination.service
     }
 
     /// Where `worker` counts.
     pub fn page(&self, worker: usize) -> &Page {
-        self.0.way.ledger.page(worker)
+        self.0.destination.ledger.page(worker)
     }
 }

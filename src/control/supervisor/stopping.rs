@@ -10,7 +10,7 @@ use crate::admin::Request;
 use crate::config::written;
 use crate::control::Order;
 use crate::control::journal;
-use crate::control::reload::QUIET;
+use crate::control::listening::QUIET;
 use crate::model::Cause;
 use crate::worker::Command;
 
@@ -51,7 +51,7 @@ impl Supervisor {
             None,
             "the daemon stops".to_owned(),
         ));
-        self.running.retire_all();
+        self.running.listeners.retire_all();
         tracing::info!(
             sessions = self.workers.sessions(),
             drain_timeout = %written(limit),
@@ -63,7 +63,9 @@ impl Supervisor {
         while !at_once && started.elapsed() < limit {
             if !closing && started.elapsed() >= QUIET {
                 closing = true;
-                self.running.close_retired(&self.workers, true, &closed);
+                self.running
+                    .listeners
+                    .close_retired(&self.workers, true, &closed);
                 closed.close();
             }
             // A client in the accept queue counts as a session only once it is accepted, so the
@@ -82,7 +84,9 @@ impl Supervisor {
                 },
             }
         }
-        self.running.close_retired(&self.workers, true, &closed);
+        self.running
+            .listeners
+            .close_retired(&self.workers, true, &closed);
         let left = self.workers.sessions();
         if left > 0 {
             self.workers.tell(|_| Command::EndAll(Cause::Stopped));

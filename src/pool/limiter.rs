@@ -1,18 +1,18 @@
-//! How fast clients are taken: a [`Rate`] that workers share, without a lock.
+//! How fast clients are taken: a [`Rate`] that workers keep together, without a lock.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Turn;
+use super::clock::nanos;
 use crate::admission::Rate;
 use crate::config::Limited;
 
-/// Up to when a rate is paid for.
+/// Keeps to a rate, by up to when it is paid for; on the [`clock`](super::clock).
 #[derive(Debug, Default)]
-pub struct Pace(AtomicU64);
+pub struct Limiter(AtomicU64);
 
-impl Pace {
+impl Limiter {
     /// Takes the next turn by `limit`, if there is one.
     ///
     /// # Errors
@@ -56,20 +56,6 @@ impl Pace {
     }
 }
 
-/// Nanoseconds since a moment that is long enough ago for nothing to be owed at first.
-pub(super) fn nanos(now: Instant) -> u64 {
-    let since = now.saturating_duration_since(*ORIGIN).as_nanos();
-    u64::try_from(since).unwrap_or(u64::MAX / 4) + 1
-}
-
-/// The moment of so many of them; none of them is never.
-pub(super) fn instant(nanos: u64) -> Option<Instant> {
-    ORIGIN.checked_add(Duration::from_nanos(nanos.checked_sub(1)?))
-}
-
-/// Where they begin.
-static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
@@ -77,16 +63,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_found_again() {
-        nanos(Instant::now());
-        let now = Instant::now();
-        assert_eq!(instant(nanos(now)), Some(now));
-        assert_eq!(instant(0), None);
-    }
-
-    #[test]
     fn threads_that_race_never_pass_the_rate() {
-        let pace = Pace::default();
+        let limiter = Limiter::default();
         let rate = Rate::new(NonZeroU32::new(100).unwrap(), Duration::from_secs(3600));
         let now = Instant::now();
         let passed = std::sync::atomic::AtomicU64::new(0);
@@ -94,15 +72,15 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..1000 {
-                        let ok = pace.spend(rate, now).is_ok();
+                        let ok = limiter.spend(rate, now).is_ok();
                         passed.fetch_add(ok.into(), Ordering::Relaxed);
                     }
                 });
             }
         });
         assert_eq!(passed.into_inner(), 100);
-        assert_eq!(pace.spend(rate, now), Err(Duration::from_secs(36)));
-        pace.refund(rate);
-        assert_eq!(pace.spend(rate, now), Ok(()));
+        assert_eq!(limiter.spend(rate, now), Err(Duration::from_secs(36)));
+        limiter.refund(rate);
+        assert_eq!(limiter.spend(rate, now), Ok(()));
     }
 }
