@@ -2,10 +2,16 @@
 //!
 //! It waits for orders, verdicts, finished builds and the tick, and acts on each at once: whatever
 //! may take time (reading, resolving, laying out tables) runs beside it and comes back as a message.
+//!
+//! Read [`run`] for what is waited for. Each file beside it is what is done about one of these:
+//! [`starting`], [`reloading`] and [`stopping`] are the daemon's life, [`observing`] what a probe's verdict
+//! leads to, [`passive`] what sessions say of backends, [`seating`] who serves next, [`operating`] and
+//! [`answering`] what operators ask for.
 
 mod answering;
 mod discovering;
 mod failing_over;
+mod observing;
 mod operating;
 mod passive;
 mod planning;
@@ -14,112 +20,49 @@ mod reloading;
 mod remembering;
 mod reporting;
 mod seating;
+mod starting;
 mod stopping;
 mod telling;
+mod ticking;
 mod warnings;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use thiserror::Error;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::planning::Planning;
 use self::refusing::Refusing;
-use self::reloading::{Awaiting, Reload, build};
+use self::reloading::{Awaiting, Reload};
 use self::seating::{Unsettled, Wakes};
+use self::starting::workers_of;
+pub use self::starting::{Options, StartError, Stopped};
+use super::Order;
 use super::alerts::Alerts;
 use super::cases::Cases;
 use super::closing::Closing;
 use super::discovery::Discovery;
 use super::evictions::Evictions;
 use super::failovers::Failovers;
-use super::journal;
 use super::limits::limits;
 use super::notify::Notify;
-use super::prepare::complete;
-use super::probe::{Probed, Prober, TargetId};
+use super::probe::Prober;
 use super::reload::Running;
-use super::services::{Built, User};
-use super::targets::Observed;
-use super::{Event, Order};
-use crate::admin::{self, Journal, Server};
+use super::services::Built;
+use crate::admin::{Journal, Server};
 use crate::api;
-use crate::config::{Config, Loaded};
-use crate::confine::Reach;
-use crate::health::{Evidence, State, Transition, Verdict};
-use crate::net::BindError;
+use crate::config::Loaded;
 use crate::pool::{Permits, Witness, testimonies};
 use crate::runner;
-use crate::telemetry::logging::Logging;
 use crate::telemetry::moment;
-use crate::worker::{Command, Workers, die};
+use crate::worker::{Workers, die};
 
-/// How often the status is told, workers are asked to beat and retired listeners are closed.
-const TICK: Duration = Duration::from_secs(1);
-/// A worker that has missed this many beats is stuck.
-const MISSED_BEATS: u64 = 10;
 /// Verdicts that wait to be looked at; probes wait beyond that.
 const VERDICTS: usize = 4096;
 /// Requests of the admin API that wait for an answer; further ones wait beyond that.
 const REQUESTS: usize = 64;
-/// Events that a watcher may lag behind.
-const EVENTS: usize = 1024;
-
-/// What the daemon is started with besides its configuration.
-#[derive(Debug, Default)]
-pub struct Options {
-    /// Where a reload reads; without it, a reload is refused.
-    pub path: Option<Arc<Path>>,
-    /// Whose level a reload may change.
-    pub logging: Option<Logging>,
-    /// Where the state file is if the configuration does not say: systemd's `StateDirectory`.
-    pub state_directory: Option<Arc<Path>>,
-    /// What is wrong with the file at `path`, when another one was started in its place.
-    pub broken: Vec<String>,
-    /// Who watches.
-    pub events: Option<broadcast::Sender<Event>>,
-    /// Watchers want to hear of every failed heartbeat, too.
-    pub heartbeats: bool,
-    /// Who starts programs; without it none is started.
-    pub runner: Option<runner::Process>,
-    /// Which files a reload may name; without it, any.
-    pub reach: Option<Arc<Reach>>,
-}
-
-impl Options {
-    /// Adds a watcher.
-    pub fn watch(&mut self) -> broadcast::Receiver<Event> {
-        let events = self
-            .events
-            .get_or_insert_with(|| broadcast::channel(EVENTS).0);
-        events.subscribe()
-    }
-}
-
-/// Why the daemon cannot start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// Addresses that cannot be listened on.
-    #[error("{}", join(.0))]
-    Bind(Vec<BindError>),
-    /// The same for the admin endpoint.
-    #[error("{}", join(.0))]
-    Admin(Vec<admin::BindError>),
-    /// Threads or runtimes that cannot be made.
-    #[error("cannot start the workers: {0}")]
-    Workers(#[from] std::io::Error),
-}
-
-/// How it stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped {
-    /// Sessions that were reset.
-    pub closed: usize,
-}
 
 /// Runs the daemon until it is told to stop. Call it inside a current-thread runtime of its own.
 ///
@@ -235,6 +178,7 @@ pub async fn run(
     Ok(Stopped { closed })
 }
 
+/// Waits for the order to stop, or for nobody to be left who could give one.
 async fn told_to_stop(orders: &mut mpsc::Receiver<Order>) {
     while !matches!(orders.recv().await, Some(Order::Stop) | None) {}
 }
@@ -255,13 +199,6 @@ impl Drop for DieWithIt {
         if std::thread::panicking() {
             die();
         }
-    }
-}
-
-fn workers_of(config: &Config) -> usize {
-    match config.runtime.workers {
-        Some(workers) => workers.get() as usize,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
     }
 }
 
@@ -325,241 +262,4 @@ struct Reloads {
     applied_at: Option<SystemTime>,
     /// How long the last reload that took effect needed.
     last_took: Option<Duration>,
-}
-
-impl Supervisor {
-    async fn start(&mut self, loaded: Loaded) -> Result<(), StartError> {
-        for warning in loaded.warnings.lines() {
-            tracing::warn!("{warning}");
-        }
-        self.recall(&loaded.config).await;
-        let mut prepared = complete(loaded, self.known()).await;
-        let endpoints = prepared.take_endpoints().map_err(StartError::Admin)?;
-        let (staged, blueprints) = self
-            .running
-            .stage(prepared, self.workers.count())
-            .map_err(StartError::Bind)?;
-        match build(blueprints).await {
-            Ok(built) => self.apply(staged, built, endpoints),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-        for (service, listener) in self.running.bound() {
-            self.tell(|| Event::Listening {
-                service,
-                address: listener,
-            });
-        }
-        self.started = (Instant::now(), SystemTime::now());
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            workers = self.workers.count(),
-            max_connections = self.permits.limit(),
-            "ready"
-        );
-        self.tell(|| Event::Ready(self.picture()));
-        self.notify.ready();
-        self.admit_fallback();
-        self.tell_status();
-        Ok(())
-    }
-
-    fn observe(&mut self, probed: &Probed) {
-        let id = &probed.target;
-        let Some(Observed {
-            transition,
-            other_agent,
-            turn,
-        }) = self.running.targets.observe(probed, &self.prober)
-        else {
-            return;
-        };
-        self.warn(probed);
-        let Ok(finding) = &probed.finding else {
-            return;
-        };
-        if finding.verdict == Verdict::Alive
-            && transition.is_none()
-            && !other_agent
-            && turn.is_none()
-        {
-            // So it is nearly always, thousands of times a second.
-            self.relent(id);
-            return;
-        }
-        let users = self.running.users.get(id).cloned().unwrap_or_default();
-        if finding.verdict == Verdict::Alive {
-            for load in users.iter().filter_map(|user| self.running.load(&user.id)) {
-                match transition {
-                    Some(_) => load.forgive(),
-                    None => load.relent(),
-                }
-            }
-        }
-        if other_agent {
-            // Before the transition is told, so that it counts with what the agent asks for.
-            for user in &users {
-                self.count(user);
-            }
-        }
-        if let Some(turn) = turn {
-            self.report_turn(&users, id, &turn);
-        }
-        match (transition, &finding.verdict) {
-            (Some(transition), _) => {
-                self.announce(id, &users, &transition, None);
-            }
-            (None, Verdict::Dead(why)) => self.report_missed(&users, id, why),
-            (None, Verdict::Alive) => self.report_answered(&users, id),
-        }
-        if other_agent {
-            for user in &users {
-                self.reconsider(user.id.service());
-            }
-        }
-    }
-
-    /// A probe has found a target alive, which changes nothing.
-    fn relent(&self, id: &TargetId) {
-        let Some(users) = self.running.users.get(id) else {
-            return;
-        };
-        for load in users.iter().filter_map(|user| self.running.load(&user.id)) {
-            load.relent();
-        }
-        self.report_answered(users, id);
-    }
-
-    /// Keeps the number of those who may serve up to date until the roster decides.
-    fn count(&mut self, user: &User) {
-        if let Some(serving) = self.running.services.0.get_mut(user.id.service()) {
-            serving.count(user, &self.running.targets);
-        }
-    }
-
-    /// Tells everybody of a transition, which `evidence` of sessions has brought about, and has their
-    /// services laid out anew.
-    fn announce(
-        &mut self,
-        id: &TargetId,
-        users: &[User],
-        transition: &Transition,
-        evidence: Option<&Evidence>,
-    ) {
-        let now = Instant::now();
-        for user in users {
-            let backend = &user.id;
-            let started = match &transition.cause {
-                Some(_) if transition.from == State::Up => self.started(backend, id, evidence, now),
-                Some(_) => None,
-                None => {
-                    self.failovers.cut_short(backend);
-                    None
-                }
-            };
-            self.cases.closed(backend, evidence.is_some());
-            if transition.to != State::Down {
-                // Who is back is let go before anybody hears of it.
-                self.close_sessions_of(backend.service());
-            }
-            self.record(backend, transition.to == State::Up, now);
-            self.report(user, id, transition, evidence);
-            if transition.to == State::Down {
-                self.close_sessions_of(backend.service());
-            }
-            if let (Some(started), Some(why)) = (started, &transition.cause) {
-                self.fail_over(backend, id, why.clone(), evidence, started, now);
-            }
-            self.unsettled.note(backend.service(), now);
-        }
-    }
-
-    fn tick(&mut self) {
-        // A reload that is being built counts on the listeners that were open when it was laid out.
-        if !matches!(self.reload, Reload::Building(..)) {
-            self.running
-                .listeners
-                .close_retired(&self.workers, false, &self.closed);
-        }
-        let behind = self.beat.saturating_sub(self.workers.slowest_beat());
-        if behind > MISSED_BEATS {
-            tracing::error!(beats_missed = behind, "a worker is stuck");
-            die();
-        }
-        self.note_harm();
-        self.close_sessions();
-        self.running.memory.refresh(Instant::now());
-        self.beat += 1;
-        let beat = self.beat;
-        self.workers.tell(|_| Command::Beat(beat));
-        if behind <= MISSED_BEATS / 2 {
-            self.notify.pet();
-        }
-        if let Some(logging) = &self.options.logging {
-            logging.report_dropped();
-        }
-        let full = !self.permits.has_room();
-        if full != std::mem::replace(&mut self.full, full) {
-            let max_connections = self.permits.limit();
-            self.journal
-                .write(journal::pause(None, full, max_connections));
-            if full {
-                tracing::warn!(
-                    max_connections,
-                    "accepting pauses: as many sessions as may be"
-                );
-            } else {
-                tracing::info!(max_connections, "accepting goes on");
-            }
-        }
-        self.tell_refusals();
-        self.tell_status();
-    }
-
-    /// Has sessions of backends that are down closed, as many as are due by now.
-    pub(super) fn close_sessions(&mut self) {
-        let services = &self.running.services.0;
-        self.closing
-            .retain(|service| services.contains_key(service));
-        let now = Instant::now();
-        for serving in services.values() {
-            self.closing
-                .step(serving, &self.running.targets, &self.workers, now);
-        }
-    }
-
-    /// The same for one service, which has just learnt something.
-    pub(super) fn close_sessions_of(&mut self, service: &Arc<str>) {
-        if let Some(serving) = self.running.services.0.get(service) {
-            let (targets, now) = (&self.running.targets, Instant::now());
-            self.closing.step(serving, targets, &self.workers, now);
-        }
-    }
-
-    /// Often enough for the watchdog, if there is one.
-    fn tick_period(&self) -> Duration {
-        self.notify
-            .watchdog()
-            .map_or(TICK, |limit| TICK.min(limit / 2))
-    }
-
-    /// Tells watchers of an event, and those who read the journal.
-    fn tell(&self, event: impl FnOnce() -> Event) {
-        let event = event();
-        if let Some(entry) = journal::entry(&event) {
-            self.journal.write(entry);
-        }
-        self.tell_watchers(event);
-    }
-
-    fn tell_watchers(&self, event: Event) {
-        if let Some(events) = &self.options.events {
-            // Nobody watching is no problem.
-            let _ = events.send(event);
-        }
-    }
-}
-
-fn join<E: std::error::Error>(errors: &[E]) -> String {
-    let errors: Vec<_> = errors.iter().map(E::to_string).collect();
-    errors.join("\n")
 }

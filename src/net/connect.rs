@@ -333,7 +333,7 @@ mod tests {
             let ticket = Registry::new().enter();
             connect(
                 address.into(),
-                &Way {
+                &Dialer {
                     outgoing: None,
                     client: ClientAddr::new(address),
                     page: &Page::default(),

@@ -3,18 +3,20 @@
 //! drops the oldest for a watcher that lags, and of each alert one message at a time is on its way
 //! while a bounded number of notices gathers for the next.
 //!
-//! Follow an event: [`watch`] makes [`notices`] of it, [`outbox`] holds them until they may go,
-//! [`message`] is what is said, [`delivery`] tries until it is said, over [`webhook`] or by [`exec`].
+//! Follow an event: [`watch`] has each [`notice`] of it drafted ([`drafting`]), [`outbox`] holds them until
+//! they may go, [`message`] is what is said, in the words of [`wording`], [`delivery`] tries until it is said, over [`webhook`] or by [`exec`].
 
 mod delivery;
+mod drafting;
 mod exec;
 mod flapping;
 mod message;
-mod notices;
+mod notice;
 mod outbox;
 mod reading;
 mod watch;
 mod webhook;
+mod wording;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +30,8 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
 use self::delivery::{Delivered, deliver};
+use self::drafting::Moment;
 use self::message::Message;
-use self::notices::Moment;
 use self::outbox::{Outbox, Parcel};
 use self::watch::Watch;
 use super::Event;

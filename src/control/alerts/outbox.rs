@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::message::Notice;
+use super::notice::Notice;
 use crate::config::Pace;
 
 /// What waits to be told, and when something was told last.
@@ -104,7 +104,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::message::{Details, Status};
+    use super::super::notice::{Details, Status};
     use super::*;
     use crate::config::Occasion;
 

@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::drafting::{Moment, Trouble, compared, gone, over, reload, suspect};
 use super::flapping::Flapping;
-use super::message::{Details, Notice, Status};
-use super::notices::{Moment, Trouble, compared, gone, over, reload, suspect};
+use super::notice::{Details, Notice, Status};
 use crate::config::{AlertConfig, Occasion, written};
 use crate::control::{Event, Picture, Presence, Standing};
 use crate::health::{State, Turn};
@@ -442,7 +442,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::notices::GONE;
+    use super::super::drafting::GONE;
     use super::*;
     use crate::config::compile;
     use crate::health::TierChange;

@@ -1,13 +1,31 @@
-//! What watchers are told of everything at once: after a reload, and when they have missed events.
+//! What watchers are told: each event as it comes, and how everything stands where they missed some or a
+//! reload has changed it.
 
 use std::sync::Arc;
 
 use super::Supervisor;
 use crate::control::Event;
 use crate::control::event::{Picture, Presence};
+use crate::control::journal;
 use crate::health::State;
 
 impl Supervisor {
+    /// Tells watchers of an event, and those who read the journal.
+    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+        let event = event();
+        if let Some(entry) = journal::entry(&event) {
+            self.journal.write(entry);
+        }
+        self.tell_watchers(event);
+    }
+
+    pub(super) fn tell_watchers(&self, event: Event) {
+        if let Some(events) = &self.options.events {
+            // Nobody watching is no problem.
+            let _ = events.send(event);
+        }
+    }
+
     /// Watchers have missed events: tells them how everything stands since.
     pub(super) fn recap(&self) {
         self.tell(|| Event::Recap(self.picture()));

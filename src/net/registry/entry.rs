@@ -21,6 +21,10 @@ pub enum Event {
 pub(super) struct Entry {
     pub(super) waker: Option<Waker>,
     pub(super) event: Option<Event>,
+    /// The tick at which it is to be woken …
+    pub(super) deadline: u64,
+    /// … and the one at which it ends, whatever it is scheduled for.
+    pub(super) expires: u64,
     /// What can be told about it.
     pub(super) facts: Option<Rc<Facts>>,
     /// Whom it is connected to, 0 for nobody.
@@ -34,6 +38,8 @@ impl Entry {
         Self {
             waker: None,
             event,
+            deadline: 0,
+            expires: u64::MAX,
             facts: None,
             mark: 0,
             link: Link::default(),

@@ -37,12 +37,9 @@ pub(super) struct Wheel {
     sleeps_until: u64,
 }
 
-/// A session's place in the wheel.
+/// A session's place in the list of its slot.
 #[derive(Debug)]
 pub(super) struct Link {
-    deadline: u64,
-    /// The tick at which it ends, whatever it is scheduled for.
-    expires: u64,
     slot: u32,
     previous: u32,
     next: u32,
@@ -51,8 +48,6 @@ pub(super) struct Link {
 impl Default for Link {
     fn default() -> Self {
         Self {
-            deadline: 0,
-            expires: u64::MAX,
             slot: NONE,
             previous: NONE,
             next: NONE,
@@ -90,7 +85,7 @@ impl Wheel {
         // Rounded up: a deadline is seen late by less than a tick, never early.
         let deadline = self.tick_at(at) + 1;
         let entry = self.entry(key);
-        entry.link.deadline = deadline.min(entry.link.expires);
+        entry.deadline = deadline.min(entry.expires);
         if entry.event == Some(Event::Due) {
             entry.event = None;
         }
@@ -100,15 +95,15 @@ impl Wheel {
     /// Tells the session to end at `at`, or up to a tick later, whatever it schedules.
     pub(super) fn expire(&mut self, key: u32, at: Instant) {
         let expires = self.tick_at(at) + 1;
-        let link = &mut self.entry(key).link;
-        link.expires = expires;
+        let entry = self.entry(key);
+        entry.expires = expires;
         // What was scheduled, if anything was, may come later than this.
-        let scheduled = if link.slot == NONE {
+        let scheduled = if entry.link.slot == NONE {
             expires
         } else {
-            link.deadline
+            entry.deadline
         };
-        link.deadline = scheduled.min(expires);
+        entry.deadline = scheduled.min(expires);
         self.unlink(key);
         self.link(key);
     }
@@ -141,7 +136,7 @@ impl Wheel {
     fn link(&mut self, key: u32) {
         let horizon = self.processed + SLOTS as u64 - 1;
         let after = self.processed + 1;
-        let tick = self.entry(key).link.deadline.clamp(after, horizon);
+        let tick = self.entry(key).deadline.clamp(after, horizon);
         let slot = slot_of(tick);
         let head = std::mem::replace(&mut self.heads[slot], key);
         let link = &mut self.entry(key).link;
@@ -193,9 +188,9 @@ impl Wheel {
                 let entry = self.entry(key);
                 let next = entry.link.next;
                 entry.link.slot = NONE;
-                if entry.link.expires <= now {
+                if entry.expires <= now {
                     entry.notify(Event::End(Cause::Lifetime));
-                } else if entry.link.deadline <= now {
+                } else if entry.deadline <= now {
                     entry.notify(Event::Due);
                 } else {
                     self.link(key);

@@ -1,9 +1,9 @@
-//! What an alert says of each thing that it tells of. Whether it tells of it is for [`watch`](super::watch).
+//! Notices as they are drafted: what an alert says of each thing that it tells of. Whether it tells of it is for [`watch`](super::watch).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::message::{Details, Notice, Status};
+use super::notice::{Details, Notice, Status};
 use crate::config::{AlertConfig, Occasion};
 use crate::control::Standing;
 use crate::health::{Failover, Turn};

@@ -1,0 +1,87 @@
+//! What is done at every tick, because nothing says when: workers are asked to beat, the watchdog and the
+//! status are told, retired listeners and the sessions of backends that are down are closed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Supervisor;
+use super::reloading::Reload;
+use crate::control::journal;
+use crate::worker::{Command, die};
+
+/// How often the status is told, workers are asked to beat and retired listeners are closed.
+const TICK: Duration = Duration::from_secs(1);
+/// A worker that has missed this many beats is stuck.
+const MISSED_BEATS: u64 = 10;
+
+impl Supervisor {
+    /// All of it, once.
+    pub(super) fn tick(&mut self) {
+        // A reload that is being built counts on the listeners that were open when it was laid out.
+        if !matches!(self.reload, Reload::Building(..)) {
+            self.running
+                .listeners
+                .close_retired(&self.workers, false, &self.closed);
+        }
+        let behind = self.beat.saturating_sub(self.workers.slowest_beat());
+        if behind > MISSED_BEATS {
+            tracing::error!(beats_missed = behind, "a worker is stuck");
+            die();
+        }
+        self.note_harm();
+        self.close_sessions();
+        self.running.memory.refresh(Instant::now());
+        self.beat += 1;
+        let beat = self.beat;
+        self.workers.tell(|_| Command::Beat(beat));
+        if behind <= MISSED_BEATS / 2 {
+            self.notify.pet();
+        }
+        if let Some(logging) = &self.options.logging {
+            logging.report_dropped();
+        }
+        let full = !self.permits.has_room();
+        if full != std::mem::replace(&mut self.full, full) {
+            let max_connections = self.permits.limit();
+            self.journal
+                .write(journal::pause(None, full, max_connections));
+            if full {
+                tracing::warn!(
+                    max_connections,
+                    "accepting pauses: as many sessions as may be"
+                );
+            } else {
+                tracing::info!(max_connections, "accepting goes on");
+            }
+        }
+        self.tell_refusals();
+        self.tell_status();
+    }
+
+    /// Has sessions of backends that are down closed, as many as are due by now.
+    pub(super) fn close_sessions(&mut self) {
+        let services = &self.running.services.0;
+        self.closing
+            .retain(|service| services.contains_key(service));
+        let now = Instant::now();
+        for serving in services.values() {
+            self.closing
+                .step(serving, &self.running.targets, &self.workers, now);
+        }
+    }
+
+    /// The same for one service, which has just learnt something.
+    pub(super) fn close_sessions_of(&mut self, service: &Arc<str>) {
+        if let Some(serving) = self.running.services.0.get(service) {
+            let (targets, now) = (&self.running.targets, Instant::now());
+            self.closing.step(serving, targets, &self.workers, now);
+        }
+    }
+
+    /// Often enough for the watchdog, if there is one.
+    pub(super) fn tick_period(&self) -> Duration {
+        self.notify
+            .watchdog()
+            .map_or(TICK, |limit| TICK.min(limit / 2))
+    }
+}
