@@ -35,6 +35,12 @@ fn service(name: &str, backends: &[(&str, &Backend)]) -> Service {
     })
 }
 
+/// Of one service with `a`, `receiver` is told of these occasions.
+fn telling(receiver: &Receiver, a: &Backend, on: &[&str]) -> Config {
+    let alert = Alert::webhook("ops", on, &receiver.url());
+    Config::of(service("web", &[("a", a)])).alert(alert)
+}
+
 /// A daemon whose backends have had their first verdict.
 fn settled(config: &Config, backends: &[&str]) -> Daemon {
     let daemon = Daemon::start(config);
@@ -255,11 +261,7 @@ fn a_backend_that_flaps_is_told_once() {
 fn a_rejected_reload_is_told_with_its_problems_and_its_end() {
     let receiver = Receiver::new();
     let a = Backend::named("a");
-    let config = Config::of(service("web", &[("a", &a)])).alert(Alert::webhook(
-        "ops",
-        &["reload-failed"],
-        &receiver.url(),
-    ));
+    let config = telling(&receiver, &a, &["reload-failed"]);
     let daemon = settled(&config, &["a"]);
     daemon.reload_rejected(&config.text().replace("interval", "intervall"));
     let told = receiver.wait_for("reload-failed /");
@@ -362,11 +364,7 @@ fn a_receiver_that_fails_for_a_while_is_tried_again() {
     ] {
         let receiver = Receiver::answering(&first, Reply::Status(200));
         let mut a = Backend::named("a");
-        let config = Config::of(service("web", &[("a", &a)])).alert(Alert::webhook(
-            "ops",
-            &["backend-down"],
-            &receiver.url(),
-        ));
+        let config = telling(&receiver, &a, &["backend-down"]);
         let daemon = settled(&config, &["a"]);
         a.refuse();
         let sent = daemon.wait_for(0, words::ALERT_SENT, "alert", "ops");
@@ -378,11 +376,7 @@ fn a_receiver_that_fails_for_a_while_is_tried_again() {
 fn a_receiver_that_refuses_is_not_asked_again_and_its_words_are_logged() {
     let receiver = Receiver::answering(&[], Reply::Status(400));
     let mut a = Backend::named("a");
-    let config = Config::of(service("web", &[("a", &a)])).alert(Alert::webhook(
-        "ops",
-        &["backend-down"],
-        &receiver.url(),
-    ));
+    let config = telling(&receiver, &a, &["backend-down"]);
     let daemon = settled(&config, &["a"]);
     a.refuse();
     let failed = daemon.wait_for(0, words::ALERT_NOT_SENT, "alert", "ops");

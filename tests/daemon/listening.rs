@@ -1,61 +1,49 @@
 //! Starting: what is refused, and how it is said.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{Backend, Config, Daemon, Launch, Service, ask_name, fresh_ip};
 
-#[test]
-fn an_occupied_port_is_refused() {
+/// Holds that a daemon does not start that is to listen there, and says so.
+#[track_caller]
+fn cannot_listen_at(address: SocketAddr) {
     let backend = Backend::named("only");
-    let occupied = TcpListener::bind((fresh_ip(), 0)).unwrap();
-    let address = occupied.local_addr().unwrap();
-    let config = Config::of(
-        Service::new("web")
-            .listen(address)
-            .backend("only", backend.address()),
-    );
+    let service = Service::new("web").listen(address);
+    let config = Config::of(service.backend("only", backend.address()));
     let (status, said) = Launch::new().refuse(&config.text());
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains(&address.to_string()), "{said}");
+}
+
+#[test]
+fn an_occupied_port_is_refused() {
+    let occupied = TcpListener::bind((fresh_ip(), 0)).unwrap();
+    let address = occupied.local_addr().unwrap();
+    cannot_listen_at(address);
 }
 
 #[test]
 fn a_port_whose_owner_shares_it_is_refused_all_the_same() {
-    let backend = Backend::named("only");
     let owner = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     owner.set_reuse_port(true).unwrap();
     owner
-        .bind(&std::net::SocketAddr::new(fresh_ip().into(), 0).into())
+        .bind(&SocketAddr::new(fresh_ip().into(), 0).into())
         .unwrap();
     owner.listen(16).unwrap();
     let address = owner.local_addr().unwrap().as_socket().unwrap();
-    let config = Config::of(
-        Service::new("web")
-            .listen(address)
-            .backend("only", backend.address()),
-    );
-    let (status, said) = Launch::new().refuse(&config.text());
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains(&address.to_string()), "{said}");
+    cannot_listen_at(address);
 }
 
 #[test]
 fn a_second_ballast_on_the_same_port_is_refused_and_steals_nothing() {
-    let (first, second) = (Backend::named("first"), Backend::named("second"));
+    let first = Backend::named("first");
     let daemon = Daemon::start(&Config::of(
         Service::new("web").backend("first", first.address()),
     ));
     let address = daemon.address("web");
-    let config = Config::of(
-        Service::new("web")
-            .listen(address)
-            .backend("second", second.address()),
-    );
-    let (status, said) = Launch::new().refuse(&config.text());
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains(&address.to_string()), "{said}");
+    cannot_listen_at(address);
     for _ in 0..20 {
         assert_eq!(ask_name(address).unwrap(), "first");
     }

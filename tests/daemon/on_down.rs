@@ -25,6 +25,20 @@ fn open(daemon: &Daemon, service: &str, meeting: &Meeting, count: usize) -> Vec<
     (0..count).map(|_| meeting.session(address)).collect()
 }
 
+/// A daemon whose backend of that name is up and has so many sessions of `web`.
+fn busy(config: &Config, name: &str, meeting: &Meeting, count: usize) -> (Daemon, Vec<Session>) {
+    let daemon = Daemon::start(config);
+    daemon.wait_until_up(0, name);
+    let sessions = open(&daemon, "web", meeting, count);
+    (daemon, sessions)
+}
+
+fn goes_down(daemon: &Daemon, name: &str, meeting: &mut Meeting) {
+    let mark = daemon.log().mark();
+    meeting.refuse();
+    daemon.wait_until_down(mark, name);
+}
+
 fn still_works((client, backend): &mut Session) {
     client.put(b"still there?");
     backend.get(b"still there?");
@@ -67,9 +81,8 @@ fn rescued_by(daemon: &Daemon, sessions: Vec<Session>, rescue: impl FnOnce()) {
 #[test]
 fn sessions_of_a_backend_that_went_down_are_reset_on_both_sides() {
     let mut meeting = Meeting::new();
-    let daemon = Daemon::start(&Config::of(closing(500).backend("only", meeting.address())));
-    daemon.wait_until_up(0, "only");
-    let sessions = open(&daemon, "web", &meeting, 10);
+    let config = Config::of(closing(500).backend("only", meeting.address()));
+    let (daemon, sessions) = busy(&config, "only", &meeting, 10);
     meeting.refuse();
     for (mut client, mut backend) in sessions {
         assert_eq!(client.end(), End::Reset);
@@ -103,16 +116,13 @@ fn sessions_of_a_backend_that_went_down_are_reset_on_both_sides() {
 #[test]
 fn by_default_they_live_on() {
     let mut meeting = Meeting::new();
-    let daemon = Daemon::start(&Config::of(
+    let config = Config::of(
         Service::new("web")
             .quick_health()
             .backend("only", meeting.address()),
-    ));
-    daemon.wait_until_up(0, "only");
-    let sessions = open(&daemon, "web", &meeting, 5);
-    let mark = daemon.log().mark();
-    meeting.refuse();
-    daemon.wait_until_down(mark, "only");
+    );
+    let (daemon, sessions) = busy(&config, "only", &meeting, 5);
+    goes_down(&daemon, "only", &mut meeting);
     live_on(&daemon, sessions);
 }
 
@@ -120,12 +130,9 @@ fn by_default_they_live_on() {
 fn they_live_on_where_all_are_used_while_all_are_down() {
     let mut meeting = Meeting::new();
     let service = closing(500).key("when_all_down", "use-all");
-    let daemon = Daemon::start(&Config::of(service.backend("only", meeting.address())));
-    daemon.wait_until_up(0, "only");
-    let sessions = open(&daemon, "web", &meeting, 5);
-    let mark = daemon.log().mark();
-    meeting.refuse();
-    daemon.wait_until_down(mark, "only");
+    let config = Config::of(service.backend("only", meeting.address()));
+    let (daemon, sessions) = busy(&config, "only", &meeting, 5);
+    goes_down(&daemon, "only", &mut meeting);
     live_on(&daemon, sessions);
 }
 
@@ -134,14 +141,11 @@ fn they_live_on_at_a_backend_that_is_disabled_before_it_goes_down() {
     let mut meeting = Meeting::new();
     let other = Backend::named("other");
     let service = closing(500).backend("leaves", meeting.address());
-    let daemon = Daemon::start(&Config::of(service.clone()));
-    daemon.wait_until_up(0, "leaves");
-    let sessions = open(&daemon, "web", &meeting, 5);
+    let config = Config::of(service.clone());
+    let (daemon, sessions) = busy(&config, "leaves", &meeting, 5);
     let disabled = service.also_placed("enabled", false);
     daemon.reload(&Config::of(disabled.backend("other", other.address())));
-    let mark = daemon.log().mark();
-    meeting.refuse();
-    daemon.wait_until_down(mark, "leaves");
+    goes_down(&daemon, "leaves", &mut meeting);
     live_on(&daemon, sessions);
 }
 
@@ -149,11 +153,8 @@ fn they_live_on_at_a_backend_that_is_disabled_before_it_goes_down() {
 fn no_more_are_closed_in_any_time_than_the_rate_allows() {
     let mut meeting = Meeting::new();
     let (rate, count) = (20, 30);
-    let daemon = Daemon::start(&Config::of(
-        closing(rate).backend("only", meeting.address()),
-    ));
-    daemon.wait_until_up(0, "only");
-    let sessions = open(&daemon, "web", &meeting, count);
+    let config = Config::of(closing(rate).backend("only", meeting.address()));
+    let (daemon, sessions) = busy(&config, "only", &meeting, count);
     meeting.refuse();
     let lines = daemon.wait_for_sessions(0, count);
     drop(sessions);
@@ -172,12 +173,9 @@ fn no_more_are_closed_in_any_time_than_the_rate_allows() {
 #[test]
 fn a_backend_that_recovers_keeps_the_sessions_that_are_left() {
     let mut meeting = Meeting::new();
-    let daemon = Daemon::start(&Config::of(closing(1).backend("only", meeting.address())));
-    daemon.wait_until_up(0, "only");
-    let sessions = open(&daemon, "web", &meeting, MANY);
-    let mark = daemon.log().mark();
-    meeting.refuse();
-    daemon.wait_until_down(mark, "only");
+    let config = Config::of(closing(1).backend("only", meeting.address()));
+    let (daemon, sessions) = busy(&config, "only", &meeting, MANY);
+    goes_down(&daemon, "only", &mut meeting);
     let mark = daemon.log().mark();
     rescued_by(&daemon, sessions, || {
         meeting.answer();
@@ -192,11 +190,8 @@ fn a_backend_that_leaves_the_file_keeps_the_sessions_that_are_left() {
     let mut meeting = Meeting::new();
     let other = Backend::named("other");
     let service = closing(1);
-    let daemon = Daemon::start(&Config::of(
-        service.clone().backend("leaves", meeting.address()),
-    ));
-    daemon.wait_until_up(0, "leaves");
-    let sessions = open(&daemon, "web", &meeting, MANY);
+    let config = Config::of(service.clone().backend("leaves", meeting.address()));
+    let (daemon, sessions) = busy(&config, "leaves", &meeting, MANY);
     meeting.refuse();
     rescued_by(&daemon, sessions, || {
         daemon.reload(&Config::of(service.backend("other", other.address())));
@@ -208,9 +203,8 @@ fn a_backend_that_is_disabled_keeps_the_sessions_that_are_left() {
     let mut meeting = Meeting::new();
     let other = Backend::named("other");
     let service = closing(1).backend("leaves", meeting.address());
-    let daemon = Daemon::start(&Config::of(service.clone()));
-    daemon.wait_until_up(0, "leaves");
-    let sessions = open(&daemon, "web", &meeting, MANY);
+    let config = Config::of(service.clone());
+    let (daemon, sessions) = busy(&config, "leaves", &meeting, MANY);
     meeting.refuse();
     rescued_by(&daemon, sessions, || {
         let disabled = service.also_placed("enabled", false);
@@ -223,12 +217,9 @@ fn a_reload_may_begin_to_close_them_and_end_it() {
     let mut meeting = Meeting::new();
     let keeping = closing(1).key("on_down", "keep");
     let keeping = keeping.backend("only", meeting.address());
-    let daemon = Daemon::start(&Config::of(keeping.clone()));
-    daemon.wait_until_up(0, "only");
-    let sessions = open(&daemon, "web", &meeting, MANY);
-    let mark = daemon.log().mark();
-    meeting.refuse();
-    daemon.wait_until_down(mark, "only");
+    let config = Config::of(keeping.clone());
+    let (daemon, sessions) = busy(&config, "only", &meeting, MANY);
+    goes_down(&daemon, "only", &mut meeting);
     daemon.reload(&Config::of(keeping.clone().key("on_down", "close")));
     rescued_by(&daemon, sessions, || {
         daemon.reload(&Config::of(keeping));

@@ -9,8 +9,8 @@ use ballast::api::{Changed, Event, Events, Reloaded, Sessions, View};
 use serde_json::json;
 
 use crate::support::{
-    Api, Backend, Config, Daemon, End, Held, Peer, Service, ask_name, ballast, connect, eventually,
-    fresh_ip, read_head, with_receive_buffer, words,
+    Api, Backend, Config, Daemon, End, Held, Peer, Service, active_and_standby, ask_name, ballast,
+    connect, eventually, fresh_ip, held_back, read_head, with_receive_buffer, words,
 };
 
 /// `config` with an admin socket beside `directory`, over which everything may be done.
@@ -240,21 +240,12 @@ fn a_reload_by_command_ends_a_rejection() {
 #[test]
 fn a_standby_stands_down_by_command() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut active, standby) = (Backend::named("active"), Backend::named("standby"));
-    let service = Service::new("web")
-        .quick_health()
-        .key("fail_back", "manual")
-        .backend("active", active.address())
-        .prioritised("standby", standby.address(), 1);
-    let (config, _) = with_socket(Config::of(service), directory.path());
-    let daemon = Daemon::start(&config);
+    let (mut active, _standby, service) = active_and_standby();
+    let config = Config::of(service.key("fail_back", "manual"));
+    let (config, _) = with_socket(config, directory.path());
+    let daemon = held_back(&config, &mut active);
     let file = daemon.beside("ballast.toml");
     let address = daemon.address("web");
-    daemon.wait_until_up(0, "active");
-    active.refuse();
-    daemon.wait_for(0, words::TAKES_OVER, "priority", "1");
-    active.answer();
-    daemon.wait_for(0, words::STAYS, "priority", "1");
     // Nobody is there who could agree.
     let said = ballast(&file, &["service", "fail-back", "web"]);
     said.exits_with(1);

@@ -21,6 +21,21 @@ fn two_services() -> (Vec<Backend>, Config) {
     (backends, config.admin("listen", "127.0.0.1:0"))
 }
 
+/// A daemon of that configuration, and its page in a window of that size; `None` where no browser is installed.
+fn shown(config: &Config, (width, height): (u32, u32)) -> Option<(Daemon, Browser)> {
+    if !installed(Browser::PROGRAMS) {
+        return None;
+    }
+    let daemon = Daemon::start(config);
+    let browser = Browser::start();
+    browser.resize(width, height);
+    browser.open(admin(&daemon));
+    Some((daemon, browser))
+}
+
+const PHONE: (u32, u32) = (360, 740);
+const DESK: (u32, u32) = (1280, 900);
+
 /// Where the API listens.
 fn admin(daemon: &Daemon) -> SocketAddr {
     let told = |line: &Line| line.says(words::ADMIN_LISTENS);
@@ -45,13 +60,10 @@ fn now_ms() -> f64 {
 
 #[test]
 fn a_flip_shows_within_two_seconds_and_the_console_stays_empty() {
-    if !installed(Browser::PROGRAMS) {
-        return;
-    }
     let (mut backends, config) = two_services();
-    let daemon = Daemon::start(&config);
-    let browser = Browser::start();
-    browser.open(admin(&daemon));
+    let Some((daemon, browser)) = shown(&config, DESK) else {
+        return;
+    };
     browser.wait("all are up", WELL);
     browser.wait(
         "both services are there",
@@ -96,13 +108,10 @@ fn a_flip_shows_within_two_seconds_and_the_console_stays_empty() {
 
 #[test]
 fn events_and_failovers_are_told_and_drawn() {
-    if !installed(Browser::PROGRAMS) {
-        return;
-    }
     let (mut backends, config) = two_services();
-    let daemon = Daemon::start(&config);
-    let browser = Browser::start();
-    browser.open(admin(&daemon));
+    let Some((daemon, browser)) = shown(&config, DESK) else {
+        return;
+    };
     browser.wait("all are up", WELL);
     daemon.wait_until_up(0, "b");
     backends[1].refuse();
@@ -129,14 +138,10 @@ fn events_and_failovers_are_told_and_drawn() {
 
 #[test]
 fn it_can_be_read_on_a_phone_and_by_a_screen_reader() {
-    if !installed(Browser::PROGRAMS) {
-        return;
-    }
     let (_backends, config) = two_services();
-    let daemon = Daemon::start(&config);
-    let browser = Browser::start();
-    browser.resize(360, 740);
-    browser.open(admin(&daemon));
+    let Some((_daemon, browser)) = shown(&config, PHONE) else {
+        return;
+    };
     browser.wait(
         "it is filled in",
         "document.querySelectorAll('tr.backend').length === 3",
@@ -154,7 +159,7 @@ fn it_can_be_read_on_a_phone_and_by_a_screen_reader() {
         browser.run("return document.querySelectorAll('h1').length"),
         1
     );
-    browser.resize(1280, 900);
+    browser.resize(DESK.0, DESK.1);
     let overflow = browser.run("return document.documentElement.scrollWidth - innerWidth");
     assert!(overflow.as_i64().unwrap() <= 0, "{overflow}");
     assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -162,18 +167,15 @@ fn it_can_be_read_on_a_phone_and_by_a_screen_reader() {
 
 #[test]
 fn long_names_and_reasons_fit_on_a_phone() {
-    if !installed(Browser::PROGRAMS) {
-        return;
-    }
     let name = "a-name-as-long-as-an-inventory-writes-it.rack-12.example.org";
     let mut backend = Backend::named("a");
     let service = Service::new("the-database-of-the-accounting-department-in-the-north")
         .quick_health()
         .backend(name, backend.address());
-    let daemon = Daemon::start(&Config::of(service).admin("listen", "127.0.0.1:0"));
-    let browser = Browser::start();
-    browser.resize(360, 740);
-    browser.open(admin(&daemon));
+    let config = Config::of(service).admin("listen", "127.0.0.1:0");
+    let Some((_daemon, browser)) = shown(&config, PHONE) else {
+        return;
+    };
     let overflow = || browser.run("return document.documentElement.scrollWidth - innerWidth");
     browser.wait("it is up", WELL);
     assert_eq!(overflow(), 0, "it scrolls sideways while all is well");
@@ -187,9 +189,6 @@ fn long_names_and_reasons_fit_on_a_phone() {
 
 #[test]
 fn many_backends_are_a_picture_and_those_that_need_attention() {
-    if !installed(Browser::PROGRAMS) {
-        return;
-    }
     let good = Backend::named("good");
     let mut bad = Backend::named("bad");
     let mut service = Service::new("web").quick_health();
@@ -197,9 +196,10 @@ fn many_backends_are_a_picture_and_those_that_need_attention() {
         service = service.backend(&format!("good-{number}"), good.address());
     }
     service = service.backend("bad", bad.address());
-    let daemon = Daemon::start(&Config::of(service).admin("listen", "127.0.0.1:0"));
-    let browser = Browser::start();
-    browser.open(admin(&daemon));
+    let config = Config::of(service).admin("listen", "127.0.0.1:0");
+    let Some((_daemon, browser)) = shown(&config, DESK) else {
+        return;
+    };
     browser.wait("all are up", WELL);
     assert_eq!(
         browser.run("return document.querySelectorAll('.tiles rect').length"),
@@ -224,13 +224,10 @@ fn many_backends_are_a_picture_and_those_that_need_attention() {
 
 #[test]
 fn a_daemon_that_is_gone_is_told_as_that() {
-    if !installed(Browser::PROGRAMS) {
-        return;
-    }
     let (_backends, config) = two_services();
-    let daemon = Daemon::start(&config);
-    let browser = Browser::start();
-    browser.open(admin(&daemon));
+    let Some((daemon, browser)) = shown(&config, DESK) else {
+        return;
+    };
     browser.wait("all are up", WELL);
     drop(daemon);
     browser.wait(
@@ -261,13 +258,10 @@ fn it_comes_with_a_policy_that_lets_nothing_else_run() {
 
 #[test]
 fn what_a_bandwidth_cap_has_slowed_down_is_told() {
-    if !installed(Browser::PROGRAMS) {
-        return;
-    }
     let (_backends, config) = two_services();
-    let daemon = Daemon::start(&config);
-    let browser = Browser::start();
-    browser.open(admin(&daemon));
+    let Some((_daemon, browser)) = shown(&config, DESK) else {
+        return;
+    };
     browser.wait("all are up", WELL);
     let told = browser.run(
         "const cap = (cap, slowed, dry) => ({ cap, bytes_per_second: 2000, slowed_total: slowed, \

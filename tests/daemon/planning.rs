@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use ballast::api::{Events, Plan, Prospect};
 use serde_json::json;
@@ -32,6 +32,13 @@ impl Asked {
             api,
             directory,
         };
+        (asked, config)
+    }
+
+    /// The same of one service, whose backend `a` has answered.
+    fn of(service: Service) -> (Self, Config) {
+        let (asked, config) = Self::start(|config| config.service(service));
+        asked.daemon.wait_until_up(0, "a");
         (asked, config)
     }
 
@@ -89,14 +96,24 @@ impl Asked {
         );
     }
 
-    fn ballast(&self, arguments: &[&str]) -> Output {
+    /// What a command says, and its exit code.
+    fn ballast(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let socket = self.directory.path().join("admin.sock");
-        Command::new(env!("CARGO_BIN_EXE_ballast"))
+        let output = Command::new(env!("CARGO_BIN_EXE_ballast"))
             .args(arguments)
             .args(["--admin", &format!("unix:{}", socket.display())])
             .output()
-            .unwrap()
+            .unwrap();
+        let [said, complaint] =
+            [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
+        (output.status.code(), said + &complaint)
     }
+}
+
+/// A service with one backend, where a reload finds it again.
+fn web(listener: &str, a: &Backend) -> Service {
+    let service = Service::new("web").listen(listener);
+    service.backend("a", a.address())
 }
 
 /// Where nobody answers.
@@ -109,13 +126,8 @@ fn the_plan_is_what_the_reload_does_over_thirty_changes_of_a_file() {
     use Prospect::{Changes, Nothing, Rejected};
     let [a, b, c] = ["a", "b", "c"].map(Backend::named);
     let (listener, other, third) = (fresh_listen(), fresh_listen(), fresh_listen());
-    let web = || {
-        Service::new("web")
-            .listen(&listener)
-            .backend("a", a.address())
-    };
-    let (asked, empty) = Asked::start(|config| config.service(web()));
-    asked.daemon.wait_until_up(0, "a");
+    let web = || web(&listener, &a);
+    let (asked, empty) = Asked::of(web());
     let of = |service: Service| empty_of(&empty).service(service);
     let both = || web().backend("b", b.address());
     let taken = TcpListener::bind((fresh_ip(), 0)).unwrap();
@@ -375,21 +387,11 @@ fn whom_it_concerns_is_counted_and_who_is_new_is_asked_once() {
 fn the_command_says_it_in_words_and_by_its_exit_code() {
     let a = Backend::named("a");
     let listener = fresh_listen();
-    let web = || {
-        Service::new("web")
-            .listen(&listener)
-            .backend("a", a.address())
-    };
-    let (asked, empty) = Asked::start(|config| config.service(web()));
-    asked.daemon.wait_until_up(0, "a");
+    let web = || web(&listener, &a);
+    let (asked, empty) = Asked::of(web());
     let own = asked.daemon.beside("ballast.toml");
     let other = asked.daemon.beside("new.toml");
-    let plan = |file: &Path| {
-        let output = asked.ballast(&["plan", "-c", file.to_str().unwrap()]);
-        let said = String::from_utf8(output.stdout).unwrap();
-        let complaint = String::from_utf8(output.stderr).unwrap();
-        (output.status.code(), said + &complaint)
-    };
+    let plan = |file: &Path| asked.ballast(&["plan", "-c", file.to_str().unwrap()]);
     let write = |config: &Config| std::fs::write(&other, config.text()).unwrap();
     let (code, said) = plan(&own);
     assert_eq!(code, Some(0), "{said}");
@@ -423,13 +425,8 @@ fn the_command_says_it_in_words_and_by_its_exit_code() {
 fn whose_clients_would_not_be_let_in_again_is_counted_and_nobody_at_all_is_warned_of() {
     let a = Backend::named("a");
     let listener = fresh_listen();
-    let web = || {
-        Service::new("web")
-            .listen(&listener)
-            .backend("a", a.address())
-    };
-    let (asked, empty) = Asked::start(|config| config.service(web()));
-    asked.daemon.wait_until_up(0, "a");
+    let web = || web(&listener, &a);
+    let (asked, empty) = Asked::of(web());
     let (friend, stranger) = (fresh_ip(), fresh_ip());
     let address = asked.daemon.address("web");
     let sources = [friend, stranger, stranger];
@@ -451,8 +448,7 @@ fn whose_clients_would_not_be_let_in_again_is_counted_and_nobody_at_all_is_warne
     let plan = asked.plan_of(&nobody);
     let file = asked.daemon.beside("ballast.toml");
     asked.daemon.write(&nobody);
-    let output = asked.ballast(&["plan", "-c", file.to_str().unwrap()]);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let (_, said) = asked.ballast(&["plan", "-c", file.to_str().unwrap()]);
     for part in [
         "~ service web (access, limits)",
         "nobody may come in at service `web`",
@@ -484,23 +480,15 @@ fn whose_clients_would_not_be_let_in_again_is_counted_and_nobody_at_all_is_warne
 fn a_text_that_is_no_file_runs_no_program_and_tells_nothing_of_other_files() {
     let a = Backend::named("a");
     let listener = fresh_listen();
-    let (asked, empty) = Asked::start(|config| {
-        config.service(
-            Service::new("web")
-                .listen(&listener)
-                .backend("a", a.address()),
-        )
-    });
-    asked.daemon.wait_until_up(0, "a");
+    let web = || web(&listener, &a);
+    let (asked, empty) = Asked::of(web());
     let trace = asked.directory.path().join("trace");
     let secret = asked.directory.path().join("secret");
     std::fs::write(&secret, "hush = \"very secret\"\n").unwrap();
     let command: Vec<toml::Value> = ["/usr/bin/touch", trace.to_str().unwrap()]
         .map(toml::Value::from)
         .into();
-    let service = Service::new("web")
-        .listen(&listener)
-        .backend("a", a.address())
+    let service = web()
         .health("kind", "exec")
         .health("command", command)
         .key("backends_file", secret.to_str().unwrap());
@@ -513,10 +501,7 @@ fn a_text_that_is_no_file_runs_no_program_and_tells_nothing_of_other_files() {
         "{plan:?}"
     );
     assert!(!format!("{plan:?}").contains("hush"), "{plan:?}");
-    let service = Service::new("web")
-        .listen(&listener)
-        .backend("a", a.address());
-    let text = empty_of(&empty).service(service).text();
+    let text = empty_of(&empty).service(web()).text();
     let access = format!("{text}\n[service.access]\nallow_file = {secret:?}\n");
     let plan = asked.plan_of(&access);
     assert_eq!(plan.outcome, Prospect::Rejected);
@@ -542,19 +527,9 @@ fn who_may_not_change_anything_gets_no_plan() {
 fn a_reload_by_command_tells_first_asks_and_waits_for_what_comes_of_it() {
     let [a, b] = ["a", "b"].map(Backend::named);
     let listener = fresh_listen();
-    let web = || {
-        Service::new("web")
-            .listen(&listener)
-            .backend("a", a.address())
-    };
-    let (asked, empty) = Asked::start(|config| config.service(web()));
-    asked.daemon.wait_until_up(0, "a");
-    let reload = |arguments: &[&str]| {
-        let output = asked.ballast(&[&["reload"], arguments].concat());
-        let said = String::from_utf8(output.stdout).unwrap();
-        let complaint = String::from_utf8(output.stderr).unwrap();
-        (output.status.code(), said + &complaint)
-    };
+    let web = || web(&listener, &a);
+    let (asked, empty) = Asked::of(web());
+    let reload = |arguments: &[&str]| asked.ballast(&[&["reload"], arguments].concat());
     let write = |config: Config| asked.daemon.write(&config.text());
     let (code, said) = reload(&["--yes"]);
     assert_eq!(code, Some(0), "{said}");

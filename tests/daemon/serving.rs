@@ -6,19 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::support::{
-    Backend, Config, Daemon, Peer, Service, Signal, Storm, ask_name, connect_from, eventually,
-    read_name, steadily, words,
+    Backend, Config, Daemon, Peer, Service, Signal, Storm, active_and_standby, ask_name,
+    connect_from, eventually, held_back, read_name, steadily, words,
 };
-
-/// An active backend and one that stands by, and a service over them.
-fn active_and_standby() -> (Backend, Backend, Service) {
-    let (active, standby) = (Backend::named("active"), Backend::named("standby"));
-    let service = Service::new("web")
-        .quick_health()
-        .prioritised("active", active.address(), 0)
-        .prioritised("standby", standby.address(), 1);
-    (active, standby, service)
-}
 
 fn served_by(address: SocketAddr) -> String {
     ask_name(address).expect("a backend answers")
@@ -138,13 +128,9 @@ fn a_primary_that_flaps_gets_nobody_until_it_has_been_up_for_long_enough() {
 #[test]
 fn a_primary_that_has_been_up_for_long_enough_serves_again() {
     let (mut active, _standby, service) = active_and_standby();
-    let daemon = Daemon::start(&Config::of(service.key("fail_back", "700ms")));
+    let config = Config::of(service.key("fail_back", "700ms"));
+    let daemon = held_back(&config, &mut active);
     let address = daemon.address("web");
-    daemon.wait_until_up(0, "active");
-    active.refuse();
-    daemon.wait_for(0, words::TAKES_OVER, "priority", "1");
-    active.answer();
-    daemon.wait_for(0, words::STAYS, "priority", "1");
     let line = daemon.wait_for(0, words::STANDS_DOWN, "priority", "1");
     assert_eq!(line.text("why"), "1 up before it for 700ms");
     eventually("the active one serves", || {
@@ -156,13 +142,8 @@ fn a_primary_that_has_been_up_for_long_enough_serves_again() {
 fn with_manual_fail_back_a_reload_moves_traffic_back() {
     let (mut active, _standby, service) = active_and_standby();
     let config = Config::of(service.key("fail_back", "manual"));
-    let daemon = Daemon::start(&config);
+    let daemon = held_back(&config, &mut active);
     let address = daemon.address("web");
-    daemon.wait_until_up(0, "active");
-    active.refuse();
-    daemon.wait_for(0, words::TAKES_OVER, "priority", "1");
-    active.answer();
-    daemon.wait_for(0, words::STAYS, "priority", "1");
     all_served_by(address, "standby");
     let mark = daemon.log().mark();
     daemon.reload(&config);
@@ -173,13 +154,9 @@ fn with_manual_fail_back_a_reload_moves_traffic_back() {
 #[test]
 fn with_manual_fail_back_the_failure_of_the_standby_moves_traffic_back() {
     let (mut active, mut standby, service) = active_and_standby();
-    let daemon = Daemon::start(&Config::of(service.key("fail_back", "manual")));
+    let config = Config::of(service.key("fail_back", "manual"));
+    let daemon = held_back(&config, &mut active);
     let address = daemon.address("web");
-    daemon.wait_until_up(0, "active");
-    active.refuse();
-    daemon.wait_for(0, words::TAKES_OVER, "priority", "1");
-    active.answer();
-    daemon.wait_for(0, words::STAYS, "priority", "1");
     let mark = daemon.log().mark();
     standby.refuse();
     daemon.wait_until_down(mark, "standby");

@@ -29,6 +29,7 @@ mod programs;
 mod receiver;
 mod schema;
 mod servers;
+mod standby;
 mod storm;
 pub mod words;
 
@@ -56,4 +57,5 @@ pub use programs::{installed, postgres_program};
 pub use receiver::{Received, Receiver, Reply};
 pub use schema::faults;
 pub use servers::{READY, Server, psql, run};
+pub use standby::{active_and_standby, held_back};
 pub use storm::{Failure, Storm};

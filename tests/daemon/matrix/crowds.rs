@@ -29,6 +29,18 @@ fn storm(daemon: &Daemon, threads: u64) -> Storm {
     })
 }
 
+/// So many backends, and a daemon with all of them behind a service of each way to relay.
+fn in_front_of(count: usize) -> (Vec<Backend>, Daemon) {
+    let backends: Vec<_> = (0..count).map(|_| Backend::named("one")).collect();
+    let daemon = Daemon::start(&Config::of_each_relay(|service| {
+        let all = backends.iter().enumerate();
+        all.fold(service.quick_health(), |service, (number, backend)| {
+            service.backend(&format!("b{number}"), backend.address())
+        })
+    }));
+    (backends, daemon)
+}
+
 fn view_when(api: &Api, what: &str, wanted: impl Fn(&View) -> bool) {
     eventually(what, || wanted(&api.get("/v1/view").good()).then_some(()));
 }
@@ -152,16 +164,7 @@ fn clients_that_wait_for_a_full_backend_cost_nothing_and_then_get_every_byte() {
 
 #[test]
 fn with_all_backends_down_nothing_spins() {
-    let mut backends: Vec<_> = (0..4).map(|_| Backend::named("one")).collect();
-    let daemon = Daemon::start(&Config::of_each_relay(|service| {
-        let add = |service: Service, (n, it): (usize, &Backend)| {
-            service.backend(&format!("b{n}"), it.address())
-        };
-        backends
-            .iter()
-            .enumerate()
-            .fold(service.quick_health(), add)
-    }));
+    let (mut backends, daemon) = in_front_of(4);
     ask_name(daemon.address("copy")).unwrap();
     backends.iter_mut().for_each(Backend::refuse);
     for relay in RELAYS {
@@ -184,16 +187,7 @@ fn with_all_backends_down_nothing_spins() {
 
 #[test]
 fn checks_that_flap_all_at_once_cost_no_running_session() {
-    let mut backends: Vec<_> = (0..8).map(|_| Backend::named("one")).collect();
-    let daemon = Daemon::start(&Config::of_each_relay(|service| {
-        let add = |service: Service, (n, it): (usize, &Backend)| {
-            service.backend(&format!("b{n}"), it.address())
-        };
-        backends
-            .iter()
-            .enumerate()
-            .fold(service.quick_health(), add)
-    }));
+    let (mut backends, daemon) = in_front_of(8);
     let mut held: Vec<_> = (0..24)
         .map(|n| Held::open(daemon.address(RELAYS[n % 3])))
         .collect();
