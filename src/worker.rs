@@ -30,9 +30,9 @@ use crate::config::ListenerId;
 use crate::model::{Cause, Moment};
 use crate::net::relay::Workspace;
 use crate::net::{Listener, Registry, Unregistered, reset_everything};
-use crate::pool::{Door, Permits, Route, Service, Witness};
+use crate::pool::{Door, Permits, Route, Service, Witness, moment};
 use crate::session::{self, Client, Context};
-use crate::telemetry::{Facts, moment};
+use crate::telemetry::Facts;
 
 /// How long the writer of the log is given before an abort.
 const LAST_LINE: Duration = Duration::from_millis(100);

@@ -2,8 +2,9 @@
 //! intervals, thresholds and services: one probe is one call of [`ask`], and deciding what follows
 //! from it is [`health`](crate::health)'s business.
 //!
-//! Protocols are [`dialogue`]s, one file each, which know no socket. This file connects, lets one of
-//! them speak, and closes so that the server has nothing to complain of.
+//! Protocols are [`dialogue`]s, one file each, which know no socket. This file lets one of them speak over a
+//! [`stream`], which is then left so that the server has nothing to complain of. Next: [`plain`], which most
+//! probes are, and [`dialogue`] for a protocol of one's own.
 
 mod agent;
 mod certificate;
@@ -15,26 +16,25 @@ mod mysql;
 mod plain;
 mod postgres;
 mod redis;
+mod stream;
 mod tls;
 
 use std::borrow::Cow;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{timeout, timeout_at};
 
 use self::dialogue::{Answer, Dialogue, Received, converse};
 pub use self::plain::Doorman;
-use self::plain::{Left, at_path, knock};
+use self::plain::{Left, knock};
+use self::stream::{Stream, connect, leave};
 use crate::health::{Check, Finding, Kind, Verdict, Why};
 use crate::model::{Address, Cause};
-use crate::net::{may_connect_to_itself, of_probe};
 use crate::proxy_protocol::Header;
 use crate::runner::Runner;
 
@@ -152,35 +152,10 @@ async fn over_tcp(address: Address, check: &Check, limit: Duration) -> Result<He
         };
     }
     match timeout_at(deadline, connect(address, check)).await {
-        // Nobody listened, and TCP connected the probe to itself: see net::connect.
-        Ok(Ok(stream))
-            if address.inet().is_some_and(|address| {
-                may_connect_to_itself(address) && stream.local_addr().ok() == Some(address)
-            }) =>
-        {
-            Ok(Verdict::Dead(Cause::Refused.into()).into())
-        }
         Ok(Ok(stream)) => Ok(Box::pin(speak(stream, address, check, deadline)).await),
         Ok(Err(error)) => not_connected(&error, check).map(Heard::from),
         Err(_) => out_of_time(),
     }
-}
-
-/// Connects, and leaves this host as the sessions do.
-async fn connect(address: Address, check: &Check) -> io::Result<TcpStream> {
-    let address = match address {
-        Address::Inet(address) => address,
-        Address::Unix(path) => return TcpStream::from_std(Box::pin(at_path(path)).await?),
-    };
-    let Some(egress) = &check.egress else {
-        return TcpStream::connect(address).await;
-    };
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    of_probe(socket.as_fd(), egress, address, fastrand::usize(..))?;
-    socket.connect(address).await
 }
 
 fn not_connected(error: &io::Error, check: &Check) -> Result<Verdict, Unsent> {
@@ -199,7 +174,7 @@ fn not_connected(error: &io::Error, check: &Check) -> Result<Verdict, Unsent> {
 
 /// Says what the check has to say over a connection, and hears the answer, until `deadline`.
 async fn speak(
-    stream: TcpStream,
+    stream: Stream,
     address: Address,
     check: &Check,
     deadline: tokio::time::Instant,
@@ -222,7 +197,7 @@ async fn speak(
 }
 
 async fn exchange_words(
-    mut stream: TcpStream,
+    mut stream: Stream,
     address: Address,
     check: &Check,
     dialogue: Option<&mut (dyn Dialogue + '_)>,
@@ -287,11 +262,11 @@ enum Rest {
     /// All is said, and the server's FIN is to come.
     Left(Left),
     /// This is still to be said.
-    Farewell(TcpStream, Cow<'static, [u8]>),
+    Farewell(Stream, Cow<'static, [u8]>),
 }
 
 impl Parting {
-    fn over(stream: TcpStream, farewell: Cow<'static, [u8]>) -> Self {
+    fn over(stream: Stream, farewell: Cow<'static, [u8]>) -> Self {
         Self(Rest::Farewell(stream, farewell))
     }
 
@@ -308,22 +283,6 @@ impl Parting {
             }
         }
     }
-}
-
-async fn leave(mut stream: TcpStream, farewell: &[u8]) -> io::Result<()> {
-    stream.write_all(farewell).await?;
-    stream.shutdown().await?;
-    let mut left = MOST_LEFT;
-    while left > 0 {
-        stream.readable().await?;
-        match stream.try_read(&mut [0; 4096]) {
-            Ok(0) => break,
-            Ok(read) => left = left.saturating_sub(read),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

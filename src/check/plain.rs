@@ -2,8 +2,8 @@
 //! there are thousands of backends, so it is made of as few system calls and wake-ups as it can be.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -11,6 +11,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, connect, ipproto, recv, shutdown,
     socket_with, sockopt,
 };
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
 
@@ -31,10 +32,10 @@ pub(super) async fn knock(address: Address, check: &Check) -> io::Result<Left> {
         Address::Inet(address) => address,
         Address::Unix(path) => {
             // Rare, so not part of what every probe weighs.
-            let stream = Box::pin(at_path(path)).await?;
-            shutdown(&stream, Shutdown::Write)?;
+            let socket = Box::pin(at_path(path)).await?;
+            shutdown(&socket, Shutdown::Write)?;
             return Ok(Left {
-                stream,
+                socket,
                 until: Instant::now() + LEAVING,
                 more: MOST_LEFT,
             });
@@ -56,7 +57,7 @@ pub(super) async fn knock(address: Address, check: &Check) -> io::Result<Left> {
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
-    let stream = tokio::net::TcpStream::from_std(socket.into())?;
+    let stream = TcpStream::from_std(socket.into())?;
     stream.writable().await?;
     if may_connect_to_itself(address) && stream.local_addr().ok() == Some(address) {
         // Nobody listened, and TCP connected the probe to itself: see net::connect.
@@ -66,7 +67,7 @@ pub(super) async fn knock(address: Address, check: &Check) -> io::Result<Left> {
     // and only there: nobody needs to ask first.
     match shutdown(&stream, Shutdown::Write) {
         Ok(()) => Ok(Left {
-            stream: stream.into_std()?,
+            socket: stream.into_std()?.into(),
             until: Instant::now() + LEAVING,
             more: MOST_LEFT,
         }),
@@ -77,15 +78,15 @@ pub(super) async fn knock(address: Address, check: &Check) -> io::Result<Left> {
     }
 }
 
-/// A connection to a path. As far as it is used, it is as good as one of TCP. Where too many wait to be
-/// accepted it is tried again for as long as the caller likes, as the kernel does with a SYN.
+/// A connection to a path. Where too many wait to be accepted it is tried again for as long as the caller likes,
+/// as the kernel does with a SYN.
 ///
 /// # Errors
 /// Why there is no connection.
-pub(super) async fn at_path(path: UnixPath) -> io::Result<TcpStream> {
+pub(super) async fn at_path(path: UnixPath) -> io::Result<OwnedFd> {
     loop {
         match to_path(path) {
-            Ok(socket) => return Ok(socket.into()),
+            Ok(socket) => return Ok(socket),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(FULL).await,
             Err(error) => return Err(error),
         }
@@ -95,7 +96,7 @@ pub(super) async fn at_path(path: UnixPath) -> io::Result<TcpStream> {
 /// A connection that was left with a FIN, and that the server has yet to close.
 #[derive(Debug)]
 pub(super) struct Left {
-    stream: TcpStream,
+    socket: OwnedFd,
     /// Then nobody waits any longer for the server.
     until: Instant,
     /// What the server may still say.
@@ -108,7 +109,7 @@ impl Left {
     fn is_over(&mut self, now: Instant) -> bool {
         let mut heard = [0; 4096];
         while self.more > 0 {
-            match recv(&self.stream, &mut heard, RecvFlags::empty()) {
+            match recv(&self.socket, &mut heard, RecvFlags::empty()) {
                 Ok((read @ 1.., _)) => self.more = self.more.saturating_sub(read),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return self.until <= now,

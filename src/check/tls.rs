@@ -10,10 +10,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::certificate::expiry;
+use super::stream::Stream;
 use crate::health::{Tls, Verdict, Why};
 use crate::model::Cause;
 
@@ -23,11 +23,11 @@ pub(super) struct Shaken {
     /// When the server's certificate expires, in seconds since 1970.
     pub(super) expires: Option<i64>,
     /// The connection, with what is to be said at its end.
-    pub(super) rest: Option<(TcpStream, Vec<u8>)>,
+    pub(super) rest: Option<(Stream, Vec<u8>)>,
 }
 
 /// Shakes hands over `stream`.
-pub(super) async fn shake(tls: &Tls, address: IpAddr, stream: TcpStream) -> Shaken {
+pub(super) async fn shake(tls: &Tls, address: IpAddr, stream: Stream) -> Shaken {
     let named = tls.server_name.clone().map(ServerName::try_from);
     let name = match named {
         Some(Ok(name)) => name,

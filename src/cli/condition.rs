@@ -453,7 +453,7 @@ const DAEMON: &str = "daemon";
 /// The subject of a file that was rejected.
 pub(super) const CONFIGURATION: &str = "configuration";
 /// A client that was turned away longer ago is history.
-pub(super) const RECENT: Duration = Duration::from_secs(60);
+const RECENT: Duration = Duration::from_secs(60);
 /// Problems, or causes, that are told of one thing.
 const MOST_LINES: usize = 5;
 

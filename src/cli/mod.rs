@@ -1,5 +1,8 @@
 //! The command line: arguments → subcommand → exit code. One file per subcommand; what they do
-//! lives in the rooms they call.
+//! lives in the rooms they call, or in the daemon, which they ask as a [`client`]. Holds nothing that the daemon
+//! would need.
+//!
+//! Start with [`main`], then [`run`] for the daemon, or [`status`] for a command that asks it.
 
 mod backend;
 mod check;

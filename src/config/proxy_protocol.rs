@@ -64,7 +64,7 @@ pub(super) fn read(service: &Table<'_>, problems: &mut Problems) -> ProxyConfig 
     }
 }
 
-pub(super) const VERSIONS: &[(&str, Version)] = &[("v1", Version::V1), ("v2", Version::V2)];
+const VERSIONS: &[(&str, Version)] = &[("v1", Version::V1), ("v2", Version::V2)];
 /// Among proxies, those that come by a Unix socket.
 const PATHS: &str = "unix:";
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);

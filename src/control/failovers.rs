@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::health::Failover;
 use crate::model::{BackendId, Load, TallySum};
-use crate::telemetry::{instant, millis};
+use crate::pool::instant;
+use crate::telemetry::millis;
 
 /// All of them.
 #[derive(Debug, Default)]

@@ -1,11 +1,15 @@
 //! The control thread: start, signals, reload, probes, drain. The only writer of tables, health and
 //! configuration; nothing it does can delay a byte, and nothing slow is done on it.
 //!
-//! Read [`run`] in `supervisor` first: it starts everything and is the one loop. `reload` is how a
-//! configuration takes effect, the first one included; `targets` is what is known of each address;
-//! `probe` asks them; `prepare` does beside the loop what may take time; `discovery` finds backends that
-//! come and go between reloads, and `membership` takes them in; `alerts` tells the world, from a
-//! thread of its own.
+//! Read [`run`] in `supervisor` first: it starts everything and is the one loop. Then by what you look for:
+//!
+//! - a configuration takes effect: `prepare` reads it beside the loop, `rehearsal` and `planning` say what it would
+//!   come to, `reload` switches, `listening` is the life of a listener, `services` what is held of a service;
+//! - health: `probe` asks, `targets` is what is known of each address, `cases` what is held against a backend,
+//!   `failovers` what one has cost, `closing` and `evictions` whose sessions end (at the rate of a `token_bucket`);
+//! - backends that come and go: `discovery` finds them, `membership` takes them in;
+//! - what is told: `inspect`, `explaining` and `sessions` to operators who ask, `journal` to those who read what
+//!   happened, `notify` to systemd, `alerts` to the world, from a thread of its own; `memory` keeps it over a restart.
 
 mod alerts;
 mod cases;

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::api;
 use crate::model::{BackendId, Cause};
-use crate::telemetry::moment;
+use crate::pool::moment;
 use crate::worker::{Command, Described, Found, Reach, Wanted};
 
 /// One page of them, oldest first; `names` tells whose each mark is.

@@ -54,9 +54,8 @@ use super::services::Built;
 use crate::admin::{Journal, Server};
 use crate::api;
 use crate::config::Loaded;
-use crate::pool::{Permits, Witness, testimonies};
+use crate::pool::{Permits, Witness, moment, testimonies};
 use crate::runner;
-use crate::telemetry::moment;
 use crate::worker::{Workers, die};
 
 /// Verdicts that wait to be looked at; probes wait beyond that.

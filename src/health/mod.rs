@@ -1,5 +1,9 @@
 //! Up or down, and who may serve. Pure: verdicts and the time come in, transitions and rosters go
 //! out; who probes, and what is done about a transition, is `control`'s business.
+//!
+//! Start with [`Health`], the state machine of one server, and [`Roster`], the one place that decides who may
+//! serve. [`Check`] is what a probe says and expects; [`Suspicion`] and [`Ejection`] are what failed sessions lead
+//! to, [`Failover`] and [`Availability`] what is told of it afterwards.
 
 mod availability;
 mod check;

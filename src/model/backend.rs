@@ -235,7 +235,7 @@ impl Load {
 
     /// The highest penalty: a failing backend looks as loaded as one that holds this many sessions
     /// for every unit of its weight.
-    pub const HARSHEST: u32 = 1 << 14;
+    const HARSHEST: u32 = 1 << 14;
 
     /// Sessions counted and not ended.
     pub fn in_flight(&self) -> u32 {
@@ -298,7 +298,7 @@ impl Load {
     }
 
     /// Sessions per unit of weight that recent failures are worth.
-    pub fn penalty(&self) -> u32 {
+    fn penalty(&self) -> u32 {
         self.penalty.load(Ordering::Relaxed)
     }
 

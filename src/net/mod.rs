@@ -1,5 +1,9 @@
 //! Sockets: those that reset on drop, listeners, connecting, the relay, and the registry that wakes
-//! sessions when their time comes. Knows no service and no backend.
+//! sessions when their time comes. Picks nobody and counts nobody: where to connect, and for how long to
+//! wait, is said by the session.
+//!
+//! Start with [`Socket`], whose drop is a reset; then [`connect`] and [`relay`], in the order of a session.
+//! [`BoundListener`] is where clients come from, [`Registry`] how sessions are woken and ended.
 
 mod connect;
 mod deliver;

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Throttle;
-use super::clock::nanos;
+use super::clock::moment;
 use super::throttle::{CAPS, Share};
 use crate::admission::{Bandwidth, Cap, Toward};
 use crate::config::Limited;
@@ -106,7 +106,7 @@ pub struct Lane<'a> {
 impl Lane<'_> {
     /// How many bytes may be read at `now`; `None` if they have to wait.
     pub fn allow(&mut self, now: Instant) -> Option<usize> {
-        self.side.now = nanos(now);
+        self.side.now = moment(now);
         let allowed = self.own().and_then(|own| Ok(own.min(self.common()?)));
         match allowed {
             Ok(bytes) => {
@@ -157,7 +157,7 @@ impl Lane<'_> {
 
     /// So many have gone by `now` without being asked for: what follows pays for them.
     pub fn has_gone(&mut self, now: Instant, bytes: u64) {
-        self.side.now = nanos(now);
+        self.side.now = moment(now);
         self.pay(bytes);
     }
 
@@ -187,7 +187,7 @@ impl Lane<'_> {
 
     /// Nothing will be moved any more, so nothing is waited for either.
     pub fn stop(&mut self, now: Instant) {
-        self.goes_on(nanos(now));
+        self.goes_on(moment(now));
         self.rest();
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Permits;
-use super::clock::{instant, nanos};
+use super::clock::{instant, moment};
 use super::limiter::Limiter;
 use crate::admission::{Entered, Foreseen, Rate, Rule, Source, SourceRules, Sources};
 use crate::config::{AcceptHeader, AccessConfig, AdmissionConfig, Limited, ProxyConfig};
@@ -264,7 +264,7 @@ impl Admission {
     /// Counts a client that is refused by `rule`, and tells whether that deserves a line of its own.
     pub fn refuse(&self, rule: Rule, now: Instant) -> bool {
         self.gate.refused[rule as usize].fetch_add(1, Ordering::Relaxed);
-        self.gate.last_refused[rule as usize].store(nanos(now), Ordering::Relaxed);
+        self.gate.last_refused[rule as usize].store(moment(now), Ordering::Relaxed);
         let loud = Rate::a_second(LINES);
         let told = self.gate.lines.spend(loud, now).is_ok();
         if !told {
@@ -307,7 +307,7 @@ impl SourceTable {
     ) -> (Entered, Option<Counted>) {
         let hash = self.hash(source);
         let entered = self.with(hash, |sources| {
-            sources.enter(source, hash, rules, nanos(now))
+            sources.enter(source, hash, rules, moment(now))
         });
         let counted = entered.counted.then(|| Counted {
             table: Arc::clone(self),
@@ -320,7 +320,7 @@ impl SourceTable {
     fn foresee(&self, source: Source, rules: &SourceRules, now: Instant) -> Foreseen {
         let hash = self.hash(source);
         self.with(hash, |sources| {
-            sources.foresee(source, hash, rules, nanos(now))
+            sources.foresee(source, hash, rules, moment(now))
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Turn;
-use super::clock::nanos;
+use super::clock::moment;
 use crate::admission::Rate;
 use crate::config::Limited;
 
@@ -37,7 +37,7 @@ impl Limiter {
     /// # Errors
     /// When it is too soon: by how much.
     pub fn spend(&self, rate: Rate, now: Instant) -> Result<(), Duration> {
-        let now = nanos(now);
+        let now = moment(now);
         let spend = |paid| rate.spend(paid, now).ok();
         match self
             .0

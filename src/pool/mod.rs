@@ -1,8 +1,10 @@
-//! Services and what workers and control share of them: one atomically swapped [`Snapshot`] a
-//! service, the cursor, in-flight leases, the [`queue`] of those who wait for one, connection permits, the gate that counts clients who are not all let in,
-//! the throttle that bytes go through, with a brake for each session, and what sessions tell control of backends that fail.
+//! Services, and what workers and control share of them. Control is the only writer of snapshots, a worker
+//! only loads them. Knows no socket and no task.
 //!
-//! Control is the only writer of snapshots. A worker only loads them. Knows no socket and no task.
+//! Start with [`Service`]: one atomically swapped [`Snapshot`], the cursor, and the pick that ends in a [`Lease`],
+//! the in-flight count of a backend. A [`Route`] leads to it from a listener, a [`Permit`] is one of
+//! `max_connections`, the [`queue`] is for those who find no place. [`Gate`] counts clients who are not all let in,
+//! [`Throttle`] and [`Brake`] slow their bytes down, and a [`Witness`] tells control of backends that fail.
 
 mod brake;
 mod clock;
@@ -17,6 +19,7 @@ mod throttle;
 mod witness;
 
 pub use brake::{Brake, Lane};
+pub use clock::{instant, moment};
 pub use gate::{Admission, Counted, Gate, GateSum, Turn};
 pub use lease::Lease;
 pub use limiter::Limiter;

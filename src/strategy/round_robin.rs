@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::draw::{Shares, usable};
-use super::turns::Turns;
+use super::weighted::Weighted;
 use super::{Basis, Candidate, Entry, Flow, Parameters, Skip, Strategy};
 use crate::model::Backend;
 
@@ -28,20 +28,13 @@ fn build(candidates: &[Candidate], _: &Parameters) -> Box<dyn Strategy> {
     }
     let portions = candidates.iter().map(|candidate| candidate.portion);
     let parts = portions.map(|portion| u64::from(portion.thousandths()));
-    Box::new(Uneven {
-        turns: Turns::new(Shares::new(parts)),
-    })
+    Box::new(Weighted::new(Shares::new(parts)))
 }
 
 #[derive(Debug)]
 struct RoundRobin {
     count: u64,
     shares: Shares,
-}
-
-#[derive(Debug)]
-struct Uneven {
-    turns: Turns,
 }
 
 impl Strategy for RoundRobin {
@@ -51,16 +44,6 @@ impl Strategy for RoundRobin {
             return Some(turn);
         }
         self.shares.redraw(flow.sequence, backends, skip)
-    }
-}
-
-impl Strategy for Uneven {
-    fn pick(&self, flow: &Flow, backends: &[Arc<Backend>], skip: &Skip) -> Option<usize> {
-        let turn = self.turns.at(flow.sequence)?;
-        if usable(turn, backends, skip) {
-            return Some(turn);
-        }
-        self.turns.shares().redraw(flow.sequence, backends, skip)
     }
 }
 

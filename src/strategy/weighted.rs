@@ -18,14 +18,21 @@ pub(super) const ENTRY: Entry = Entry {
 
 fn build(candidates: &[Candidate], _: &Parameters) -> Box<dyn Strategy> {
     let weights = candidates.iter().map(Candidate::effective_weight);
-    Box::new(Weighted {
-        turns: Turns::new(Shares::new(weights)),
-    })
+    Box::new(Weighted::new(Shares::new(weights)))
 }
 
+/// Turns in proportion to the shares.
 #[derive(Debug)]
-struct Weighted {
+pub(super) struct Weighted {
     turns: Turns,
+}
+
+impl Weighted {
+    pub(super) fn new(shares: Shares) -> Self {
+        Self {
+            turns: Turns::new(shares),
+        }
+    }
 }
 
 impl Strategy for Weighted {

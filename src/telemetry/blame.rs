@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::clock::moment;
 use crate::model::Load;
+use crate::pool::moment;
 
 /// Who is to blame. Nobody for nearly every session.
 #[derive(Debug, Default)]

@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::blame::Blame;
-use super::clock::{millis, moment};
+use super::duration::millis;
 use super::facts::Facts;
 use crate::config::SessionLog;
 use crate::health::Symptom;
 use crate::model::{Cause, ClientAddr, Ending, Meter, Page, Phase, Tally, Who};
-use crate::pool::{Counted, Door, Lease, Permit, Witness};
+use crate::pool::{Counted, Door, Lease, Permit, Witness, moment};
 use crate::proxy_protocol::UniqueId;
 
 /// What is known of a session so far.

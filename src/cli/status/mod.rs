@@ -165,7 +165,7 @@ const BETWEEN: Duration = Duration::from_secs(1);
 /// What every terminal has.
 pub(super) const COLUMNS: usize = 80;
 /// The exit code of a command that has no answer.
-pub(super) const UNANSWERED: u8 = 3;
+const UNANSWERED: u8 = 3;
 /// Names that are told when another was meant.
 const MOST_NAMES: usize = 10;
 

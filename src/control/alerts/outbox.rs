@@ -31,7 +31,7 @@ pub(super) struct Parcel {
 
 impl Outbox {
     /// Notices in one alert; the oldest give way.
-    pub(super) const MOST_NOTICES: usize = 100;
+    const MOST_NOTICES: usize = 100;
 
     /// Takes a notice in.
     pub(super) fn add(&mut self, notice: Notice, now: Instant) {

@@ -8,9 +8,9 @@ use crate::admission::{Cap, Rule};
 use crate::api;
 use crate::config::Caps;
 use crate::model::{Address, Cause, HistogramSum, LedgerSum, TallySum, Who};
+use crate::pool::instant;
 use crate::pool::queue::QueueSum;
 use crate::pool::{Delays, GateSum, ThrottleSum};
-use crate::telemetry::instant;
 
 pub(super) fn listener(address: Address, sum: &LedgerSum) -> api::Listener {
     let endings = sum.endings.iter().map(|(ending, total)| api::Ended {

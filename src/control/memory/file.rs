@@ -116,6 +116,12 @@ struct Written {
 #[derive(Serialize, Deserialize)]
 struct WrittenService {
     name: Arc<str>,
+    #[serde(flatten)]
+    totals: WrittenTotals,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenTotals {
     up_ms: u64,
     down_ms: u64,
     failures: u64,
@@ -139,11 +145,8 @@ struct WrittenBackend {
     said_by: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     drains_until_ms: Option<u64>,
-    up_ms: u64,
-    down_ms: u64,
-    failures: u64,
-    recoveries: u64,
-    flaps: u64,
+    #[serde(flatten)]
+    totals: WrittenTotals,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -164,13 +167,6 @@ enum WrittenDuty {
 
 impl From<&Entry> for WrittenBackend {
     fn from(entry: &Entry) -> Self {
-        let Totals {
-            up,
-            down,
-            failures,
-            recoveries,
-            flaps,
-        } = entry.totals;
         Self {
             service: Arc::clone(entry.backend.service()),
             name: Arc::clone(entry.backend.name()),
@@ -189,11 +185,7 @@ impl From<&Entry> for WrittenBackend {
             said_ms: entry.said.since.map(since_epoch),
             said_by: entry.said.by.clone(),
             drains_until_ms: entry.said.until.map(since_epoch),
-            up_ms: millis(up),
-            down_ms: millis(down),
-            failures,
-            recoveries,
-            flaps,
+            totals: (&entry.totals).into(),
         }
     }
 }
@@ -202,6 +194,14 @@ impl From<&(Arc<str>, Totals)> for WrittenService {
     fn from((name, totals): &(Arc<str>, Totals)) -> Self {
         Self {
             name: Arc::clone(name),
+            totals: totals.into(),
+        }
+    }
+}
+
+impl From<&Totals> for WrittenTotals {
+    fn from(totals: &Totals) -> Self {
+        Self {
             up_ms: millis(totals.up),
             down_ms: millis(totals.down),
             failures: totals.failures,
@@ -211,16 +211,21 @@ impl From<&(Arc<str>, Totals)> for WrittenService {
     }
 }
 
-impl From<WrittenService> for (Arc<str>, Totals) {
-    fn from(written: WrittenService) -> Self {
-        let totals = Totals {
+impl From<WrittenTotals> for Totals {
+    fn from(written: WrittenTotals) -> Self {
+        Self {
             up: Duration::from_millis(written.up_ms),
             down: Duration::from_millis(written.down_ms),
             failures: written.failures,
             recoveries: written.recoveries,
             flaps: written.flaps,
-        };
-        (written.name, totals)
+        }
+    }
+}
+
+impl From<WrittenService> for (Arc<str>, Totals) {
+    fn from(written: WrittenService) -> Self {
+        (written.name, written.totals.into())
     }
 }
 
@@ -247,13 +252,7 @@ impl From<WrittenBackend> for Entry {
                 by: written.said_by,
                 until: written.drains_until_ms.and_then(moment),
             },
-            totals: Totals {
-                up: Duration::from_millis(written.up_ms),
-                down: Duration::from_millis(written.down_ms),
-                failures: written.failures,
-                recoveries: written.recoveries,
-                flaps: written.flaps,
-            },
+            totals: written.totals.into(),
         }
     }
 }

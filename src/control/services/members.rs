@@ -335,7 +335,7 @@ impl Members {
     }
 
     /// Whether nobody is missing but those that an operator has taken out.
-    pub(in crate::control) fn are_set_aside(&self, targets: &Targets) -> bool {
+    fn are_set_aside(&self, targets: &Targets) -> bool {
         let is_taken_out = |it: &Member| it.admin.duty != Duty::Serve || it.admin.weight.get() == 0;
         let in_file = || self.all.iter().filter(|it| it.enabled);
         in_file().any(is_taken_out)

@@ -12,7 +12,7 @@ use crate::control::reload::Running;
 use crate::control::targets::Target;
 use crate::health::{Evidence, Failover, Started, Why};
 use crate::model::BackendId;
-use crate::telemetry::instant;
+use crate::pool::instant;
 
 impl Supervisor {
     /// How the failover of `backend` started, which counts as failed since `detected`. `None` when it
