@@ -23,7 +23,7 @@ use arc_swap::Guard;
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
 use crate::net::relay::{Relay, Terms, Workspace};
 use crate::net::{Arrival, Connecting, Dialer, Registry, Socket, Ticket, connect};
-use crate::pool::{Door, Permit, Seat, Witness};
+use crate::pool::{Door, Permit, Placement, Witness};
 use crate::strategy::Skip;
 use crate::telemetry::Record;
 
@@ -116,10 +116,10 @@ async fn establish(
     let mut skip = Skip::none();
     let mut ending = Ending::new(Who::Ballast, Phase::Accept, Cause::NoBackend);
     for _ in 0..=snapshot.retries {
-        let (index, lease) = match service.seat(&snapshot, &flow, &skip) {
-            Seat::Taken(index, lease) => (index, lease),
-            Seat::Nobody => break,
-            Seat::Full => {
+        let (index, lease) = match service.place(&snapshot, &flow, &skip) {
+            Placement::Taken(index, lease) => (index, lease),
+            Placement::Nobody => break,
+            Placement::Full => {
                 record.waits();
                 let since = Instant::now();
                 let patience = snapshot.queue.timeout.saturating_sub(queued);

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::reload::Running;
+use super::running::Running;
 use crate::admission::Rule;
 use crate::api;
 use crate::config::ServiceConfig;

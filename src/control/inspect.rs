@@ -8,7 +8,7 @@ pub(super) use self::counted::refusals;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::cases::Cases;
-use super::reload::Running;
+use super::running::Running;
 use super::services::{Member, Serving};
 use super::targets::Target;
 use crate::api;

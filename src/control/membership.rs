@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use super::prepare::List;
 use super::probe::Prober;
-use super::reload::Running;
+use super::running::{Endpoints, Running};
 use super::services::{Loads, Members};
 use crate::config::plan::Changes;
 use crate::config::{BackendConfig, Doors, ServiceConfig};
-use crate::discovery::{Endpoint, Question, expand, question, questions};
+use crate::discovery::{Question, expand, question, questions};
 use crate::model::BackendId;
-
-/// Where names lead.
-pub(super) type Endpoints = HashMap<Question, Vec<Endpoint>>;
 
 /// What a change of membership came to.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! Read [`run`] in `supervisor` first: it starts everything and is the one loop. Then by what you look for:
 //!
 //! - a configuration takes effect: `prepare` reads it beside the loop, `rehearsal` and `planning` say what it would
-//!   come to, `reload` switches, `listening` is the life of a listener, `services` what is held of a service;
+//!   come to, `reload` switches, `running` is what is in force, `listening` is the life of a listener, `services` what is held of a service;
 //! - health: `probe` asks, `targets` is what is known of each address, `cases` what is held against a backend,
 //!   `failovers` what one has cost, `closing` and `evictions` whose sessions end (at the rate of a `token_bucket`);
 //! - backends that come and go: `discovery` finds them, `membership` takes them in;
@@ -31,6 +31,7 @@ mod prepare;
 mod probe;
 mod rehearsal;
 mod reload;
+mod running;
 mod services;
 mod sessions;
 mod signals;

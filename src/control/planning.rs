@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::prepare::Prepared;
 use super::probe::Prober;
 use super::rehearsal::{Part, Rehearsal, Scene};
-use super::reload::Running;
+use super::running::Running;
 use super::sessions;
 use crate::admission::Access;
 use crate::api;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::membership::concrete;
 use super::prepare::Prepared;
 use super::probe::{Prober, TargetId};
-use super::reload::Running;
+use super::running::Running;
 use super::services::{Serving, target};
 use super::targets::Target;
 use crate::check::Unsent;

@@ -3,50 +3,28 @@
 //! What may fail comes first: binding the new listeners, rolled back as a whole by dropping them.
 //! Then snapshots are built beside the loop, then everything is swapped in one go.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::discovery::{Answers, Asker};
 use super::failovers::Over;
-use super::listening::{Bound, Listeners};
-use super::membership::{Endpoints, concrete};
-use super::memory::Memory;
-use super::prepare::{Lists, Prepared};
+use super::listening::Bound;
+use super::membership::concrete;
+use super::prepare::Prepared;
 use super::probe::{Prober, TargetId};
-use super::services::{Blueprint, Built, Loads, Members, Served, Services, Serving, User};
-use super::targets::Targets;
+use super::running::Running;
+use super::services::{Blueprint, Built, Members, Served, Services, Serving, User};
 use crate::config::Config;
-use crate::discovery::origin;
-use crate::health::{Decision, FailBack, Roster, Rules};
-use crate::model::{Address, BackendId, Load};
+use crate::health::Decision;
+use crate::model::BackendId;
 use crate::net::BindError;
-use crate::pool::{Permits, Service};
+use crate::pool::Service;
 use crate::worker::{Command, Workers};
 
 /// The configuration that the daemon was started with.
 const FIRST: u64 = 1;
-
-/// Everything that a reload may change.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) config: Config,
-    pub(super) services: Services,
-    pub(super) targets: Targets,
-    /// Who is behind each target.
-    pub(super) users: HashMap<TargetId, Vec<User>>,
-    pub(super) listeners: Listeners,
-    /// The files of backends.
-    pub(super) lists: Lists,
-    /// Where names lead.
-    pub(super) endpoints: Endpoints,
-    pub(super) loads: Loads,
-    pub(super) memory: Memory,
-    /// Counts configurations.
-    pub(super) epoch: u64,
-}
 
 /// A configuration that is ready but for its snapshots.
 #[derive(Debug)]
@@ -90,22 +68,6 @@ impl Staged {
 }
 
 impl Running {
-    /// Nothing runs yet.
-    pub(super) fn new(workers: usize, permits: &'static Permits) -> Self {
-        Self {
-            config: Config::empty(),
-            services: Services::default(),
-            targets: Targets::default(),
-            users: HashMap::new(),
-            listeners: Listeners::default(),
-            lists: Lists::new(),
-            endpoints: Endpoints::new(),
-            loads: Loads::new(workers, permits),
-            memory: Memory::default(),
-            epoch: 0,
-        }
-    }
-
     /// Binds what is new and lays out the rest. Nothing that runs is changed.
     ///
     /// # Errors
@@ -118,8 +80,8 @@ impl Running {
         let config = &prepared.loaded.config;
         let bound = self.listeners.bind(config, workers)?;
         // Nobody followed these names, so what is known of them is not better.
-        for (question, (memory, _)) in &prepared.answers {
-            let endpoints = memory.endpoints().to_vec();
+        for (question, (resolution, _)) in &prepared.answers {
+            let endpoints = resolution.endpoints().to_vec();
             self.endpoints.insert(question.clone(), endpoints);
         }
         let mut members = HashMap::with_capacity(config.services.len());
@@ -168,19 +130,6 @@ impl Running {
             heirs,
         };
         Ok((staged, blueprints))
-    }
-
-    /// The roster of service `name` as it goes on under `rules`.
-    pub(super) fn roster_for(&self, name: &Arc<str>, rules: &Rules) -> Roster {
-        let mut roster = Roster::default();
-        if let Some(serving) = self.services.0.get(name) {
-            roster = serving.roster.clone();
-        }
-        if rules.fail_back == FailBack::Manual {
-            // To ask for a reload is how an operator asks for it.
-            roster.fail_back();
-        }
-        roster
     }
 
     /// Swaps everything that was staged in. From here on nothing fails.
@@ -274,44 +223,6 @@ impl Running {
         self.remember();
     }
 
-    /// Has every backend's record go on with what is known of it, and forgets those that have left.
-    pub(super) fn remember(&mut self) {
-        let mut known = HashSet::new();
-        let mut unresolved = HashSet::new();
-        for serving in self.services.0.values() {
-            let members = &serving.members;
-            members.record(&self.targets, &mut self.memory);
-            let name = &members.config().name;
-            let whole = members.is_whole(serving.eligible, &self.targets);
-            let now = Instant::now().into_std();
-            self.memory.note_service(name, whole, now);
-            known.extend(members.standings(&self.targets).map(|(it, ..)| it.clone()));
-            unresolved.extend(members.unresolved().cloned());
-        }
-        // Who is behind a name that leads nowhere has not left: nobody can say.
-        // Nor has who may be in a list that cannot be read.
-        let is_listed = |backend: &BackendId| {
-            let list = self.lists.get(backend.service());
-            list.is_some_and(|list| !list.problems.is_empty())
-        };
-        let is_awaited = |backend: &BackendId| {
-            is_listed(backend)
-                || origin(backend.name()).is_some_and(|name| {
-                    unresolved.contains(&BackendId::new(Arc::clone(backend.service()), name))
-                })
-        };
-        self.memory.retain(|it| known.contains(it), is_awaited);
-        let services = &self.services.0;
-        self.memory.retain_services(|it| services.contains_key(it));
-    }
-
-    /// Has what is remembered written.
-    pub(super) fn save(&mut self) -> oneshot::Receiver<()> {
-        let services = self.services.0.values();
-        let standings = services.flat_map(|it| it.members.standings(&self.targets));
-        self.memory.save(standings)
-    }
-
     /// The configuration as far as it takes effect: what needs a restart stays what it is, so that
     /// the next plan compares with what runs.
     fn in_force(&self, mut config: Config) -> Config {
@@ -325,17 +236,5 @@ impl Running {
         }
         self.listeners.correct(&mut config);
         config
-    }
-
-    /// The counters of a backend in the file.
-    pub(super) fn load(&self, id: &BackendId) -> Option<&Arc<Load>> {
-        self.loads.find(id)
-    }
-
-    /// Every listener, with its service and its address as bound.
-    pub(super) fn bound(&self) -> Vec<(Arc<str>, Address)> {
-        let all = self.listeners.of(&self.config).into_iter();
-        all.map(|(address, leads)| (Arc::clone(leads.service.name()), address))
-            .collect()
     }
 }

@@ -49,7 +49,7 @@ use super::failovers::Failovers;
 use super::limits::limits;
 use super::notify::Notify;
 use super::probe::Prober;
-use super::reload::Running;
+use super::running::Running;
 use super::services::Built;
 use crate::admin::{Journal, Server};
 use crate::api;

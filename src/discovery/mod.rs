@@ -1,15 +1,15 @@
 //! Who is behind a name, as far as that can be decided without asking anybody: what an answer changes,
 //! what is kept when there is none, and the backends that come of it. Pure; `control` asks.
 //!
-//! Start with [`Memory`], what is known of one [`Question`]; [`expand`] makes backends of it.
+//! Start with [`Resolution`], what is known of one [`Question`]; [`expand`] makes backends of it.
 
 mod answer;
 mod expand;
-mod memory;
+mod resolution;
 
 pub use answer::{Endpoint, HostReply, Outcome, Record, Reply, Srv};
 pub use expand::{expand, origin, question, questions};
-pub use memory::{Memory, News, Step};
+pub use resolution::{News, Resolution, Step};
 
 use std::fmt;
 use std::sync::Arc;

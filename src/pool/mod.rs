@@ -26,6 +26,6 @@ pub use limiter::Limiter;
 pub use permits::{Permit, Permits};
 pub use queue::Queue;
 pub use route::{Destination, Door, Route};
-pub use service::{Reserve, Seat, Service, Snapshot};
+pub use service::{Placement, Reserve, Service, Snapshot};
 pub use throttle::{Delays, Throttle, ThrottleSum};
 pub use witness::{Testimony, Witness, testimonies};

@@ -50,7 +50,7 @@ pub struct Snapshot {
 
 /// What a session finds at the backends of a snapshot.
 #[derive(Debug)]
-pub enum Seat {
+pub enum Placement {
     /// A place at the backend of this index.
     Taken(usize, Lease),
     /// Somebody may serve, and is full.
@@ -118,19 +118,19 @@ impl Snapshot {
     }
 
     /// Picks a backend for `flow` and counts the session towards it, whoever may be waiting.
-    pub(super) fn seat(&self, flow: &Flow, skip: &Skip) -> Seat {
+    pub(super) fn place(&self, flow: &Flow, skip: &Skip) -> Placement {
         for _ in 0..RACES {
             let Some((index, backend)) = self.pick(flow, skip) else {
                 return match self.is_anyone_left(skip) {
-                    true => Seat::Full,
-                    false => Seat::Nobody,
+                    true => Placement::Full,
+                    false => Placement::Nobody,
                 };
             };
             if let Some(lease) = Lease::try_acquire(backend) {
-                return Seat::Taken(index, lease);
+                return Placement::Taken(index, lease);
             }
         }
-        Seat::Full
+        Placement::Full
     }
 
     /// Whether one that was not picked, because it was full then, may serve.
@@ -216,11 +216,11 @@ impl Service {
     }
 
     /// A place for a session at a backend of `snapshot`, unless others wait for one already.
-    pub fn seat(&self, snapshot: &Snapshot, flow: &Flow, skip: &Skip) -> Seat {
+    pub fn place(&self, snapshot: &Snapshot, flow: &Flow, skip: &Skip) -> Placement {
         if snapshot.capped && self.queue.is_waited_in() {
-            return Seat::Full;
+            return Placement::Full;
         }
-        snapshot.seat(flow, skip)
+        snapshot.place(flow, skip)
     }
 
     /// Who waits for a place.
@@ -335,10 +335,13 @@ mod tests {
     fn a_full_backend_is_waited_for_and_its_standby_does_not_serve() {
         let (snapshot, [active, _]) = snapshot();
         snapshot.backends[0].load().set_cap(Some(0));
-        assert!(matches!(snapshot.seat(&flow(), &Skip::none()), Seat::Full));
+        assert!(matches!(
+            snapshot.place(&flow(), &Skip::none()),
+            Placement::Full
+        ));
         active.set(true);
-        let seat = snapshot.seat(&flow(), &Skip::none());
-        assert!(matches!(seat, Seat::Taken(1, _)), "{seat:?}");
+        let seat = snapshot.place(&flow(), &Skip::none());
+        assert!(matches!(seat, Placement::Taken(1, _)), "{seat:?}");
     }
 
     #[test]

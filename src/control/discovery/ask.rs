@@ -182,7 +182,7 @@ impl System {
         options.timeout = config.timeout;
         options.attempts = ATTEMPTS;
         options.num_concurrent_reqs = SERVERS_AT_A_TIME;
-        // Looked at beforehand, and nothing is kept but by `Memory`.
+        // Looked at beforehand, and nothing is kept but by `Resolution`.
         options.use_hosts_file = ResolveHosts::Never;
         options.cache_size = 0;
         let (ndots, silent) = (options.ndots, servers.is_empty());

@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::{Answers, Asker, Discovered};
-use crate::discovery::{Memory, News, Question};
+use crate::discovery::{News, Question, Resolution};
 
 /// A task that asks; ended by its drop.
 #[derive(Debug)]
@@ -24,18 +24,18 @@ impl Follower {
     /// asker.
     pub(super) fn start(
         question: Question,
-        memory: Memory,
+        resolution: Resolution,
         first: Duration,
         asker: watch::Receiver<Asker>,
         found: mpsc::Sender<Discovered>,
     ) -> Self {
-        Self(tokio::spawn(follow(question, memory, first, asker, found)).abort_handle())
+        Self(tokio::spawn(follow(question, resolution, first, asker, found)).abort_handle())
     }
 }
 
 async fn follow(
     question: Question,
-    mut memory: Memory,
+    mut resolution: Resolution,
     mut wait: Duration,
     mut asker: watch::Receiver<Asker>,
     found: mpsc::Sender<Discovered>,
@@ -48,14 +48,14 @@ async fn follow(
         }
         let current = asker.borrow_and_update().clone();
         let reply = current.ask(&question).await;
-        let step = memory.take(reply, Instant::now(), current.config());
+        let step = resolution.take(reply, Instant::now(), current.config());
         wait = step.ask_again;
         if !step.changed && step.news.is_empty() {
             continue;
         }
         let discovered = Discovered::Answer {
             question: question.clone(),
-            endpoints: step.changed.then(|| memory.endpoints().to_vec()),
+            endpoints: step.changed.then(|| resolution.endpoints().to_vec()),
             news: step.news,
         };
         if found.send(discovered).await.is_err() {
@@ -75,16 +75,16 @@ pub(in crate::control) async fn ask_all(
     for question in questions {
         let asker = asker.clone();
         asking.spawn(async move {
-            let mut memory = Memory::default();
+            let mut resolution = Resolution::default();
             let reply = asker.ask(&question).await;
-            let step = memory.take(reply, Instant::now(), asker.config());
+            let step = resolution.take(reply, Instant::now(), asker.config());
             for news in step.news {
                 // What else there may be shows in that the name does not resolve.
                 if let News::LeftOut(left_out) = news {
                     tracing::warn!(name = %question, left_out, "name has too many addresses: some are left out");
                 }
             }
-            (question, (memory, step.ask_again))
+            (question, (resolution, step.ask_again))
         });
     }
     let mut answers = Answers::new();

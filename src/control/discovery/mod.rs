@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch as shared};
 use self::follow::Follower;
 use self::watch::Watcher;
 use crate::config::{Listed, Rejected};
-use crate::discovery::{Endpoint, Memory, News, Question};
+use crate::discovery::{Endpoint, News, Question, Resolution};
 
 pub(super) use ask::{Asker, MOST_SOCKETS};
 pub(super) use follow::ask_all;
@@ -53,7 +53,7 @@ pub(super) enum Discovered {
 }
 
 /// What is known of names, and when each is to be asked again.
-pub(super) type Answers = HashMap<Question, (Memory, Duration)>;
+pub(super) type Answers = HashMap<Question, (Resolution, Duration)>;
 
 /// Everybody who finds.
 #[derive(Debug)]
@@ -86,9 +86,15 @@ impl Discovery {
         let mut before = std::mem::take(&mut self.followers);
         for question in questions {
             let follower = before.remove(&question).unwrap_or_else(|| {
-                let (memory, first) = known.remove(&question).unwrap_or_default();
+                let (resolution, first) = known.remove(&question).unwrap_or_default();
                 let asker = self.asker.subscribe();
-                Follower::start(question.clone(), memory, first, asker, self.found.clone())
+                Follower::start(
+                    question.clone(),
+                    resolution,
+                    first,
+                    asker,
+                    self.found.clone(),
+                )
             });
             self.followers.insert(question, follower);
         }

@@ -8,7 +8,7 @@ use super::Supervisor;
 use crate::control::Event;
 use crate::control::failovers::{Open, log};
 use crate::control::probe::TargetId;
-use crate::control::reload::Running;
+use crate::control::running::Running;
 use crate::control::targets::Target;
 use crate::health::{Evidence, Failover, Started, Why};
 use crate::model::BackendId;

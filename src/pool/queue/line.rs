@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{Outcome, Placed};
 use crate::pool::Lease;
-use crate::pool::service::{Seat, Service, Snapshot};
+use crate::pool::service::{Placement, Service, Snapshot};
 use crate::strategy::{Flow, Skip};
 
 /// The line, and by what it is served.
@@ -112,11 +112,11 @@ impl Line {
             }
             let group = &mut self.groups[at];
             match group.look() {
-                Seat::Nobody => news.hopeless.push(self.groups.swap_remove(at).waiters),
+                Placement::Nobody => news.hopeless.push(self.groups.swap_remove(at).waiters),
                 // Without room for those who may go anywhere, there is none for anybody.
-                Seat::Full if group.skip.is_empty() => break,
-                Seat::Full => group.is_full = true,
-                Seat::Taken(index, lease) => {
+                Placement::Full if group.skip.is_empty() => break,
+                Placement::Full => group.is_full = true,
+                Placement::Taken(index, lease) => {
                     // It may have become free since those before were looked at: then it is theirs,
                     // and this one is looked at again.
                     let to = self.heir(at, index).unwrap_or(at);
@@ -201,10 +201,10 @@ impl Group {
     }
 
     /// What there is for its oldest.
-    fn look(&self) -> Seat {
+    fn look(&self) -> Placement {
         match self.waiters.first_key_value() {
-            Some((_, oldest)) => self.snapshot.seat(&oldest.flow, &self.skip),
-            None => Seat::Nobody,
+            Some((_, oldest)) => self.snapshot.place(&oldest.flow, &self.skip),
+            None => Placement::Nobody,
         }
     }
 

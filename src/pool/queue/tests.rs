@@ -14,7 +14,7 @@ use super::line::MOST_AT_ONCE;
 use super::*;
 use crate::config::{QueueConfig, RelayMode, SessionLog, Timeouts};
 use crate::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
-use crate::pool::Seat;
+use crate::pool::Placement;
 use crate::strategy::{self, Candidate, Parameters};
 
 /// The backends of a file, of which a snapshot may lack some.
@@ -112,9 +112,9 @@ fn join(service: &Service, skip: &Skip) -> Waiting {
 
 /// A place while nobody waits, at somebody who is not in `skip`.
 fn take(service: &Service, skip: &Skip) -> Lease {
-    match service.seat(&service.snapshot(), &flow(service), skip) {
-        Seat::Taken(_, lease) => lease,
-        Seat::Full | Seat::Nobody => panic!("there is room"),
+    match service.place(&service.snapshot(), &flow(service), skip) {
+        Placement::Taken(_, lease) => lease,
+        Placement::Full | Placement::Nobody => panic!("there is room"),
     }
 }
 
@@ -221,13 +221,13 @@ impl Model {
             }
         }
         let someone = (0..BACKENDS).any(|backend| self.may_serve(backend, &failed));
-        let stand = match self.service.seat(&snapshot, &flow, &skip) {
-            Seat::Taken(_, lease) => Stand::Has(lease),
-            Seat::Nobody => {
+        let stand = match self.service.place(&snapshot, &flow, &skip) {
+            Placement::Taken(_, lease) => Stand::Has(lease),
+            Placement::Nobody => {
                 assert!(!someone, "somebody may serve");
                 return;
             }
-            Seat::Full => match self.service.queue().join(flow, skip, snapshot) {
+            Placement::Full => match self.service.queue().join(flow, skip, snapshot) {
                 Ok(waiting) => Stand::Waits(waiting),
                 Err(QueueFull) => {
                     assert_eq!(self.waiters().count(), SIZE);
@@ -385,10 +385,10 @@ fn storm(pool: &Pool, most: u32, disturb: impl Fn(&Service, usize) + Sync) {
     let session = |random: &mut fastrand::Rng| {
         let flow = flow(&service);
         let snapshot = service.snapshot_in_force();
-        let lease = match service.seat(&snapshot, &flow, &Skip::none()) {
-            Seat::Taken(_, lease) => lease,
-            Seat::Nobody => return,
-            Seat::Full => {
+        let lease = match service.place(&snapshot, &flow, &Skip::none()) {
+            Placement::Taken(_, lease) => lease,
+            Placement::Nobody => return,
+            Placement::Full => {
                 let joined = service.queue().join(flow, Skip::none(), snapshot);
                 let mut waiting = joined.unwrap();
                 if random.u8(..) < 32 {

@@ -9,7 +9,7 @@ use crate::config::DiscoveryConfig;
 
 /// What is known of one question.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
+pub struct Resolution {
     known: Known,
     endpoints: Vec<Endpoint>,
     /// How many more there are than are used.
@@ -46,7 +46,7 @@ pub enum News {
     LeftOut(usize),
 }
 
-impl Memory {
+impl Resolution {
     /// Where to connect, as far as is known.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
@@ -165,27 +165,27 @@ mod tests {
         }
     }
 
-    fn ips(memory: &Memory) -> Vec<String> {
-        let all = memory.endpoints().iter();
+    fn ips(resolution: &Resolution) -> Vec<String> {
+        let all = resolution.endpoints().iter();
         all.map(|endpoint| endpoint.ip.to_string()).collect()
     }
 
     struct Clock {
-        memory: Memory,
+        resolution: Resolution,
         now: Instant,
     }
 
     impl Clock {
         fn start() -> Self {
             Self {
-                memory: Memory::default(),
+                resolution: Resolution::default(),
                 now: Instant::now(),
             }
         }
 
         fn take(&mut self, after: u64, reply: Reply) -> Step {
             self.now += Duration::from_secs(after);
-            self.memory.take(reply, self.now, &config())
+            self.resolution.take(reply, self.now, &config())
         }
     }
 
@@ -194,7 +194,7 @@ mod tests {
         let mut clock = Clock::start();
         let step = clock.take(0, host(found(&["10.0.0.2", "10.0.0.1"]), found(&["::2"])));
         assert!(step.changed);
-        assert_eq!(ips(&clock.memory), ["10.0.0.1", "10.0.0.2", "::2"]);
+        assert_eq!(ips(&clock.resolution), ["10.0.0.1", "10.0.0.2", "::2"]);
         let step = clock.take(5, host(found(&["10.0.0.1", "10.0.0.2"]), found(&["::2"])));
         assert!(!step.changed);
         assert_eq!(step.news, []);
@@ -206,11 +206,11 @@ mod tests {
         let mut clock = Clock::start();
         clock.take(0, host(found(&["10.0.0.1"]), found(&["::2"])));
         let step = clock.take(5, host(found(&["10.0.0.3"]), Outcome::Failed));
-        assert_eq!(ips(&clock.memory), ["10.0.0.3", "::2"]);
+        assert_eq!(ips(&clock.resolution), ["10.0.0.3", "::2"]);
         assert!(step.changed);
         assert_eq!(step.news, [News::Failing("refused".into())]);
         let step = clock.take(5, host(found(&["10.0.0.3"]), Outcome::Nothing));
-        assert_eq!(ips(&clock.memory), ["10.0.0.3"]);
+        assert_eq!(ips(&clock.resolution), ["10.0.0.3"]);
         assert_eq!(step.news, [News::Answered]);
     }
 
@@ -226,7 +226,7 @@ mod tests {
             waits.push(step.ask_again.as_secs());
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
-        assert_eq!(ips(&clock.memory), ["10.0.0.1"]);
+        assert_eq!(ips(&clock.resolution), ["10.0.0.1"]);
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(step.ask_again, Duration::from_secs(4));
         let step = clock.take(4, empty());
         assert_eq!((step.news, step.changed), (vec![News::Over], true));
-        assert_eq!(ips(&clock.memory), [""; 0]);
+        assert_eq!(ips(&clock.resolution), [""; 0]);
         assert_eq!(clock.take(5, empty()).news, []);
     }
 
@@ -256,7 +256,7 @@ mod tests {
         clock.take(1, empty());
         clock.take(8, full());
         assert_eq!(clock.take(8, empty()).news, [News::Empty]);
-        assert_eq!(ips(&clock.memory), ["10.0.0.1"]);
+        assert_eq!(ips(&clock.resolution), ["10.0.0.1"]);
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
         let step = clock.take(5, many(MOST_ENDPOINTS + 2));
         assert_eq!(step.news, [News::LeftOut(2)]);
         assert!(!step.changed);
-        assert_eq!(clock.memory.endpoints().len(), MOST_ENDPOINTS);
+        assert_eq!(clock.resolution.endpoints().len(), MOST_ENDPOINTS);
         assert_eq!(clock.take(5, many(MOST_ENDPOINTS + 3)).news, []);
         assert_eq!(clock.take(5, many(1)).news, []);
         assert_eq!(
@@ -344,12 +344,12 @@ mod tests {
         }
     }
 
-    fn places(memory: &Memory) -> Vec<String> {
+    fn places(resolution: &Resolution) -> Vec<String> {
         let place = |it: &Endpoint| {
             let srv = it.srv.unwrap();
             format!("{}:{} p{} w{}", it.ip, srv.port, srv.priority, srv.weight)
         };
-        memory.endpoints().iter().map(place).collect()
+        resolution.endpoints().iter().map(place).collect()
     }
 
     #[test]
@@ -371,7 +371,7 @@ mod tests {
             ),
         );
         assert_eq!(
-            places(&clock.memory),
+            places(&clock.resolution),
             ["10.0.0.9:80 p10 w9", "10.0.0.1:80 p20 w1"]
         );
     }
@@ -395,16 +395,16 @@ mod tests {
             ),
         );
         assert!(step.changed);
-        assert_eq!(places(&clock.memory).len(), 2);
+        assert_eq!(places(&clock.resolution).len(), 2);
         let step = clock.take(5, srv(Outcome::Failed, &[]));
         assert!(!step.changed);
-        assert_eq!(places(&clock.memory).len(), 2);
+        assert_eq!(places(&clock.resolution).len(), 2);
         // A target that left the records is forgotten.
         clock.take(
             5,
             srv(records(&[(1, 1, 80, "a")]), &[("a", Outcome::Failed)]),
         );
-        assert_eq!(places(&clock.memory), ["10.0.0.3:80 p1 w1"]);
+        assert_eq!(places(&clock.resolution), ["10.0.0.3:80 p1 w1"]);
     }
 
     fn any_outcome() -> impl Strategy<Value = Outcome<IpAddr>> {
@@ -429,17 +429,17 @@ mod tests {
             let mut clock = Clock::start();
             let mut empty_for = Duration::ZERO;
             for (v4, v6, after) in replies {
-                let before = clock.memory.endpoints().len();
+                let before = clock.resolution.endpoints().len();
                 let silent = v4 == Outcome::Failed || v6 == Outcome::Failed;
                 let empty = v4 == Outcome::Nothing && v6 == Outcome::Nothing;
-                let was_empty = clock.memory.empty_since.is_some();
+                let was_empty = clock.resolution.empty_since.is_some();
                 empty_for = if was_empty { empty_for + Duration::from_secs(after) } else { Duration::ZERO };
                 let step = clock.take(after, host(v4, v6));
-                if before > 0 && clock.memory.endpoints().is_empty() {
+                if before > 0 && clock.resolution.endpoints().is_empty() {
                     prop_assert!(empty && !silent && empty_for >= config().hold);
                 }
                 prop_assert!(step.ask_again >= config().min_ttl && step.ask_again <= config().max_ttl);
-                prop_assert!(clock.memory.endpoints().is_sorted_by(|a, b| a.ip < b.ip));
+                prop_assert!(clock.resolution.endpoints().is_sorted_by(|a, b| a.ip < b.ip));
             }
         }
     }
