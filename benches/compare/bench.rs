@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
+use serde::de::DeserializeOwned;
 
 use crate::args::Args;
 use crate::front::{Contender, Front, Setting};
@@ -16,6 +17,7 @@ use crate::process::Group;
 /// The hidden roles of this binary, besides [`EXEC_ROLE`](crate::process::EXEC_ROLE).
 pub(crate) const BACKEND_ROLE: &str = "__backend";
 pub(crate) const LOAD_ROLE: &str = "__load";
+pub(crate) const STRANGER_ROLE: &str = "__stranger";
 
 /// Backends of a service unless a scenario is about their number.
 pub(crate) const BACKENDS: usize = 4;
@@ -43,16 +45,28 @@ impl Backends {
     }
 }
 
+/// An admin port that is not Ballast's.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    pub(crate) address: SocketAddr,
+    /// Ends with it.
+    _group: Group,
+}
+
 impl Bench {
     pub(crate) fn backends(&self, count: usize) -> Result<Backends> {
-        const PATIENCE: Duration = Duration::from_secs(20);
         let (count, threads) = (count.to_string(), self.args.threads().to_string());
-        let group = Group::own(&[BACKEND_ROLE, &count, &threads].map(OsStr::new))?;
-        let (addresses, _, _) = group
-            .output
-            .wait_for(0, PATIENCE, |line| serde_json::from_str(line).ok())
-            .ok_or_else(|| anyhow!("the backends did not start: {}", group.output.tail()))?;
+        let (addresses, group) = server(&[BACKEND_ROLE, &count, &threads])?;
         Ok(Backends { addresses, group })
+    }
+
+    /// Answers with `size` bytes.
+    pub(crate) fn stranger(&self, size: usize) -> Result<Stranger> {
+        let (address, group) = server(&[STRANGER_ROLE, &size.to_string()])?;
+        Ok(Stranger {
+            address,
+            _group: group,
+        })
     }
 
     /// A contender in front of one service.
@@ -103,6 +117,19 @@ impl Bench {
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
+}
+
+/// Starts one of our own roles that says first where it listens.
+fn server<T: DeserializeOwned>(role: &[&str]) -> Result<(T, Group)> {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let arguments: Vec<&OsStr> = role.iter().map(OsStr::new).collect();
+    let group = Group::own(&arguments)?;
+    let said = group
+        .output
+        .wait_for(0, PATIENCE, |line| serde_json::from_str(line).ok());
+    let (addresses, _, _) =
+        said.ok_or_else(|| anyhow!("{role:?} does not start: {}", group.output.tail()))?;
+    Ok((addresses, group))
 }
 
 /// A load generator at work.

@@ -17,6 +17,7 @@ mod proc;
 mod process;
 mod report;
 mod scenarios;
+mod stranger;
 mod wire;
 
 use std::ffi::OsString;
@@ -29,7 +30,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use args::Args;
-use bench::{BACKEND_ROLE, Bench, LOAD_ROLE};
+use bench::{BACKEND_ROLE, Bench, LOAD_ROLE, STRANGER_ROLE};
 use environment::Environment;
 use front::Contender;
 use peers::Missing;
@@ -66,6 +67,10 @@ fn act() -> Result<()> {
                     .context("not a number")
             };
             backend::serve(number(1)?, number(2)?)
+        }
+        Some(STRANGER_ROLE) => {
+            process::die_with_parent()?;
+            stranger::serve(text(1).context("no size")?.parse()?)
         }
         Some(LOAD_ROLE) => {
             process::die_with_parent()?;

@@ -72,9 +72,10 @@ struct Connection {
     stream: TcpStream,
     /// Still to be said.
     left: Vec<u8>,
-    /// Bytes of the body that never ends.
+    /// Bytes of the body that never ends, …
     body: usize,
-    answered: bool,
+    /// … and of the answer.
+    heard: u64,
 }
 
 pub(super) fn run(job: &Job) -> Result<Report> {
@@ -117,8 +118,8 @@ pub(super) fn run(job: &Job) -> Result<Report> {
                 continue;
             };
             if !connection.turn(Manner::of(place), &mut scratch) {
-                if connection.answered {
-                    tally.done(0, Some(Duration::ZERO));
+                if connection.heard > 0 {
+                    tally.done(connection.heard, Some(Duration::ZERO));
                 }
                 places[place] = None;
                 resting.push((Instant::now() + REST, place));
@@ -136,7 +137,7 @@ fn open(poller: &Poller, target: SocketAddr, place: usize) -> Result<Connection>
         stream,
         left: Manner::of(place).opening(),
         body: 0,
-        answered: false,
+        heard: 0,
     })
 }
 
@@ -160,7 +161,7 @@ impl Connection {
         loop {
             match self.stream.read(scratch) {
                 Ok(0) => return false,
-                Ok(_) => self.answered = true,
+                Ok(count) => self.heard += count as u64,
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
             }
         }

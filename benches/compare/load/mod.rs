@@ -67,7 +67,7 @@ pub(crate) enum Kind {
     Stream(Direction),
     /// Opens, exchanges once, then keeps still until standard input ends, and exchanges once more.
     Hold,
-    /// Everything that an admin port should bear, until standard input ends.
+    /// All that an admin port should bear, until standard input ends; its bytes are those of the answers.
     Hammer,
 }
 
