@@ -292,6 +292,9 @@ pub struct Count {
     pub cause: String,
     /// So many times so far.
     pub total: u64,
+    /// When last.
+    #[serde(default)]
+    pub last: Option<String>,
 }
 
 /// What sessions have come to since the identity they are counted for appeared.

@@ -134,10 +134,13 @@ impl Finding {
     }
 }
 
-/// All that is to be known, the worst first.
+/// All that is to be known, the worst first; what concerns a service stands together.
 pub(super) fn findings(view: &View) -> Vec<Finding> {
     let mut all = daemon(view);
-    for service in &view.services {
+    let mut services: Vec<&Service> = view.services.iter().collect();
+    // Where nobody serves comes before where somebody is missing.
+    services.sort_by_key(|it| it.standing != Standing::Down);
+    for service in services {
         all.extend(self::service(service, &view.at));
         let of_backend = |it| backend(service, it, &view.at);
         all.extend(service.backends.iter().filter_map(of_backend));
@@ -272,17 +275,24 @@ pub(super) fn slowed_down(service: &Service) -> Option<String> {
     (!by.is_empty()).then(|| format!("slowed down so far: {}", by.join("; ")))
 }
 
-/// `12 clients were turned away, the last 3s ago: 10 no eligible backend, 2 queue full`
+/// `12 clients were turned away, the last 3s ago: 10 no eligible backend, 2 queue full (5m ago)`
 pub(super) fn turned_away(service: &Service, now: &str) -> String {
     let unserved = &service.unserved;
     let were = if unserved.total == 1 { "was" } else { "were" };
-    let causes: Vec<String> = unserved
-        .causes
-        .iter()
+    // What happens now comes before what happened often.
+    let mut causes: Vec<_> = unserved.causes.iter().collect();
+    causes.sort_by(|one, other| other.last.cmp(&one.last));
+    let causes: Vec<String> = causes
+        .into_iter()
         .take(MOST_LINES)
         .map(|it| match unserved.causes.len() {
             1 => it.cause.clone(),
-            _ => format!("{} {}", grouped(it.total), it.cause),
+            // The last of all clients is told of already.
+            _ if it.last == unserved.last => format!("{} {}", grouped(it.total), it.cause),
+            _ => {
+                let last = since(it.last.as_deref(), now, " (", " ago)");
+                format!("{} {}{last}", grouped(it.total), it.cause)
+            }
         })
         .collect();
     let because = match causes.is_empty() {
@@ -590,6 +600,7 @@ mod tests {
                 causes: vec![Count {
                     cause: "no eligible backend".into(),
                     total: 3,
+                    last: Some("2026-11-21T12:00:09.000Z".into()),
                 }],
             },
             backends: vec![
@@ -792,6 +803,30 @@ mod tests {
         service.queue.waiting = 2;
         let all = ": 2 clients wait for a place; the queue (2) is full";
         assert_eq!(told(&view(service)), [(Gravity::Wrong, all.into())]);
+    }
+
+    #[test]
+    fn each_cause_says_when_it_was_and_the_latest_comes_first() {
+        let count = |cause: &str, total, last: &str| Count {
+            cause: cause.into(),
+            total,
+            last: Some(last.into()),
+        };
+        let service = Service {
+            unserved: Unserved {
+                total: 1_012,
+                last: Some("2026-11-21T12:00:09.000Z".into()),
+                causes: vec![
+                    count("queue full", 1_000, "2026-11-21T11:55:10.000Z"),
+                    count("refused", 12, "2026-11-21T12:00:09.000Z"),
+                ],
+            },
+            ..Service::default()
+        };
+        assert_eq!(
+            turned_away(&service, NOW),
+            "1,012 clients were turned away, the last 1s ago: 12 refused, 1,000 queue full (5m ago)"
+        );
     }
 
     #[test]

@@ -89,10 +89,12 @@ impl Ledger {
             ..LedgerSum::default()
         };
         let mut endings = [0; ENDINGS];
+        let mut last_unserved = [0; CAUSES];
         for page in self.0.iter().filter_map(OnceLock::get) {
             sum.opened += page.opened.load(Ordering::Relaxed);
-            let unserved = page.last_unserved.load(Ordering::Relaxed);
-            sum.last_unserved = sum.last_unserved.max(unserved);
+            for (sum, at) in last_unserved.iter_mut().zip(&page.last_unserved) {
+                *sum = at.load(Ordering::Relaxed).max(*sum);
+            }
             sum.retries += page.retries.load(Ordering::Relaxed);
             sum.without_port += page.without_port.load(Ordering::Relaxed);
             for (sum, count) in endings.iter_mut().zip(&page.endings) {
@@ -105,6 +107,8 @@ impl Ledger {
         let seen = endings.into_iter().enumerate();
         let seen = seen.filter(|(_, count)| *count > 0);
         sum.endings = seen.map(|(at, count)| (ending_at(at), count)).collect();
+        let seen = Cause::ALL.into_iter().zip(last_unserved);
+        sum.last_unserved = seen.filter(|(_, at)| *at > 0).collect();
         sum
     }
 }
@@ -116,7 +120,8 @@ pub struct Page {
     opened: AtomicU64,
     retries: AtomicU64,
     without_port: AtomicU64,
-    last_unserved: AtomicU64,
+    /// For each cause.
+    last_unserved: [AtomicU64; CAUSES],
     endings: [AtomicU64; ENDINGS],
     connect: Histogram<{ CONNECT.len() }>,
     duration: Histogram<{ DURATION.len() }>,
@@ -129,7 +134,7 @@ impl Default for Page {
             opened: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             without_port: AtomicU64::new(0),
-            last_unserved: AtomicU64::new(0),
+            last_unserved: [const { AtomicU64::new(0) }; CAUSES],
             endings: [const { AtomicU64::new(0) }; ENDINGS],
             connect: Histogram::new(&CONNECT),
             duration: Histogram::new(&DURATION),
@@ -165,8 +170,8 @@ impl Page {
     }
 
     /// A client is given no backend.
-    pub fn unserved(&self, at: Moment) {
-        self.last_unserved.store(at, Ordering::Relaxed);
+    pub fn unserved(&self, cause: Cause, at: Moment) {
+        self.last_unserved[cause.place()].store(at, Ordering::Relaxed);
     }
 
     /// A session that lasted so long is over.
@@ -187,8 +192,8 @@ pub struct LedgerSum {
     pub without_port: u64,
     /// Sessions that are over, by how; those that were seen. Of [`Cause::Os`] there is one, with 0.
     pub endings: Vec<(Ending, u64)>,
-    /// When a client was last given no backend.
-    pub last_unserved: Moment,
+    /// When a client was last given no backend, for each cause that there was. Of [`Cause::Os`] there is one, with 0.
+    pub last_unserved: Vec<(Cause, Moment)>,
     /// How long backends took to accept a session.
     pub connect: HistogramSum,
     /// How long the sessions lasted that are over.
@@ -210,7 +215,8 @@ impl LedgerSum {
     }
 }
 
-const ENDINGS: usize = Who::ALL.len() * Phase::ALL.len() * Cause::ALL.len();
+const CAUSES: usize = Cause::ALL.len();
+const ENDINGS: usize = Who::ALL.len() * Phase::ALL.len() * CAUSES;
 
 /// Where an ending is counted.
 fn place_of(ending: Ending) -> usize {
@@ -250,10 +256,11 @@ mod tests {
         assert_eq!(ledger.sum().endings, [(os(0), 2)]);
         assert_eq!(ledger.sum().open(), 1);
         ledger.page(1).ended(clean, second);
-        ledger.page(0).unserved(8);
-        ledger.page(1).unserved(7);
+        ledger.page(0).unserved(Cause::Refused, 8);
+        ledger.page(1).unserved(Cause::Refused, 7);
+        ledger.page(1).unserved(Cause::Os(71), 9);
         let sum = ledger.sum();
-        assert_eq!(sum.last_unserved, 8);
+        assert_eq!(sum.last_unserved, [(Cause::Refused, 8), (Cause::Os(0), 9)]);
         assert_eq!((sum.opened, sum.ended(), sum.open()), (3, 3, 0));
         assert_eq!(sum.duration.total, 3 * second);
     }

@@ -199,7 +199,7 @@ impl Record {
         // Who had failed the session is to blame that nobody took it, wherever it ended.
         if ending.is_unserved() {
             self.blame.hurt(self.worker as usize);
-            self.page().unserved(moment(Instant::now()));
+            self.page().unserved(ending.cause, moment(Instant::now()));
         }
         self.write(ending);
         self.lease.take()

@@ -78,8 +78,12 @@ function turnedAway(service) {
   const lost = service.unserved, lines = [];
   const recent = lost.total > 0 && !(now() - time(lost.last) > 60000);
   if (recent) {
-    const causes = lost.causes.map((it) => (lost.causes.length === 1 ? it.cause : `${it.total.toLocaleString("en")} ${it.cause}`)).join(", ");
-    lines.push(`${plural(lost.total, "client")} turned away, the last ${span((now() - time(lost.last)) / 1000)} ago: ${causes}`);
+    const ago = (at) => `${span((now() - time(at)) / 1000)} ago`;
+    const told = (it) => `${it.total.toLocaleString("en")} ${it.cause}${it.last && it.last !== lost.last ? ` (${ago(it.last)})` : ""}`;
+    // What happens now comes before what happened often.
+    const latest = [...lost.causes].sort((a, b) => (b.last ?? "").localeCompare(a.last ?? ""));
+    const causes = latest.map((it) => (latest.length === 1 ? it.cause : told(it))).join(", ");
+    lines.push(`${plural(lost.total, "client")} turned away, the last ${ago(lost.last)}: ${causes}`);
   }
   for (const it of service.refusals.filter((it) => it.refused_total > 0 && now() - time(it.last) < 60000)) {
     lines.push(`${plural(it.refused_total, "client")} not let in by ${it.rule} so far, the last ${span((now() - time(it.last)) / 1000)} ago`);

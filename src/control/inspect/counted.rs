@@ -1,5 +1,6 @@
 //! What sessions have come to, as operators are told.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use super::Clock;
 use crate::admission::{Cap, Rule};
 use crate::api;
 use crate::config::Caps;
-use crate::model::{Address, Cause, HistogramSum, LedgerSum, TallySum, Who};
+use crate::model::{Address, Cause, HistogramSum, LedgerSum, Moment, TallySum, Who};
 use crate::pool::instant;
 use crate::pool::queue::QueueSum;
 use crate::pool::{Delays, GateSum, ThrottleSum};
@@ -42,28 +43,41 @@ fn histogram(sum: &HistogramSum) -> api::Histogram {
 
 /// Clients of these listeners that were given no backend.
 pub(super) fn unserved(listeners: &[(Address, LedgerSum)], clock: &Clock) -> api::Unserved {
-    let mut totals = BTreeMap::new();
-    let sums = || listeners.iter().map(|(_, sum)| sum);
-    let endings = sums().flat_map(|sum| &sum.endings);
-    for (ending, total) in endings.filter(|(ending, _)| ending.is_unserved()) {
+    let mut counts: BTreeMap<usize, (Cause, u64, Moment)> = BTreeMap::new();
+    let mut add = |cause: Cause, total, at: Moment| {
+        let count = counts.entry(cause.place()).or_insert((cause, 0, at));
+        count.1 += total;
+        count.2 = count.2.max(at);
+    };
+    for (_, sum) in listeners {
+        let endings = sum.endings.iter();
+        for (ending, total) in endings.filter(|(ending, _)| ending.is_unserved()) {
+            add(ending.cause, *total, 0);
+        }
+        // It is noted before its ending is counted.
+        for (cause, at) in &sum.last_unserved {
+            add(*cause, 0, *at);
+        }
+    }
+    let mut counts: Vec<_> = counts.into_values().collect();
+    counts.sort_by_key(|(_, total, _)| Reverse(*total));
+    let told = |at: Moment| instant(at).map(|at| clock.tell(at));
+    let last = counts.iter().map(|(.., last)| *last).max();
+    let causes = counts.iter().filter(|(_, total, _)| *total > 0);
+    let causes = causes.map(|(cause, total, last)| api::Count {
         // Of the system's causes the numbers are not kept.
-        let cause = if let Cause::Os(_) = ending.cause {
+        cause: if let Cause::Os(_) = cause {
             "another error".to_owned()
         } else {
-            ending.cause.to_string()
-        };
-        *totals.entry(cause).or_insert(0) += total;
-    }
-    let causes = totals.into_iter();
-    let mut causes: Vec<_> = causes
-        .map(|(cause, total)| api::Count { cause, total })
-        .collect();
-    causes.sort_by_key(|it| std::cmp::Reverse(it.total));
-    let last = sums().map(|sum| sum.last_unserved).max();
+            cause.to_string()
+        },
+        total: *total,
+        last: told(*last),
+    });
     api::Unserved {
-        total: causes.iter().map(|it| it.total).sum(),
-        last: last.and_then(instant).map(|at| clock.tell(at)),
-        causes,
+        total: counts.iter().map(|(_, total, _)| total).sum(),
+        last: last.and_then(told),
+        causes: causes.collect(),
     }
 }
 
