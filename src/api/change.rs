@@ -49,6 +49,10 @@ pub struct Changed {
     pub durable: bool,
 }
 
+/// The `error` of a [`Refused`] at a path that the daemon does not know, because its version has none or no
+/// version does.
+pub const NOWHERE: &str = "there is nothing at this path";
+
 /// A request was not carried out: the body of every answer of 400 and above.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
@@ -68,6 +72,9 @@ pub struct Reloaded {
     pub plan: String,
     /// What has changed, by name.
     pub changes: String,
+    /// Sessions that go on though `[service.access]`, which has changed, would not let their clients in again.
+    #[serde(default)]
+    pub sessions_shut_out: u64,
     /// What takes effect after a restart only.
     pub needs_restart: Vec<String>,
     /// How long it took.

@@ -15,7 +15,7 @@ mod session;
 mod simulation;
 mod view;
 
-pub use change::{Build, Change, Changed, Refused, Reloaded, Target};
+pub use change::{Build, Change, Changed, NOWHERE, Refused, Reloaded, Target};
 pub use event::{Event, Events, Failover, Failovers, UnderWay};
 pub use explain::{Chance, Explained, Explanation};
 pub use plan::{Difference, Effect, Plan, Probe, Proposal, Prospect};

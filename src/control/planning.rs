@@ -12,7 +12,6 @@ use super::probe::Prober;
 use super::rehearsal::{Part, Rehearsal, Scene};
 use super::running::Running;
 use super::sessions;
-use crate::admission::Access;
 use crate::api;
 use crate::config::plan::Changes;
 use crate::config::{Config, Plan, ReloadGuard, ServiceConfig};
@@ -25,7 +24,7 @@ use crate::worker::{Reach, Wanted};
 /// Made-up clients of which some would move.
 const CLIENTS: u32 = 10_000;
 
-/// Services of a plan whose sessions are looked through for clients that would not be let in again.
+/// Services of a reload whose sessions are looked through for clients that would not be let in again.
 const MOST_LOOKS: usize = 16;
 
 /// Everything that a plan is told from, taken from what runs.
@@ -53,9 +52,9 @@ struct Before {
     sessions: u64,
     /// Sessions at each place.
     places: Vec<(BackendId, Option<Address>, u32)>,
-    /// Those who would be let in after it, where that is not as before.
-    access: Option<Arc<Access>>,
-    /// Sessions whose clients they leave out.
+    /// Sessions whose clients would not be let in again after it, where that is not as before, …
+    kept_out: Option<Wanted>,
+    /// … and how many they are.
     shut_out: u64,
     /// What its table was made from, where clients are bound to a backend.
     laid_out: Option<(ServiceConfig, Vec<Candidate>)>,
@@ -76,7 +75,7 @@ impl Running {
         let gone = plan.services.removed.iter().chain(&plan.services.changed);
         let before = gone.filter_map(|name| {
             let mut before = self.before(name)?;
-            before.access = stricter(&self.config, config, name);
+            before.kept_out = kept_out(&self.config, config, name);
             Some(before)
         });
         let before = before.collect();
@@ -127,7 +126,7 @@ impl Running {
             eligible: serving.eligible,
             configured: serving.members.configured(),
             sessions: places.iter().map(|it| u64::from(it.2)).sum(),
-            access: None,
+            kept_out: None,
             shut_out: 0,
             places,
             laid_out: bound
@@ -146,15 +145,10 @@ impl Draft {
         workers: Reach,
         path: Option<String>,
     ) -> api::Plan {
-        // Each looks at all sessions.
-        let asked = self.before.iter_mut().filter(|it| it.access.is_some());
-        for before in asked.take(MOST_LOOKS) {
-            let wanted = Wanted {
-                service: Some((&*before.service).into()),
-                kept_out: before.access.take(),
-                ..Wanted::default()
-            };
-            before.shut_out = sessions::count(&workers, wanted).await;
+        let asked = self.before.iter_mut();
+        let asked = asked.filter_map(|it| Some((it.kept_out.take()?, &mut it.shut_out)));
+        for (wanted, shut_out) in asked.take(MOST_LOOKS) {
+            *shut_out = sessions::count(&workers, wanted).await;
         }
         let services = &self.plan.services;
         let concerned = services
@@ -333,14 +327,27 @@ fn probe(part: &Part) -> Option<api::Probe> {
     })
 }
 
-/// Whom `new` has service `name` let in, if that is not everybody and not those of `old`.
-fn stricter(old: &Config, new: &Config, name: &str) -> Option<Arc<Access>> {
+/// The sessions that go on, service by service, though `new` would not let their clients in again and `old`
+/// may have. Each is a look at all sessions of the daemon.
+pub(super) fn all_kept_out(old: &Config, new: &Config) -> Vec<Wanted> {
+    let services = old.services.iter();
+    let all = services.filter_map(|it| kept_out(old, new, &it.name));
+    all.take(MOST_LOOKS).collect()
+}
+
+/// The same of one service.
+fn kept_out(old: &Config, new: &Config, name: &str) -> Option<Wanted> {
     let of = |config: &Config| {
         let service = config.services.iter().find(|it| &*it.name == name)?;
         let access = service.admission.access.as_ref()?;
         (!access.dry_run).then(|| Arc::clone(&access.rules))
     };
-    of(new).filter(|rules| of(old).as_ref() != Some(rules))
+    let rules = of(new).filter(|rules| of(old).as_ref() != Some(rules))?;
+    Some(Wanted {
+        service: Some(name.into()),
+        kept_out: Some(rules),
+        ..Wanted::default()
+    })
 }
 
 fn difference<T: ToString>(changes: &Changes<T>) -> api::Difference {

@@ -460,6 +460,7 @@ fn whose_clients_would_not_be_let_in_again_is_counted_and_nobody_at_all_is_warne
     let line = asked.daemon.hang_up();
     assert_eq!(line.text("changes"), plan.changes.join(", "));
     assert_eq!(line.text("changes"), "~service web (access, limits)");
+    assert_eq!(line.number("shut_out"), 3);
     let warned = |line: &Line| {
         line.has("level", "WARN") && line.raw().contains("nobody may come in at service")
     };

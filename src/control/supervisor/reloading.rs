@@ -19,11 +19,12 @@ use crate::control::event::Event;
 use crate::control::inspect::time;
 use crate::control::journal;
 use crate::control::limits::limits;
-use crate::control::planning::refused;
+use crate::control::planning::{all_kept_out, refused};
 use crate::control::prepare::{Prepared, prepare};
 use crate::control::rehearsal::Rehearsal;
 use crate::control::reload::Staged;
 use crate::control::services::{Blueprint, Built};
+use crate::control::sessions;
 use crate::model::BackendId;
 use crate::net::BindError;
 use crate::telemetry::millis;
@@ -33,7 +34,7 @@ pub(super) enum Reload {
     None,
     Preparing(Instant, JoinHandle<Result<Box<Prepared>, Vec<String>>>),
     Rehearsing(Instant, Box<Prepared>, JoinHandle<Rehearsal>),
-    Building(Instant, Box<Staging>, JoinHandle<Vec<Built>>),
+    Building(Instant, Box<Staging>, JoinHandle<Outcome>),
 }
 
 /// Who waits for the outcome of a reload. No more than there are connections to the admin API.
@@ -51,8 +52,11 @@ type Waiting = oneshot::Sender<Result<Reloaded, Denied>>;
 pub(super) enum Step {
     Prepared(Instant, Result<Box<Prepared>, Vec<String>>),
     Rehearsed(Instant, Box<Prepared>, Result<Rehearsal, JoinError>),
-    Built(Instant, Box<Staging>, Result<Vec<Built>, JoinError>),
+    Built(Instant, Box<Staging>, Result<Outcome, JoinError>),
 }
+
+/// Its tables, and how many sessions go on whose clients would not be let in again.
+type Outcome = (Vec<Built>, u64);
 
 /// What waits for its tables, with the sockets that the admin API gets by it.
 type Staging = (Staged, Vec<Bound>);
@@ -152,7 +156,7 @@ impl Supervisor {
                 self.reject(&[DEFECT.into()]);
                 self.discover(Answers::new());
             }
-            Step::Built(started, staging, Ok(built)) => {
+            Step::Built(started, staging, Ok((built, shut_out))) => {
                 let (staged, endpoints) = *staging;
                 let plan = Plan::between(&self.running.config, staged.config());
                 self.apply(staged, built, endpoints);
@@ -163,6 +167,7 @@ impl Supervisor {
                 tracing::info!(
                     %plan,
                     changes,
+                    shut_out = (shut_out > 0).then_some(shut_out),
                     took_ms = millis(started.elapsed()),
                     reloads = self.reloads.applied,
                     "reloaded"
@@ -177,6 +182,7 @@ impl Supervisor {
                 self.end_reload(&Ok(Reloaded {
                     plan: plan.to_string(),
                     changes,
+                    sessions_shut_out: shut_out,
                     needs_restart: plan.needs_restart,
                     took_seconds: started.elapsed().as_secs_f64(),
                 }));
@@ -223,6 +229,7 @@ impl Supervisor {
                 return self.reject(&problems);
             }
         };
+        let kept_out = all_kept_out(&self.running.config, &prepared.loaded.config);
         match self.running.stage(prepared, self.workers.count()) {
             Err(errors) => {
                 let problems: Vec<_> = errors.iter().map(BindError::to_string).collect();
@@ -233,7 +240,18 @@ impl Supervisor {
                     tracing::warn!("{warning}");
                 }
                 let staging = Box::new((staged, endpoints));
-                self.reload = Reload::Building(started, staging, build(blueprints));
+                let (building, workers) = (build(blueprints), self.workers.reach());
+                let task = tokio::spawn(async move {
+                    let mut shut_out = 0;
+                    for wanted in kept_out {
+                        shut_out += sessions::count(&workers, wanted).await;
+                    }
+                    match building.await {
+                        Ok(built) => (built, shut_out),
+                        Err(error) => std::panic::resume_unwind(error.into_panic()),
+                    }
+                });
+                self.reload = Reload::Building(started, staging, task);
             }
         }
     }
