@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::Request;
 use super::hub::{FRESH, Shown, fresh_for};
-use super::reply::{Refusal, json};
+use super::reply::Refusal;
 use super::routes::{Call, Later, unescaped};
 use crate::api::Explanation;
 
@@ -36,7 +36,7 @@ pub(super) fn explain(shown: Shown, call: Call) -> Later {
             client: client.to_canonical().to_string(),
             services: explained,
         };
-        Ok(json(StatusCode::OK, &explanation))
+        call.hub.document(explanation).await
     })
 }
 

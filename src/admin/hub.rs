@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use hyper::body::Bytes;
+use serde::Serialize;
 use tokio::sync::{Mutex, OnceCell, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::metrics::Scrapes;
-use super::reply::Refusal;
+use super::reply::{Answer, JSON, Refusal, reply};
+use super::scribe::Scribe;
 use super::{Journal, Request};
 use crate::api::View;
 
@@ -21,8 +23,8 @@ pub(super) struct Hub {
     control: mpsc::Sender<Request>,
     /// Held while control is asked: a flood of questions is one.
     shown: Mutex<Option<(Instant, Shown)>>,
-    /// Held while a document is written: a flood of large ones takes one processor at most.
-    writing: Mutex<()>,
+    /// A flood of large documents takes one processor at most, and what is left of it.
+    pub(super) scribe: Scribe,
     token_file: Lock<Option<Arc<PathBuf>>>,
     /// When a wrong token was told of last, and how many have come since.
     wrong_tokens: Lock<(Option<Instant>, u64)>,
@@ -43,20 +45,7 @@ pub(super) struct Shown {
     json: Arc<OnceCell<Bytes>>,
 }
 
-impl Shown {
-    /// The document. A large one takes its time to be written, so that is done beside control.
-    pub(super) async fn json(&self) -> Bytes {
-        let write = || async {
-            let view = Arc::clone(&self.view);
-            let written = tokio::task::spawn_blocking(move || serde_json::to_vec(&*view));
-            match written.await {
-                Ok(Ok(text)) => text.into(),
-                Ok(Err(_)) | Err(_) => Bytes::from_static(b"{}"),
-            }
-        };
-        self.json.get_or_init(write).await.clone()
-    }
-}
+impl Shown {}
 
 impl Hub {
     pub(super) fn new(control: mpsc::Sender<Request>, journal: Arc<Journal>) -> Arc<Self> {
@@ -65,7 +54,7 @@ impl Hub {
             shown: Mutex::new(None),
             token_file: Lock::default(),
             wrong_tokens: Lock::default(),
-            writing: Mutex::new(()),
+            scribe: Scribe::default(),
             slowly: Arc::default(),
             scrapes: Scrapes::default(),
             journal,
@@ -87,7 +76,9 @@ impl Hub {
             took,
             json: Arc::default(),
         };
-        *shown = Some((Instant::now(), new.clone()));
+        if let Some(old) = shown.replace((Instant::now(), new.clone())) {
+            self.scribe.clear_away(old);
+        }
         Ok(new)
     }
 
@@ -96,18 +87,36 @@ impl Hub {
         *self.shown.lock().await = None;
     }
 
-    /// The document that `part` makes of a view, written beside control.
+    /// The document of all of a view.
+    pub(super) async fn json(&self, shown: &Shown) -> Result<Bytes, Refusal> {
+        let write = || {
+            let view = Arc::clone(&shown.view);
+            self.text(move || serde_json::to_vec(&*view))
+        };
+        shown.json.get_or_try_init(write).await.cloned()
+    }
+
+    /// An answer of the document that `make` has written.
     pub(super) async fn written(
         &self,
-        shown: Shown,
-        part: impl FnOnce(&View) -> serde_json::Result<Vec<u8>> + Send + 'static,
-    ) -> Bytes {
-        let turn = self.writing.lock().await;
-        let text = tokio::task::spawn_blocking(move || part(&shown.view)).await;
-        drop(turn);
-        match text {
-            Ok(Ok(text)) => text.into(),
-            Ok(Err(_)) | Err(_) => Bytes::from_static(b"null"),
+        make: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
+    ) -> Answer {
+        let text = self.text(make).await?;
+        Ok(reply(StatusCode::OK, JSON, text))
+    }
+
+    /// The answer that is this document.
+    pub(super) async fn document(&self, of: impl Serialize + Send + 'static) -> Answer {
+        self.written(move || serde_json::to_vec(&of)).await
+    }
+
+    async fn text(
+        &self,
+        make: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
+    ) -> Result<Bytes, Refusal> {
+        match self.scribe.write(make).await {
+            Some(Ok(text)) => Ok(text.into()),
+            Some(Err(_)) | None => Err(unwritten()),
         }
     }
 
@@ -169,6 +178,13 @@ impl Hub {
             .unwrap_or_else(PoisonError::into_inner);
         held.clone()
     }
+}
+
+/// No document can be written: a defect, or a machine without room for another thread.
+pub(super) fn unwritten() -> Refusal {
+    tracing::error!("document not written");
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    Refusal::new(status, "the document could not be written")
 }
 
 /// How old something may be that took so long to make: as many as ask within this time are given the same.

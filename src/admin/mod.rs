@@ -20,6 +20,7 @@ mod read;
 mod reply;
 mod request;
 mod routes;
+mod scribe;
 mod server;
 mod stream;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::Request;
-use super::reply::{Refusal, json};
+use super::reply::Refusal;
 use super::routes::{Call, Later};
 use crate::api::Proposal;
 
@@ -27,7 +27,7 @@ pub(super) fn plan(call: Call) -> Later {
         })?;
         let asked = |reply| Request::Plan(proposal, reply);
         match call.hub.ask_within(PATIENCE, asked).await? {
-            Ok(plan) => Ok(json(StatusCode::OK, &plan)),
+            Ok(plan) => call.hub.document(plan).await,
             Err(refused) => {
                 let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, refused.error);
                 Err(match refused.help {

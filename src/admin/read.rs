@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::ACCEPT;
 
-use super::hub::Shown;
+use super::hub::{Shown, unwritten};
 use super::reply::{Answer, JSON, Refusal, json, reply, text};
 use super::routes::{Call, Later};
 use super::{Query, Request};
@@ -50,16 +50,18 @@ fn missing(view: &View) -> Vec<String> {
 }
 
 /// `GET /v1/view`
-pub(super) fn view(shown: Shown, _: Call) -> Later {
-    Box::pin(async move { Ok(reply(StatusCode::OK, JSON, shown.json().await)) })
+pub(super) fn view(shown: Shown, call: Call) -> Later {
+    Box::pin(async move {
+        let text = call.hub.json(&shown).await?;
+        Ok(reply(StatusCode::OK, JSON, text))
+    })
 }
 
 /// `GET /v1/services`
 pub(super) fn services(shown: Shown, call: Call) -> Later {
     Box::pin(async move {
-        let part = |view: &View| serde_json::to_vec(&view.services);
-        let text = call.hub.written(shown, part).await;
-        Ok(reply(StatusCode::OK, JSON, text))
+        let part = move || serde_json::to_vec(&shown.view.services);
+        call.hub.written(part).await
     })
 }
 
@@ -67,9 +69,8 @@ pub(super) fn services(shown: Shown, call: Call) -> Later {
 pub(super) fn service(shown: Shown, call: Call) -> Later {
     Box::pin(async move {
         let at = find_service(&shown.view, &call)?;
-        let part = move |view: &View| serde_json::to_vec(&view.services[at]);
-        let text = call.hub.written(shown, part).await;
-        Ok(reply(StatusCode::OK, JSON, text))
+        let part = move || serde_json::to_vec(&shown.view.services[at]);
+        call.hub.written(part).await
     })
 }
 
@@ -77,9 +78,8 @@ pub(super) fn service(shown: Shown, call: Call) -> Later {
 pub(super) fn backends(shown: Shown, call: Call) -> Later {
     Box::pin(async move {
         let at = find_service(&shown.view, &call)?;
-        let part = move |view: &View| serde_json::to_vec(&view.services[at].backends);
-        let text = call.hub.written(shown, part).await;
-        Ok(reply(StatusCode::OK, JSON, text))
+        let part = move || serde_json::to_vec(&shown.view.services[at].backends);
+        call.hub.written(part).await
     })
 }
 
@@ -128,16 +128,19 @@ pub(super) fn events(call: Call) -> Later {
         let since = call.number("since")?.unwrap_or(0);
         let limit = call.count("limit")?.unwrap_or(usize::MAX);
         let (service, backend) = (call.parameter("service"), call.parameter("backend"));
-        let is_wanted = |event: &&Arc<api::Event>| {
-            (service.is_none() || event.service == service)
-                && (backend.is_none() || event.backend == backend)
-        };
         let all = call.hub.journal.since(since);
-        let wanted: Vec<_> = all.iter().filter(is_wanted).collect();
-        let from = wanted.len().saturating_sub(limit);
-        let events = wanted[from..].iter().map(|it| api::Event::clone(it));
-        let events = events.collect();
-        Ok(json(StatusCode::OK, &api::Events { events }))
+        let make = move || {
+            let is_wanted = |event: &&Arc<api::Event>| {
+                (service.is_none() || event.service == service)
+                    && (backend.is_none() || event.backend == backend)
+            };
+            let wanted: Vec<_> = all.iter().filter(is_wanted).collect();
+            let from = wanted.len().saturating_sub(limit);
+            let events = wanted[from..].iter().map(|it| api::Event::clone(it));
+            let events = events.collect();
+            serde_json::to_vec(&api::Events { events })
+        };
+        call.hub.written(make).await
     })
 }
 
@@ -153,7 +156,7 @@ pub(super) fn failovers(call: Call) -> Later {
             let from = all.failovers.len().saturating_sub(limit);
             all.failovers.drain(..from);
         }
-        Ok(json(StatusCode::OK, &all))
+        call.hub.document(all).await
     })
 }
 
@@ -171,7 +174,8 @@ pub(super) fn sessions(call: Call) -> Later {
                 .min(MOST_SESSIONS),
         };
         let asked = |reply| Request::Sessions(query, reply);
-        Ok(json(StatusCode::OK, &call.hub.ask(asked).await??))
+        let sessions = call.hub.ask(asked).await??;
+        call.hub.document(sessions).await
     })
 }
 
@@ -179,11 +183,9 @@ pub(super) fn sessions(call: Call) -> Later {
 pub(super) fn configuration(call: Call) -> Later {
     Box::pin(async move {
         let text = call.hub.ask(Request::Configuration).await?;
-        Ok(reply(
-            StatusCode::OK,
-            "application/toml",
-            without_secrets(&text),
-        ))
+        let written = call.hub.scribe.write(move || without_secrets(&text)).await;
+        let text = written.ok_or_else(unwritten)?;
+        Ok(reply(StatusCode::OK, "application/toml", text))
     })
 }
 

@@ -12,6 +12,7 @@ use super::hub::{Hub, Shown};
 use super::reply::{Answer, Refusal};
 use super::server::Busy;
 use super::{change, explain, metrics, openapi, page, plan, read, stream};
+use crate::api::NOWHERE;
 
 /// What can be asked for.
 #[derive(Debug)]
@@ -181,7 +182,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<(&'static Route, Vec<S
     }
     let methods: Vec<_> = of_path().map(|(route, _)| route.method.as_str()).collect();
     if methods.is_empty() {
-        let refusal = Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this path");
+        let refusal = Refusal::new(StatusCode::NOT_FOUND, NOWHERE);
         return Err(refusal.help("GET /v1/openapi.json lists what there is"));
     }
     let methods = methods.join(", ");

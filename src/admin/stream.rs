@@ -121,7 +121,9 @@ async fn tell(hub: Arc<Hub>, since: u64, frames: mpsc::Sender<Bytes>, _kept: (Se
                 let Ok(shown) = hub.view().await else {
                     return;
                 };
-                let json = shown.json().await;
+                let Ok(json) = hub.json(&shown).await else {
+                    return;
+                };
                 // A large one is sent less often: a megabyte a second is enough.
                 let pauses = 1 + u32::try_from(json.len() >> 20).unwrap_or(u32::MAX);
                 next_view = Instant::now() + PAUSE * pauses;

@@ -99,6 +99,8 @@ fn rules(own: u32) -> Result<Rules, seccompiler::BackendError> {
     rules.insert(libc::SYS_socket, one_of(0, FAMILIES)?);
     rules.insert(libc::SYS_ioctl, one_of(1, REQUESTS)?);
     rules.insert(libc::SYS_prctl, one_of(0, OPTIONS)?);
+    // Its own urgency, which without a capability it can only lower.
+    rules.insert(libc::SYS_setpriority, one_of(1, &[0])?);
     // An abort is a signal to itself.
     rules.insert(libc::SYS_tgkill, one_of(0, &[u64::from(own)])?);
     Ok(rules)
@@ -206,6 +208,7 @@ const CALLS: &[c_long] = &[
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_setaffinity,
+    libc::SYS_getpriority,
     libc::SYS_getcpu,
     // Signals, and the end of the keeper.
     libc::SYS_rt_sigaction,

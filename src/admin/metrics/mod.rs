@@ -27,7 +27,7 @@ use tokio::sync::Mutex;
 
 use self::families::Scraped;
 use self::text::{Format, in_prometheus_format};
-use super::hub::{Hub, fresh_for};
+use super::hub::{Hub, fresh_for, unwritten};
 use super::reply::{Refusal, reply};
 use super::routes::{Call, Later};
 use crate::api::View;
@@ -78,15 +78,13 @@ impl Scrapes {
             return Ok(scrape.text.clone());
         }
         let view = hub.view().await?.view;
-        let writing = tokio::task::spawn_blocking(move || {
+        let writing = hub.scribe.write(move || {
             let began = Instant::now();
             let text = exposition(view, Descriptors::look(), format);
             text.map(|text| (text, began.elapsed()))
         });
-        let Ok(Ok((text, took))) = writing.await else {
-            tracing::error!("metrics not written: a defect");
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            return Err(Refusal::new(status, "the metrics could not be written"));
+        let Some(Ok((text, took))) = writing.await else {
+            return Err(unwritten());
         };
         let text = Bytes::from(text);
         *scrape = Some(Scrape {
