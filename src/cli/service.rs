@@ -52,6 +52,7 @@ fn fail_back(options: &FailBack) -> Result<bool, Failure> {
     let client = Client::find(&options.reach)?;
     let view: View = client.get(VIEW)?;
     known(&view, Some(&options.service))?;
+    client.may_change()?;
     let service = view.services.iter().find(|it| it.name == options.service);
     let outlook = service.map(outlook).unwrap_or_default();
     if !options.yes && !agreed(&outlook) {

@@ -9,8 +9,9 @@ use ballast::api::{Changed, Event, Events, Reloaded, Sessions, View};
 use serde_json::json;
 
 use crate::support::{
-    Api, Backend, Config, Daemon, End, Held, Peer, Service, active_and_standby, ask_name, ballast,
-    connect, eventually, fresh_ip, held_back, read_head, with_receive_buffer, words,
+    Api, Backend, Config, Daemon, End, Held, Line, Peer, Service, active_and_standby, ask_name,
+    ballast, connect, eventually, fresh_ip, fresh_listen, held_back, read_head,
+    with_receive_buffer, words,
 };
 
 /// `config` with an admin socket beside `directory`, over which everything may be done.
@@ -166,6 +167,28 @@ fn a_wrong_token_is_told_with_where_it_came_from_and_not_each_time() {
     assert_eq!(right.status, 200);
     let told = daemon.log().all(0, |line| line.says(words::WRONG_TOKEN));
     assert_eq!(told.len(), 1);
+}
+
+#[test]
+fn whoever_may_change_nothing_is_told_so_instead_of_being_asked() {
+    let a = Backend::named("a");
+    let config = Config::of(Service::new("web").backend("a", a.address()));
+    let daemon = Daemon::start(&config.admin("listen", fresh_listen()));
+    let file = daemon.beside("ballast.toml");
+    let listens = |line: &Line| line.says(words::ADMIN_LISTENS);
+    let line = daemon.log().wait(0, words::ADMIN_LISTENS, listens);
+    let address = line.text("listener");
+    for arguments in [
+        &["backend", "drain", "web/a"][..],
+        &["service", "fail-back", "web"],
+        &["reload"],
+    ] {
+        let said = ballast(&file, &[arguments, &["--admin", &address]].concat());
+        said.exits_with(1);
+        assert!(said.stderr.contains("this takes a token"), "{said:#?}");
+        assert!(!said.stderr.contains("--yes"), "{said:#?}");
+        assert_eq!(said.stdout, "");
+    }
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn carry_out(who: &Who, change: &Change) -> Result<bool, Failure> {
     let client = Client::find(&who.reach)?;
     let view: View = client.get(VIEW)?;
     let (service, backend) = found(&view, &who.target)?;
+    client.may_change()?;
     let outlook = outlook(service, backend, change);
     if !who.yes && !agreed(&outlook) {
         return Ok(false);

@@ -8,6 +8,7 @@
 mod door;
 mod exchange;
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ pub(super) use door::Address;
 use door::Door;
 use exchange::Reply;
 
-use crate::api::Refused;
+use crate::api::{NOWHERE, Refused};
 use crate::config::{AdminDoors, admin_doors};
 use crate::model::one_line;
 
@@ -56,6 +57,8 @@ pub(super) struct Reach {
 pub(super) struct Client {
     /// Where it answers, the best way first; never empty.
     doors: Vec<Door>,
+    /// The door behind which somebody has answered.
+    open: Cell<Option<usize>>,
     runtime: Runtime,
 }
 
@@ -111,7 +114,11 @@ impl Client {
             .enable_all()
             .build()
             .map_err(|error| Failure::Unknown(format!("cannot start: {error}")))?;
-        Ok(Self { doors, runtime })
+        Ok(Self {
+            doors,
+            open: Cell::new(None),
+            runtime,
+        })
     }
 
     /// Where the daemon answers, for people.
@@ -124,8 +131,23 @@ impl Client {
 
     /// Why nothing can be changed from here, where that is known before it is tried.
     pub(super) fn locked(&self) -> Option<&'static str> {
-        let all = self.doors.iter().all(Door::lacks_a_token);
+        let doors = match self.open.get() {
+            Some(open) => &self.doors[open..=open],
+            None => &self.doors,
+        };
+        let all = doors.iter().all(Door::lacks_a_token);
         all.then_some(door::WITHOUT_TOKEN)
+    }
+
+    /// Nobody is asked whether to make a change that will be refused.
+    pub(super) fn may_change(&self) -> Result<(), Failure> {
+        match self.locked() {
+            None => Ok(()),
+            Some(help) => Err(Failure::Refused {
+                status: StatusCode::UNAUTHORIZED,
+                said: format!("this takes a token\n  {help}"),
+            }),
+        }
     }
 
     /// The document at `path`, which begins with `/v1/`.
@@ -155,14 +177,19 @@ impl Client {
     /// Tries one door after the other until somebody is behind one.
     fn ask(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Reply, Failure> {
         let mut closed = None;
-        for door in &self.doors {
+        for (at, door) in self.doors.iter().enumerate() {
             let asked = door.ask(&method, path, body.as_ref());
-            match self.runtime.block_on(asked) {
-                Err(failure @ Failure::Unreachable { .. }) => _ = closed.get_or_insert(failure),
-                Ok(reply) if reply.status.is_success() => return Ok(reply),
-                Ok(reply) => return Err(refused(&reply, door)),
-                Err(failure) => return Err(failure),
+            let asked = self.runtime.block_on(asked);
+            if let Err(failure @ Failure::Unreachable { .. }) = asked {
+                closed.get_or_insert(failure);
+                continue;
             }
+            self.open.set(Some(at));
+            let reply = asked?;
+            return match reply.status.is_success() {
+                true => Ok(reply),
+                false => Err(refused(&reply, door, path)),
+            };
         }
         Err(closed.unwrap_or_else(|| Failure::Unknown("there is no daemon to ask".into())))
     }
@@ -172,7 +199,7 @@ impl Client {
         serde_json::from_slice(body).map_err(|error| Failure::Broken {
             address: self.address(),
             why: error.to_string(),
-            help: "is it a ballast of another version, or another program?",
+            help: ANOTHER,
         })
     }
 }
@@ -192,14 +219,21 @@ pub(super) fn segment(name: &str) -> String {
 }
 
 /// What the daemon says about its refusal, or what is known without it.
-fn refused(reply: &Reply, door: &Door) -> Failure {
+fn refused(reply: &Reply, door: &Door, path: &str) -> Failure {
     let status = reply.status;
+    let broken = |why| Failure::Broken {
+        address: door.address.to_string(),
+        why,
+        help: ANOTHER,
+    };
     let (said, help) = match serde_json::from_slice::<Refused>(&reply.body) {
+        Ok(Refused { error, .. }) if error == NOWHERE => {
+            return broken(format!("it knows no {path}"));
+        }
         Ok(Refused { error, help, .. }) => (error, help),
         Err(_) => {
             let body = one_line(&String::from_utf8_lossy(&reply.body), MOST_WORDS);
-            let said = format!("{} answers {status}: {body}", door.address);
-            (said, None)
+            return broken(format!("{status}: {body}"));
         }
     };
     // What is known here is about this command; the daemon speaks to any program.
@@ -283,6 +317,8 @@ fn no_table(path: &Path) -> Failure {
     ))
 }
 
+/// Who may be at the other end.
+const ANOTHER: &str = "is it a ballast of another version, or another program?";
 /// Names the daemon where no option does.
 const ENVIRONMENT: &str = "BALLAST_ADMIN";
 /// How long a connect may take; the daemon is on this machine, or near.
