@@ -206,9 +206,10 @@ fn backend(
         false => None,
     };
     let agent = view.health.agent;
+    let address = target.map(|it| it.address.to_string());
     api::Backend {
         name: member.id.name().to_string(),
-        address: target.map(|it| it.address.to_string()),
+        address: address.clone(),
         state: match (view.health.state, against) {
             (State::Unknown, _) => api::State::Unknown,
             (State::Up, 0) => api::State::Up,
@@ -242,7 +243,11 @@ fn backend(
             let (probes, failures) = known.map_or((0, 0), Target::probes);
             api::Check {
                 kind: id.check.kind.name().to_owned(),
-                address: id.probed_at.to_string(),
+                // Mostly the same, and writing is the most that a look at a backend takes.
+                address: match (address, id.probed_at == id.address) {
+                    (Some(address), true) => address,
+                    _ => id.probed_at.to_string(),
+                },
                 latency_seconds: known.and_then(|it| Some(it.latency()?.as_secs_f64())),
                 usual_latency_seconds: turn
                     .map(|it| it.usual.as_secs_f64())

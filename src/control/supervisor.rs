@@ -163,6 +163,8 @@ pub async fn run(
             Some(request) = requests.recv() => control.answer(request),
             Some(probed) = verdict_queue.recv() => control.observe(&probed),
             Some(testimony) = told.recv() => control.hear(testimony),
+            // Nothing else would say that it is time for them.
+            () = until(control.unsettled.rested()) => {}
         }
         control.settle(verdict_queue.is_empty());
     }

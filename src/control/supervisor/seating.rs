@@ -49,15 +49,27 @@ impl Wakes {
 /// for it.
 const STORM: Duration = Duration::from_millis(50);
 
+/// Rosters that took so long, because there are thousands of backends, rest …
+const LONG: Duration = Duration::from_millis(1);
+/// … for so many times as long, or control would do nothing else while verdicts come in.
+const REST: u32 = 3;
+
 /// Services whose backends have changed their state since their rosters have decided. A roster
 /// looks at every backend, so it is asked once for all verdicts that wait, not for each.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     services: BTreeSet<Arc<str>>,
     since: Option<Instant>,
+    /// Rosters rest until then.
+    rest: Option<Instant>,
 }
 
 impl Unsettled {
+    /// When rosters have rested for which something has changed meanwhile.
+    pub(super) fn rested(&self) -> Option<Instant> {
+        self.since.and(self.rest)
+    }
+
     pub(super) fn note(&mut self, service: &Arc<str>, now: Instant) {
         self.since.get_or_insert(now);
         self.services.insert(Arc::clone(service));
@@ -71,11 +83,17 @@ impl Supervisor {
         let Some(since) = self.unsettled.since else {
             return;
         };
-        if quiet || since.elapsed() >= STORM {
+        let began = Instant::now();
+        if self.unsettled.rest.is_some_and(|end| began < end) {
+            return;
+        }
+        if quiet || began.duration_since(since) >= STORM {
             self.unsettled.since = None;
             for service in std::mem::take(&mut self.unsettled.services) {
                 self.reconsider(&service);
             }
+            let took = began.elapsed();
+            self.unsettled.rest = (took >= LONG).then(|| Instant::now() + took * REST);
         }
     }
 
