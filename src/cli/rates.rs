@@ -10,8 +10,8 @@ use crate::api::{Traffic, View};
 pub(super) struct Rate {
     /// Sessions that connected.
     pub(super) sessions: f64,
-    /// Connects that failed.
-    pub(super) failures: f64,
+    /// Clients that were given no backend, of a service.
+    pub(super) turned_away: f64,
     /// Bytes from clients.
     pub(super) to_backend: f64,
     /// Bytes to clients.
@@ -34,23 +34,25 @@ impl Rates {
         if seconds <= 0.0 || before.process.started != after.process.started {
             return Self { of };
         }
-        let mut known: HashMap<(&str, Option<&str>), &Traffic> = HashMap::new();
+        let mut known: HashMap<(&str, Option<&str>), (&Traffic, u64)> = HashMap::new();
         for service in &before.services {
-            known.insert((&service.name, None), &service.traffic);
+            let unserved = service.unserved.total;
+            known.insert((&service.name, None), (&service.traffic, unserved));
             for backend in &service.backends {
-                known.insert((&service.name, Some(&backend.name)), &backend.traffic);
+                known.insert((&service.name, Some(&backend.name)), (&backend.traffic, 0));
             }
         }
-        let mut add = |service: &str, backend: Option<&str>, traffic: &Traffic| {
+        let mut add = |service: &str, backend: Option<&str>, is: (&Traffic, u64)| {
             if let Some(was) = known.get(&(service, backend)) {
                 let key = (service.to_owned(), backend.map(str::to_owned));
-                of.insert(key, rate(was, traffic, seconds));
+                of.insert(key, rate(*was, is, seconds));
             }
         };
         for service in &after.services {
-            add(&service.name, None, &service.traffic);
+            let unserved = service.unserved.total;
+            add(&service.name, None, (&service.traffic, unserved));
             for backend in &service.backends {
-                add(&service.name, Some(&backend.name), &backend.traffic);
+                add(&service.name, Some(&backend.name), (&backend.traffic, 0));
             }
         }
         Self { of }
@@ -63,12 +65,17 @@ impl Rates {
     }
 }
 
-fn rate(was: &Traffic, is: &Traffic, seconds: f64) -> Rate {
+/// Of sessions, and of clients that were given no backend.
+fn rate(
+    (was, was_unserved): (&Traffic, u64),
+    (is, is_unserved): (&Traffic, u64),
+    seconds: f64,
+) -> Rate {
     // A counter that is less than it was has begun anew.
     let per_second = |was: u64, is: u64| is.saturating_sub(was) as f64 / seconds;
     Rate {
         sessions: per_second(was.sessions_total, is.sessions_total),
-        failures: per_second(was.connect_failures_total, is.connect_failures_total),
+        turned_away: per_second(was_unserved, is_unserved),
         to_backend: per_second(was.to_backend_bytes_total, is.to_backend_bytes_total),
         to_client: per_second(was.to_client_bytes_total, is.to_client_bytes_total),
     }

@@ -42,7 +42,7 @@ impl History {
                 is_known = true;
                 whole.sessions += sample.sessions;
                 whole.rate.sessions += sample.rate.sessions;
-                whole.rate.failures += sample.rate.failures;
+                whole.rate.turned_away += sample.rate.turned_away;
                 whole.rate.to_backend += sample.rate.to_backend;
                 whole.rate.to_client += sample.rate.to_client;
             }

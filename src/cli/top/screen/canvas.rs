@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
 use crate::cli::condition::Gravity;
-use crate::cli::figures::fitted;
+use crate::cli::figures::{fitted, width};
 
 /// What the terminal understands.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +40,14 @@ pub(super) fn put(buffer: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, s
     }
 }
 
-/// A sentence from the left: what does not fit is left out of its end.
+/// A sentence from the left: what does not fit is left out of its end, and that is seen.
 pub(super) fn say(buffer: &mut Buffer, area: Rect, y: u16, text: &str, style: Style) {
-    if y < area.height {
-        buffer.set_stringn(area.x, area.y + y, text, usize::from(area.width), style);
+    if y < area.height && area.width > 0 {
+        let room = usize::from(area.width);
+        buffer.set_stringn(area.x, area.y + y, text, room, style);
+        if width(text) > room {
+            let last = area.x + area.width - 1;
+            buffer.set_string(last, area.y + y, "…", style);
+        }
     }
 }

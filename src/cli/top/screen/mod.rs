@@ -112,15 +112,27 @@ fn head(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
         .copied()
         .unwrap_or_default()
         .rate;
-    let second = format!(
-        "{:>5} new/s {:>5} failed/s {:>5} B/s in {:>5} B/s out ",
-        rate(now.sessions),
-        rate(now.failures),
-        rate(now.to_backend),
-        rate(now.to_client)
-    );
-    put(buffer, area, 0, 1, &second, Style::new());
-    let at = width(&second);
+    let (new, lost) = (rate(now.sessions), rate(now.turned_away));
+    let alarm = match now.turned_away > 0.0 {
+        true => look.of(Gravity::Wrong),
+        false => Style::new(),
+    };
+    let mut at = 0;
+    for (part, style) in [
+        (format!("{new:>5} new/s "), Style::new()),
+        (format!("{lost:>5} turned away/s "), alarm),
+        (
+            format!(
+                "{:>5} B/s in {:>5} B/s out ",
+                rate(now.to_backend),
+                rate(now.to_client)
+            ),
+            Style::new(),
+        ),
+    ] {
+        put(buffer, area, at as u16, 1, &part, style);
+        at += width(&part);
+    }
     let line = sparkline(
         &numbers(top.history.whole(), |it| it.rate.sessions),
         usize::from(area.width) - at,
@@ -431,7 +443,7 @@ mod tests {
         );
         assert!(lines[0].ends_with("127.0.0.1:9900"), "{lines:#?}");
         assert!(
-            lines[1].starts_with("   50 new/s     0 failed/s") && lines[1].ends_with("██"),
+            lines[1].starts_with("   50 new/s     0 turned away/s") && lines[1].ends_with("██"),
             "{lines:#?}"
         );
         let wrong = "2 wrong: web: 1 of 2 backends should serve and does not · web/app-2";
