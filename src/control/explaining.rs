@@ -81,6 +81,10 @@ impl Case {
         }
         let chosen = self.snapshot.foretell(&flow(0));
         let entry = self.entry(client, Instant::now());
+        if entry.refusal.is_some() {
+            // Shares of a client that is not let in would be somebody else's.
+            counts.clear();
+        }
         let chosen = chosen.filter(|_| self.full.is_none() && entry.refusal.is_none());
         let home = chosen
             .filter(|_| basis == Basis::Source)
