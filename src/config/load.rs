@@ -217,9 +217,7 @@ enum Unreadable {
 impl Unreadable {
     fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Forbidden => Some(
-                "the user that runs ballast needs to read it; a daemon in its sandbox opens only what is below the directories that its file led to at the start",
-            ),
+            Self::Forbidden => Some("the user that runs ballast needs to read it"),
             Self::TooLarge => Some("is this the right file?"),
             Self::Missing | Self::Irregular(_) | Self::Failed(_) => None,
         }

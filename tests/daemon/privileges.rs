@@ -367,13 +367,13 @@ fn a_file_elsewhere_that_a_reload_names_needs_a_restart_where_there_is_landlock(
         problems.contains("is outside of what the daemon may open"),
         "{problems}"
     );
-    assert!(problems.contains("after a restart only"), "{problems}");
+    assert!(problems.contains("needs a restart"), "{problems}");
     // Who asks beforehand hears the same.
     let proposal = json!({ "text": more.text(), "name": "the next one" });
     let plan: Plan = Api::unix(&socket).post("/v1/plan", &proposal).good();
     assert_eq!(plan.outcome, Prospect::Rejected);
     let problems = plan.problems.join("\n");
-    assert!(problems.contains("after a restart only"), "{problems}");
+    assert!(problems.contains("needs a restart"), "{problems}");
     drop(daemon);
     Daemon::start(&more).reload(&more);
 }
