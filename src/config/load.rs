@@ -63,7 +63,11 @@ fn lacks(path: &Path, bars: Seen<'_>) -> impl Fn(&Need) -> Option<Lack> {
     let directory = path.parent().unwrap_or(Path::new(""));
     move |need| {
         let need = need.clone().within(directory);
-        bars(&need).or_else(|| lack(&need).map(Lack::Now))
+        match bars(&need) {
+            barred @ Some(Lack::Barred { .. }) => barred,
+            // What is not there is unwise in no other way.
+            other => lack(&need).map(Lack::Now).or(other),
+        }
     }
 }
 
