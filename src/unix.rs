@@ -212,9 +212,9 @@ impl OwnPath {
                     return Err(error.into());
                 }
                 // A daemon that was killed meanwhile has left it, or it is somebody's.
-                clear(&aside).map_err(|why| match why {
-                    Why::NoSocket => Why::InTheWay(aside.clone()),
-                    other => other,
+                clear(&aside).map_err(|why| match matches!(why, Why::NoSocket) {
+                    true => Why::InTheWay(aside.clone()),
+                    false => why,
                 })?;
                 rename(&self.path, &aside)?;
             }
