@@ -16,14 +16,16 @@ pub(super) fn explain(shown: Shown, call: Call) -> Later {
     Box::pin(async move {
         let (client, service) = asked(&call.query)?;
         let turn = Arc::clone(&call.hub.slowly).lock_owned().await;
-        let services = shown.view.services.iter();
+        let services = shown.view.services.iter().enumerate();
         let is_wanted = |name: &str| service.as_ref().is_none_or(|wanted| wanted == name);
-        let services: Vec<_> = services.filter(|it| is_wanted(&it.name)).cloned().collect();
+        let services = services.filter(|(_, it)| is_wanted(&it.name));
+        let services: Vec<usize> = services.map(|(at, _)| at).collect();
         if let (Some(service), true) = (service, services.is_empty()) {
             let error = format!("there is no service `{service}`");
             return Err(Refusal::new(StatusCode::NOT_FOUND, error));
         }
-        let asked = |reply| Request::Explain(client, services, reply);
+        let view = Arc::clone(&shown.view);
+        let asked = |reply| Request::Explain(client, view, services, reply);
         let explained = call.hub.ask(asked).await?;
         // What it takes of control grows with the view, so the next one comes as late as the next view.
         let rest = fresh_for(shown.took).saturating_sub(FRESH);

@@ -16,10 +16,11 @@ use crate::api::{
 pub enum Request {
     /// How everything stands, and how long control needed to tell.
     View(oneshot::Sender<(Arc<View>, Duration)>),
-    /// Who gets a client of these services, as they stand.
+    /// Who gets a client of the services at these places of a view.
     Explain(
         IpAddr,
-        Vec<crate::api::Service>,
+        Arc<View>,
+        Vec<usize>,
         oneshot::Sender<Vec<Explained>>,
     ),
     /// What a reload would do.

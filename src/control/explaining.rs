@@ -25,7 +25,9 @@ const TRIALS: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct Case {
     config: ServiceConfig,
-    view: api::Service,
+    view: Arc<api::View>,
+    /// Which of its services.
+    at: usize,
     /// Where the last decision has put each backend.
     seats: Vec<Seat>,
     /// Whom it has serve.
@@ -38,10 +40,15 @@ pub(super) struct Case {
 }
 
 impl Running {
-    /// Everything that an explanation is made from: `view` is how a service of that name stands, and `full`
-    /// why the daemon lets nobody in.
-    pub(super) fn case(&self, view: api::Service, full: Option<&str>) -> Option<Case> {
-        let serving = self.services.0.get(view.name.as_str())?;
+    /// Everything that an explanation of the service at that place of `view` is made from; `full` is why the
+    /// daemon lets nobody in.
+    pub(super) fn case(
+        &self,
+        view: &Arc<api::View>,
+        at: usize,
+        full: Option<&str>,
+    ) -> Option<Case> {
+        let serving = self.services.0.get(view.services[at].name.as_str())?;
         let decision = serving.laid_out.as_ref();
         let own = serving.members.gate().is_full();
         Some(Case {
@@ -56,12 +63,18 @@ impl Running {
                     "all {most} sessions of max_connections in [service.limits] are in use"
                 ))
             }),
-            view,
+            view: Arc::clone(view),
+            at,
         })
     }
 }
 
 impl Case {
+    /// How the service stands.
+    fn view(&self) -> &api::Service {
+        &self.view.services[self.at]
+    }
+
     /// What becomes of `client`.
     pub(super) fn explain(self, client: IpAddr) -> api::Explained {
         let client = client.to_canonical();
@@ -111,18 +124,23 @@ impl Case {
             chosen = None;
         }
         let name = chosen.map(|it| it.id().name().to_string());
-        let backends = self.view.backends.iter().enumerate().map(|(at, backend)| {
-            let count = counts.get(&*backend.name).copied().unwrap_or(0);
-            api::Chance {
-                backend: backend.name.clone(),
-                address: backend.address.clone(),
-                percent: count as f64 / trials as f64 * 100.0,
-                why: self.why(at, backend, name.as_deref(), home.as_deref()),
-            }
-        });
+        let backends = self
+            .view()
+            .backends
+            .iter()
+            .enumerate()
+            .map(|(at, backend)| {
+                let count = counts.get(&*backend.name).copied().unwrap_or(0);
+                api::Chance {
+                    backend: backend.name.clone(),
+                    address: backend.address.clone(),
+                    percent: count as f64 / trials as f64 * 100.0,
+                    why: self.why(at, backend, name.as_deref(), home.as_deref()),
+                }
+            });
         api::Explained {
-            service: self.view.name.clone(),
-            strategy: self.view.strategy.clone(),
+            service: self.view().name.clone(),
+            strategy: self.view().strategy.clone(),
             seen_as: seen_as(client, basis, parameters.ipv6_prefix),
             address: chosen.map(|it| it.address().to_string()),
             always: always && name.is_some(),
@@ -136,7 +154,7 @@ impl Case {
 
     /// Where the client would be if nobody else had a session.
     fn home(&self, client: IpAddr) -> Option<String> {
-        let addresses = self.view.backends.iter().filter_map(|it| {
+        let addresses = self.view().backends.iter().filter_map(|it| {
             let address = it.address.as_deref()?.parse::<Address>().ok()?;
             Some((it.name.as_str(), address))
         });
@@ -158,8 +176,8 @@ impl Case {
             return format!("it waits to be accepted until a session ends: {full}");
         }
         let Some(chosen) = chosen else {
-            let queue = &self.view.queue;
-            return match &self.view.why {
+            let queue = &self.view().queue;
+            return match &self.view().why {
                 Some(why) if self.candidates.is_empty() => {
                     format!("nobody can take it now: {why}")
                 }

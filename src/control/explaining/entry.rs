@@ -57,7 +57,7 @@ impl Case {
             notes.push(format!("it may wait for its turn: accept_rate is {most}"));
         }
         notes.extend(bandwidth(limits));
-        match self.view.queue.waiting {
+        match self.view().queue.waiting {
             0 => {}
             1 => notes.push("1 client waits for a place before it".to_owned()),
             waiting => notes.push(format!("{waiting} clients wait for a place before it")),

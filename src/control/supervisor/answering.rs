@@ -23,13 +23,13 @@ impl Supervisor {
                 let view = Arc::new(self.view());
                 let _ = reply.send((view, began.elapsed()));
             }
-            Request::Explain(client, services, reply) => {
+            Request::Explain(client, view, services, reply) => {
                 let most = self.permits.limit();
                 let full = (!self.permits.has_room())
                     .then(|| format!("all {most} sessions of max_connections are in use"));
                 let cases = services
                     .into_iter()
-                    .filter_map(|it| self.running.case(it, full.as_deref()));
+                    .filter_map(|at| self.running.case(&view, at, full.as_deref()));
                 let cases: Vec<_> = cases.collect();
                 // Thousands of picks are made beside control.
                 tokio::task::spawn_blocking(move || {

@@ -70,6 +70,19 @@ impl Unsettled {
         self.since.and(self.rest)
     }
 
+    /// Whether they are to decide.
+    fn is_due(&self, now: Instant, quiet: bool) -> bool {
+        let rests = self.rest.is_some_and(|end| now < end);
+        let waits = |since: Instant| quiet || now.duration_since(since) >= STORM;
+        !rests && self.since.is_some_and(waits)
+    }
+
+    /// They have decided from `began` until `ended`.
+    fn decided(&mut self, began: Instant, ended: Instant) {
+        let took = ended.duration_since(began);
+        self.rest = (took >= LONG).then(|| ended + took * REST);
+    }
+
     pub(super) fn note(&mut self, service: &Arc<str>, now: Instant) {
         self.since.get_or_insert(now);
         self.services.insert(Arc::clone(service));
@@ -80,20 +93,13 @@ impl Supervisor {
     /// Has rosters decide for which something has changed, now that it is `quiet` or they have
     /// waited long enough.
     pub(super) fn settle(&mut self, quiet: bool) {
-        let Some(since) = self.unsettled.since else {
-            return;
-        };
         let began = Instant::now();
-        if self.unsettled.rest.is_some_and(|end| began < end) {
-            return;
-        }
-        if quiet || began.duration_since(since) >= STORM {
+        if self.unsettled.is_due(began, quiet) {
             self.unsettled.since = None;
             for service in std::mem::take(&mut self.unsettled.services) {
                 self.reconsider(&service);
             }
-            let took = began.elapsed();
-            self.unsettled.rest = (took >= LONG).then(|| Instant::now() + took * REST);
+            self.unsettled.decided(began, Instant::now());
         }
     }
 
@@ -327,4 +333,26 @@ fn news_of(service: &Arc<str>, served: Served, before: Served) -> Option<api::Ev
     };
     let text = format!("{service}: {text}");
     Some(journal::note(kind, level, Some(service), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rosters_that_took_long_rest_before_they_decide_again() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut unsettled = Unsettled::default();
+        assert!(!unsettled.is_due(start, true));
+        unsettled.note(&"web".into(), start);
+        assert!(unsettled.is_due(start, true) && !unsettled.is_due(start, false));
+        assert!(unsettled.is_due(start + STORM, false));
+        unsettled.decided(start, start + LONG / 2);
+        assert_eq!(unsettled.rested(), None);
+        unsettled.decided(start, after(2));
+        assert_eq!(unsettled.rested(), Some(after(8)));
+        assert!(!unsettled.is_due(after(7), true));
+        assert!(unsettled.is_due(after(8), true));
+    }
 }
