@@ -4,7 +4,8 @@
 //! cargo test --release --test soak -- --ignored --nocapture what_a_flood_costs
 //! ```
 //!
-//! `BALLAST_FLOOD_RATE` is how many connects a second are tried (20000), `BALLAST_FLOOD_SECONDS` how long (8). Half
+//! `BALLAST_FLOOD_RATE` is how many connects a second are tried (20000), `BALLAST_FLOOD_SECONDS` how long (8),
+//! `BALLAST_FLOOD_TARGET` which of the rows below is wanted, if not all: `elsewhere`, `limited`, `unlimited`. Half
 //! of them come from a thousand sources, the other half each from another one; besides, slow clients from
 //! fifty sources hold hundreds of connections by a byte now and then. The generator and the flooded service's
 //! backend are a process of their own that runs when nobody else on its core wants to (SCHED_IDLE; nice 19 would
@@ -14,6 +15,9 @@
 //!
 //! The flood is met three times: by somebody else on the same machine, which is what the generator and the kernel
 //! cost these two cores without any doing of Ballast's; by a service with `[service.limits]`; and by one without.
+//! How clients of the flooded service itself fare who come now and then, each from a source of its own, is in the
+//! last column: how many are served within a second, and how soon. What answers them is the flooded backend,
+//! which runs when nobody else wants to.
 
 use std::collections::VecDeque;
 use std::env;
@@ -36,8 +40,15 @@ use crate::support::{
 };
 
 /// Threads of measured clients, and the pause of each between two sessions.
-const CLIENTS: u64 = 2;
+const CLIENTS: u8 = 2;
 const PAUSE: Duration = Duration::from_millis(3);
+
+/// The same of those who want to be served by the flooded service, how long they wait to be, and for how long
+/// they would gladly.
+const REGULAR_CLIENTS: u8 = 4;
+const REGULAR_PAUSE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(3);
+const GLADLY: Duration = Duration::from_secs(1);
 
 /// Before the flood, and after it.
 const QUIET: Duration = Duration::from_secs(6);
@@ -61,15 +72,19 @@ const SLOW_SOURCES: usize = 50;
 #[ignore = "a measurement: run by hand on an idle machine, see the head of this file"]
 fn what_a_flood_costs_the_sessions_of_another_service() {
     println!(
-        "| | connects/s | accepted/s | refused/s | quiet p50 · p99 | flooded p50 · p99 | times | failed | back within | CPU of the daemon |"
+        "| | connects/s | accepted/s | refused/s | quiet p50 · p99 | flooded p50 · p99 | times | failed | back within | CPU of the daemon | its own: served, p50 · p99 |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    let wanted = env::var("BALLAST_FLOOD_TARGET").ok();
     for target in [Target::Elsewhere, Target::Limited, Target::Unlimited] {
-        measure(target);
+        let name = format!("{target:?}").to_lowercase();
+        if wanted.as_ref().is_none_or(|wanted| *wanted == name) {
+            measure(target);
+        }
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     /// The backend itself.
     Elsewhere,
@@ -105,12 +120,16 @@ fn measure(target: Target) {
         .service(Service::new("steady").backend("steady", steady.address()))
         .service(flooded);
     let daemon = Daemon::start(&config);
-    let clients = Clients::start(daemon.address("steady"));
+    let (steady_at, flooded_at) = (daemon.address("steady"), daemon.address("flooded"));
+    let clients = Clients::start(CLIENTS, PAUSE, move |_, _| echoed(steady_at));
+    let regulars = Clients::start(REGULAR_CLIENTS, REGULAR_PAUSE, move |thread, turn| {
+        greeted(Ipv4Addr::new(127, 199, thread, turn), flooded_at)
+    });
     thread::sleep(QUIET);
     let (ticks, began) = (cpu_ticks(daemon.pid()), Instant::now());
     let tried = flood.run(match target {
         Target::Elsewhere => flood.sink,
-        Target::Limited | Target::Unlimited => daemon.address("flooded"),
+        Target::Limited | Target::Unlimited => flooded_at,
     });
     let ended = Instant::now();
     let ticks = cpu_ticks(daemon.pid()) - ticks;
@@ -121,22 +140,22 @@ fn measure(target: Target) {
     let refused: u64 = flooded.refusals.iter().map(|it| it.refused_total).sum();
     // Whom the flood kept out is served again, and nothing is left of those who flooded.
     let api = daemon.api();
-    let mut client = connect(daemon.address("flooded")).expect("it listens");
+    let mut client = connect(flooded_at).expect("it listens");
     client.write_all(b"?").expect("it is served");
     client.read_exact(&mut [0]).expect("it is served");
     drop(client);
     eventually("nothing is left of the flood", || {
         let view: View = api.get("/v1/view").good();
-        (view.process.sessions <= CLIENTS).then_some(())
+        (view.process.sessions <= u64::from(CLIENTS + REGULAR_CLIENTS)).then_some(())
     });
     let cleared = ended.elapsed();
     thread::sleep(AFTER.saturating_sub(cleared));
     let samples = clients.end();
+    let regulars = within(&regulars.end(), began, ended);
+    let served = |it: &&Sample| it.well && it.took <= GLADLY;
+    let served = regulars.iter().filter(served).copied().collect::<Vec<_>>();
 
-    let of = |from: Instant, to: Instant| -> Vec<Sample> {
-        let within = |it: &&Sample| it.began >= from && it.began < to;
-        samples.iter().filter(within).copied().collect()
-    };
+    let of = |from: Instant, to: Instant| within(&samples, from, to);
     let quiet = of(
         began.checked_sub(QUIET).unwrap() + Duration::from_secs(1),
         began,
@@ -154,7 +173,7 @@ fn measure(target: Target) {
     let lost = samples.iter().filter(|it| !it.well).count();
     let seconds = (ended - began).as_secs_f64();
     println!(
-        "| {} | {:.0} | {:.0} | {:.0} | {} · {} | {} · {} | {:.2} | {lost} of {} | {} | {:.0} % of a core |",
+        "| {} | {:.0} | {:.0} | {:.0} | {} · {} | {} · {} | {:.2} | {lost} of {} | {} | {:.0} % of a core | {:.1} %, {} · {} |",
         match target {
             Target::Elsewhere => "somebody else is flooded",
             Target::Limited => "a service with limits",
@@ -171,7 +190,16 @@ fn measure(target: Target) {
         samples.len(),
         milliseconds(back),
         ticks as f64 / seconds,
+        served.len() as f64 * 100.0 / regulars.len().max(1) as f64,
+        milliseconds(quantile(&served, 0.5)),
+        milliseconds(quantile(&served, 0.99)),
     );
+}
+
+/// The sessions that began then.
+fn within(samples: &[Sample], from: Instant, to: Instant) -> Vec<Sample> {
+    let within = |it: &&Sample| it.began >= from && it.began < to;
+    samples.iter().filter(within).copied().collect()
 }
 
 fn quantile(samples: &[Sample], quantile: f64) -> Duration {
@@ -186,7 +214,7 @@ fn milliseconds(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1e3)
 }
 
-/// Who is to notice nothing: short sessions, one after the other.
+/// Who is measured: sessions, one after the other.
 struct Clients {
     over: Arc<AtomicBool>,
     samples: Arc<Mutex<Vec<Sample>>>,
@@ -194,18 +222,28 @@ struct Clients {
 }
 
 impl Clients {
-    fn start(address: SocketAddr) -> Self {
+    /// Each of `threads` has sessions with a `pause` between them; `session` is told which thread it is of, and
+    /// a number that is another one each time for a while.
+    fn start(
+        threads: u8,
+        pause: Duration,
+        session: impl Fn(u8, u8) -> io::Result<bool> + Clone + Send + 'static,
+    ) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let samples = Arc::<Mutex<Vec<Sample>>>::default();
-        let threads = (0..CLIENTS).map(|_| {
+        let threads = (0..threads).map(|thread| {
             let (over, samples) = (Arc::clone(&over), Arc::clone(&samples));
+            let session = session.clone();
             thread::spawn(move || {
-                while !over.load(Ordering::Relaxed) {
+                for turn in (1..=250).cycle() {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
                     let began = Instant::now();
-                    let well = echoed(address).unwrap_or(false);
+                    let well = session(thread, turn).unwrap_or(false);
                     let took = began.elapsed();
                     samples.lock().unwrap().push(Sample { began, took, well });
-                    thread::sleep(PAUSE);
+                    thread::sleep(pause);
                 }
             })
         });
@@ -235,6 +273,19 @@ fn echoed(address: SocketAddr) -> io::Result<bool> {
     stream.read_exact(&mut reply)?;
     stream.shutdown(Shutdown::Write)?;
     Ok(stream.read(&mut [0])? == 0 && name == "steady" && reply == request)
+}
+
+/// A session of the flooded service, as far as it takes to know that it is served; then it is reset, because the
+/// flooded backend ends none.
+fn greeted(source: Ipv4Addr, address: SocketAddr) -> io::Result<bool> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.bind(&SocketAddr::new(source.into(), 0).into())?;
+    socket.connect_timeout(&address.into(), PATIENCE)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut greeting = [0];
+    TcpStream::from(socket).read_exact(&mut greeting)?;
+    Ok(greeting == *b"!")
 }
 
 /// The generator's process.
