@@ -7,6 +7,11 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+/// What those who can wait may come in at once after a pause: what this time brings, …
+const EVENLY: Duration = Duration::from_millis(20);
+/// … or so many, if that is more.
+const AT_ONCE: u64 = 100;
+
 /// So often within any such time, and all at once if it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -41,13 +46,28 @@ impl Rate {
     /// # Errors
     /// When it is too soon: how many nanoseconds too soon.
     pub fn spend(self, paid: u64, now: u64) -> Result<u64, u64> {
-        let (each, whole) = (self.each(), nanos(self.per));
+        self.spend_ahead(paid, now, nanos(self.per))
+    }
+
+    /// The same for those who wait when it is too soon, and so lose nothing by it that fewer may come at
+    /// once: a second's worth of a high rate in a rush is what a rate is to save others from.
+    ///
+    /// # Errors
+    /// When it is too soon: how many nanoseconds too soon.
+    pub fn spend_evenly(self, paid: u64, now: u64) -> Result<u64, u64> {
+        let rush = nanos(EVENLY).max(self.each().saturating_mul(AT_ONCE));
+        self.spend_ahead(paid, now, rush.min(nanos(self.per)))
+    }
+
+    /// Up to `whole`, which is at least one's cost, is paid for ahead.
+    fn spend_ahead(self, paid: u64, now: u64, whole: u64) -> Result<u64, u64> {
+        let each = self.each();
         // Further ahead than it can get by this rate, it was paid for by another one.
         let paid = match paid.saturating_sub(now) > 2 * whole {
             true => now,
             false => paid.max(now),
         };
-        // What is paid ahead, this once included, is never more than the whole time.
+        // What is paid ahead, this once included, is never more than that.
         match (paid - now + each).checked_sub(whole) {
             Some(early @ 1..) => Err(early),
             Some(0) | None => Ok(paid + each),
@@ -94,8 +114,15 @@ mod tests {
 
     /// Those of `times` that it lets happen.
     fn passed(rate: Rate, times: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        passed_by(|paid, now| rate.spend(paid, now), times)
+    }
+
+    fn passed_by(
+        spend: impl Fn(u64, u64) -> Result<u64, u64>,
+        times: impl IntoIterator<Item = u64>,
+    ) -> Vec<u64> {
         let mut paid = 0;
-        let pass = |&now: &u64| match rate.spend(paid, now) {
+        let pass = |&now: &u64| match spend(paid, now) {
             Ok(then) => {
                 paid = then;
                 true
@@ -111,6 +138,25 @@ mod tests {
         assert_eq!(passed(rate(10, 1), [start; 50]).len(), 10);
         let later = [start; 50].into_iter().chain([start + SECOND / 10; 50]);
         assert_eq!(passed(rate(10, 1), later).len(), 11);
+    }
+
+    #[test]
+    fn of_those_who_wait_few_come_at_once_and_all_at_their_rate() {
+        let at_once = |rate: Rate| {
+            let spend = |paid, now| rate.spend_evenly(paid, now);
+            passed_by(spend, [77 * SECOND; 10_000]).len()
+        };
+        assert_eq!(at_once(rate(20_000, 1)), 400);
+        assert_eq!(at_once(rate(5000, 1)), 100);
+        assert_eq!(at_once(rate(500, 1)), 100);
+        assert_eq!(at_once(rate(10, 1)), 10);
+        assert_eq!(at_once(rate(10, 3600)), 10);
+        assert_eq!(at_once(rate(1, 3600)), 1);
+        // Tried again every millisecond, nothing of the rate is lost.
+        let spend = |paid, now| rate(5000, 1).spend_evenly(paid, now);
+        let tries = (0..1000).flat_map(|at| [77 * SECOND + at * SECOND / 1000; 20]);
+        let passed = passed_by(spend, tries).len();
+        assert!((5090..=5100).contains(&passed), "{passed}");
     }
 
     #[test]

@@ -25,7 +25,8 @@ impl Limiter {
         let Some(Limited { most, dry }) = limit else {
             return Ok(Turn::Free);
         };
-        match self.spend(most, now) {
+        // Whoever is too early waits.
+        match self.pay(now, |paid, now| most.spend_evenly(paid, now)) {
             Ok(()) => Ok(Turn::Paid(most)),
             Err(_) if dry => Ok(Turn::TooEarly),
             Err(early) => Err(early),
@@ -37,16 +38,23 @@ impl Limiter {
     /// # Errors
     /// When it is too soon: by how much.
     pub fn spend(&self, rate: Rate, now: Instant) -> Result<(), Duration> {
+        self.pay(now, |paid, now| rate.spend(paid, now))
+    }
+
+    fn pay(
+        &self,
+        now: Instant,
+        spend: impl Fn(u64, u64) -> Result<u64, u64>,
+    ) -> Result<(), Duration> {
         let now = moment(now);
-        let spend = |paid| rate.spend(paid, now).ok();
-        match self
+        let paid = self
             .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
-        {
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid| {
+                spend(paid, now).ok()
+            });
+        match paid {
             Ok(_) => Ok(()),
-            Err(paid) => Err(Duration::from_nanos(
-                rate.spend(paid, now).err().unwrap_or(0),
-            )),
+            Err(paid) => Err(Duration::from_nanos(spend(paid, now).err().unwrap_or(0))),
         }
     }
 
