@@ -182,6 +182,9 @@ pub struct Listener {
     pub address: String,
     /// Sessions that came in here for this service.
     pub accepted_total: u64,
+    /// Handshakes that the kernel has dropped because as many clients as `backlog` allows waited to be
+    /// accepted: by a limit, or because more come than are taken.
+    pub dropped_total: u64,
     /// Those of them that are running.
     pub sessions: u64,
     /// Further backends that were tried after a connect had failed.

@@ -13,7 +13,8 @@ use super::services::{Member, Serving};
 use super::targets::Target;
 use crate::api;
 use crate::health::{self, AdminView, Agent, Duty, State, Totals};
-use crate::model::{Address, LedgerSum, Portion};
+use crate::model::{LedgerSum, Portion};
+use crate::net::BoundListener;
 
 /// One moment, by both clocks: what is measured by the one is told by the other.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +62,7 @@ pub(super) fn services(running: &Running, cases: &Cases, clock: &Clock) -> Vec<a
             let its = bound
                 .iter()
                 .filter(|(_, way)| *way.service.name() == config.name);
-            let sums = its.map(|(address, way)| (*address, way.ledger.sum()));
+            let sums = its.map(|(bound, way)| (*bound, way.ledger.sum()));
             Some(service(serving, sums.collect(), running, cases, clock))
         })
         .collect()
@@ -69,7 +70,7 @@ pub(super) fn services(running: &Running, cases: &Cases, clock: &Clock) -> Vec<a
 
 fn service(
     serving: &Serving,
-    listeners: Vec<(Address, LedgerSum)>,
+    listeners: Vec<(&BoundListener, LedgerSum)>,
     running: &Running,
     cases: &Cases,
     clock: &Clock,
@@ -134,7 +135,7 @@ fn service(
         strategy: config.strategy.name.to_owned(),
         listeners: listeners
             .iter()
-            .map(|(address, sum)| counted::listener(*address, sum))
+            .map(|(bound, sum)| counted::listener(bound, sum))
             .collect(),
         eligible: count(serving.eligible),
         configured: count(members.configured()),

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use super::discovery::{Answers, Asker};
 use super::failovers::Over;
@@ -142,7 +141,6 @@ impl Running {
         built: Vec<Built>,
         workers: &Workers,
         prober: &Prober,
-        closed: &TaskTracker,
     ) {
         let Staged {
             mut prepared,
@@ -220,7 +218,7 @@ impl Running {
         self.targets.start(prober);
         let (services, loads) = (&self.services, &mut self.loads);
         self.listeners
-            .switch(&self.config, services, loads, bound, workers, closed);
+            .switch(&self.config, services, loads, bound, workers);
         self.loads.prune();
         self.remember();
     }

@@ -119,7 +119,7 @@ impl Running {
     /// Every listener, with its service and its address as bound.
     pub(super) fn bound(&self) -> Vec<(Arc<str>, Address)> {
         let all = self.listeners.of(&self.config).into_iter();
-        all.map(|(address, leads)| (Arc::clone(leads.service.name()), address))
+        all.map(|(bound, leads)| (Arc::clone(leads.service.name()), bound.address()))
             .collect()
     }
 }

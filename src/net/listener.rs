@@ -85,8 +85,8 @@ impl fmt::Display for Reason<'_> {
 }
 
 impl BoundListener {
-    /// Binds `listen` with a socket for each of `workers`, not listening yet or, at a path, not to be found yet, for
-    /// clients that are served as `config` says. `ours` are the addresses that this
+    /// Binds `listen` with a socket for each of `workers`, not listening yet but at a path, for clients that are served as
+    /// `incoming` says. `ours` are the addresses that this
     /// process listens on already; one of them may overlap, and is about to be retired then.
     ///
     /// # Errors
@@ -206,17 +206,12 @@ impl BoundListener {
             })
     }
 
-    /// Has clients find it, where that takes more than to listen.
-    ///
-    /// # Errors
-    /// What the kernel says, or that somebody else is at its path.
-    pub fn open(&self) -> io::Result<()> {
-        self.path.as_ref().map_or(Ok(()), OwnPath::show)
-    }
-
-    /// Whether no client finds it any more, because somebody has taken its socket away from its path.
-    pub fn is_lost(&self) -> bool {
-        self.path.as_ref().is_some_and(|path| !path.is_there())
+    /// How many handshakes the kernel has dropped since it was bound, because too many clients waited to be
+    /// accepted; they are tried again by whoever means it.
+    pub fn dropped(&self) -> u64 {
+        // One path has one socket, whose clients wait themselves.
+        let sockets = self.sockets.iter().filter(|_| self.path.is_none());
+        sockets.map(|it| u64::from(sys::dropped(it.as_fd()))).sum()
     }
 
     /// Has clients that come from now on be served as `config` says. What fails is tried again next time.
@@ -258,7 +253,7 @@ impl BoundListener {
     /// What the kernel says.
     pub fn refuse_handshakes(&self) -> io::Result<()> {
         if let Some(path) = &self.path {
-            return path.hide().map_err(io::Error::other);
+            return path.hide();
         }
         let ipv6 = Family::of(self.address) == Family::Ipv6;
         self.each(|socket| {
@@ -426,7 +421,10 @@ impl Listener {
                 if self.family == Family::Unix {
                     return at_path(fd, check);
                 }
-                let gone = check && sys::is_gone(fd.as_fd());
+                if check && sys::is_gone(fd.as_fd()) {
+                    // There is nobody left to reset.
+                    return Accepted::Gone;
+                }
                 if self.limited.load(Ordering::Relaxed)
                     && let Err(error) =
                         sys::require_hops(fd.as_fd(), self.family == Family::Ipv6, 0)
@@ -435,8 +433,8 @@ impl Listener {
                 }
                 let arrival = Arrival::new(fd, Kind::Tcp);
                 match from.and_then(|from| SocketAddr::try_from(from).ok()) {
-                    Some(from) if !gone => Accepted::Client(arrival, ClientAddr::new(from)),
-                    _ => Accepted::Gone,
+                    Some(from) => Accepted::Client(arrival, ClientAddr::new(from)),
+                    None => Accepted::Gone,
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Empty,
@@ -505,6 +503,23 @@ mod tests {
         let again = on(&bound.address().to_string());
         let error = BoundListener::bind(&again, &SocketConfig::default(), 1, &[]).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
+    }
+
+    #[test]
+    fn what_finds_no_room_in_the_queue_is_counted() {
+        let bound =
+            BoundListener::bind(&on("127.0.0.1:0"), &SocketConfig::default(), 1, &[]).unwrap();
+        bound.listen(1).unwrap();
+        let connect = || {
+            let client = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+            // It waits for an answer that does not come.
+            client.connect(&inet(&bound).into()).ok();
+            client
+        };
+        let _in_time = [connect(), connect()];
+        assert_eq!(bound.dropped(), 0);
+        let _late = [connect(), connect(), connect()];
+        assert_eq!(bound.dropped(), 3);
     }
 
     #[test]

@@ -151,6 +151,27 @@ pub(super) fn queued(fd: BorrowedFd<'_>) -> usize {
     }
 }
 
+/// What the kernel has dropped at a listening socket since it was made, for lack of room in its queue in the
+/// first place (SO_MEMINFO, sock_diag(7)); 0 when it cannot be told.
+#[expect(unsafe_code, reason = "no safe crate reads SO_MEMINFO")]
+pub(super) fn dropped(fd: BorrowedFd<'_>) -> u32 {
+    const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
+    let mut info = [0_u32; DROPS + 1];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the pointer and the length describe `info`, which outlives the call, and the kernel
+    // writes at most `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    if result == 0 { info[DROPS] } else { 0 }
+}
+
 /// Raises the soft descriptor limit to the hard one and tells the limit now in force.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);

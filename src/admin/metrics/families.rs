@@ -329,6 +329,11 @@ const LISTENERS: &[Family<Listener>] = &[
         |it, rows| rows.whole(it.accepted_total),
     ),
     counter(
+        "ballast_listener_handshakes_dropped",
+        "Handshakes that the kernel has dropped because too many clients waited to be accepted",
+        |it, rows| rows.whole(it.dropped_total),
+    ),
+    counter(
         "ballast_listener_sessions_ended",
         "Sessions that are over, by who ended them, in which phase, and why",
         |it, rows| {

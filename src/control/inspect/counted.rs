@@ -8,12 +8,13 @@ use super::Clock;
 use crate::admission::{Cap, Rule};
 use crate::api;
 use crate::config::Caps;
-use crate::model::{Address, Cause, HistogramSum, LedgerSum, Moment, TallySum, Who};
+use crate::model::{Cause, HistogramSum, LedgerSum, Moment, TallySum, Who};
+use crate::net::BoundListener;
 use crate::pool::instant;
 use crate::pool::queue::QueueSum;
 use crate::pool::{Delays, GateSum, ThrottleSum};
 
-pub(super) fn listener(address: Address, sum: &LedgerSum) -> api::Listener {
+pub(super) fn listener(bound: &BoundListener, sum: &LedgerSum) -> api::Listener {
     let endings = sum.endings.iter().map(|(ending, total)| api::Ended {
         who: ending.who.name().to_owned(),
         phase: ending.phase.name().to_owned(),
@@ -21,8 +22,9 @@ pub(super) fn listener(address: Address, sum: &LedgerSum) -> api::Listener {
         total: *total,
     });
     api::Listener {
-        address: address.to_string(),
+        address: bound.address().to_string(),
         accepted_total: sum.opened,
+        dropped_total: bound.dropped(),
         sessions: sum.open(),
         retries_total: sum.retries,
         ports_exhausted_total: sum.without_port,
@@ -42,7 +44,7 @@ fn histogram(sum: &HistogramSum) -> api::Histogram {
 }
 
 /// Clients of these listeners that were given no backend.
-pub(super) fn unserved(listeners: &[(Address, LedgerSum)], clock: &Clock) -> api::Unserved {
+pub(super) fn unserved(listeners: &[(&BoundListener, LedgerSum)], clock: &Clock) -> api::Unserved {
     let mut counts: BTreeMap<usize, (Cause, u64, Moment)> = BTreeMap::new();
     let mut add = |cause: Cause, total, at: Moment| {
         let count = counts.entry(cause.place()).or_insert((cause, 0, at));
