@@ -11,6 +11,7 @@ mod networks;
 mod rate;
 mod rule;
 mod sources;
+mod thrift;
 
 pub use access::Access;
 pub use bandwidth::{Bandwidth, Cap, Toward};
@@ -18,3 +19,4 @@ pub use networks::Networks;
 pub use rate::Rate;
 pub use rule::Rule;
 pub use sources::{Entered, Foreseen, Source, SourceRules, Sources};
+pub use thrift::Thrift;

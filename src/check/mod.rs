@@ -16,7 +16,6 @@ mod mysql;
 mod plain;
 mod postgres;
 mod redis;
-mod scram;
 mod stream;
 mod tls;
 

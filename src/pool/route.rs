@@ -1,5 +1,6 @@
 //! From a listener to its service, and to where its sessions are counted.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -66,13 +67,19 @@ pub struct Door(Rc<Hold>);
 struct Hold {
     route: Arc<Route>,
     destination: Arc<Destination>,
+    /// Clients that a rule has turned away since that was asked.
+    turned_away: Cell<u32>,
 }
 
 impl Door {
     /// For the thread that calls.
     pub fn new(route: Arc<Route>) -> Self {
         let destination = route.destination.load_full();
-        Self(Rc::new(Hold { route, destination }))
+        Self(Rc::new(Hold {
+            route,
+            destination,
+            turned_away: Cell::new(0),
+        }))
     }
 
     /// Takes notice if the route leads elsewhere by now.
@@ -95,6 +102,17 @@ impl Door {
     /// Who serves.
     pub fn service(&self) -> &Arc<Service> {
         &self.0.destination.service
+    }
+
+    /// A rule has turned a client away that had come this way.
+    pub fn turn_away(&self) {
+        let count = &self.0.turned_away;
+        count.set(count.get().saturating_add(1));
+    }
+
+    /// How many it were, since this was asked last.
+    pub fn turned_away(&self) -> u32 {
+        self.0.turned_away.take()
     }
 
     /// Where `worker` counts.

@@ -67,6 +67,7 @@ fn admit(admission: &Admission, record: &mut Record) -> Result<(), Ending> {
 
 /// Counts a refusal. Of many, a few have a line of their own.
 fn refuse(admission: &Admission, rule: Rule, record: &mut Record) {
+    record.route().turn_away();
     if !admission.refuse(rule, Instant::now()) {
         record.hush();
     }

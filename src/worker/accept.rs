@@ -9,12 +9,15 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Command, Peers, serve};
+use crate::admission::Thrift;
 use crate::net::{Accepted, Listener};
 use crate::pool::{Admission, Door, Permits, Turn};
 use crate::session::{Client, Context};
 
-/// The most clients taken in a row before sessions get their turn.
+/// The most clients taken in a row before sessions get their turn …
 const BATCH: usize = 16;
+/// … and where they have had to wait: a rush has built up then, and sessions are not to wait for all of it.
+const LATE_BATCH: usize = 4;
 /// How long accepting rests when the process or the machine is out of something.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long a listener waits for room in a service that may not be its own any more.
@@ -28,6 +31,14 @@ pub(super) struct Acceptor {
     pub(super) peers: Peers,
     pub(super) permits: &'static Permits,
     pub(super) context: Rc<Context>,
+}
+
+/// What came of a batch.
+struct Taken {
+    /// Clients, and those of them who had left.
+    clients: u32,
+    gone: u32,
+    ended: Batch,
 }
 
 /// Why a batch ended.
@@ -52,6 +63,7 @@ impl Acceptor {
         let mut exhausted = false;
         // Clients had to wait, so some of them may have left: until the queue has been empty since.
         let mut behind = false;
+        let mut thrift = Thrift::new(Instant::now().into());
         let done = loop {
             let paused = tokio::select! {
                 biased;
@@ -59,11 +71,18 @@ impl Acceptor {
                 paused = self.wait(&listener) => paused,
             };
             behind |= paused;
-            match self.batch(&listener, behind) {
+            let began = Instant::now();
+            let taken = self.batch(&listener, behind);
+            let now = Instant::now();
+            let in_vain = taken.gone + self.route.turned_away();
+            let rest = thrift.spend(taken.clients, now - began, in_vain, now.into());
+            match taken.ended {
                 Batch::Empty => {
                     exhausted = false;
                     behind = false;
                 }
+                // It rests below.
+                Batch::Full if rest.is_some() => {}
                 Batch::Full => tokio::task::yield_now().await,
                 // In pieces, because a reload may change what is too soon.
                 Batch::Early(by) => {
@@ -78,6 +97,11 @@ impl Acceptor {
                     exhausted = true;
                     sleep(BACK_OFF).await;
                 }
+            }
+            // Too many have come to nothing for those who are served.
+            if let Some(rest) = rest {
+                behind = true;
+                sleep(rest).await;
             }
         };
         self.empty(&listener).await;
@@ -109,14 +133,24 @@ impl Acceptor {
     }
 
     /// Takes clients while there are some and there is room for them.
-    fn batch(&mut self, listener: &Listener, behind: bool) -> Batch {
+    fn batch(&mut self, listener: &Listener, behind: bool) -> Taken {
+        let mut taken = Taken {
+            clients: 0,
+            gone: 0,
+            ended: Batch::Full,
+        };
+        taken.ended = self.take(listener, behind, &mut taken);
+        taken
+    }
+
+    fn take(&mut self, listener: &Listener, behind: bool, taken: &mut Taken) -> Batch {
         self.route.renew();
         let service = self.route.service();
         let snapshot = service.snapshot();
         let admission = snapshot.admission.as_deref();
         let own = admission.and_then(Admission::permits);
         let permits = own.unwrap_or(self.permits);
-        for _ in 0..BATCH {
+        for _ in 0..if behind { LATE_BATCH } else { BATCH } {
             // The permit comes first and goes back if nobody is there: an idle listener hoards none.
             let Some(permit) = permits.try_acquire() else {
                 return Batch::Full;
@@ -127,6 +161,7 @@ impl Acceptor {
             };
             match listener.accept(behind) {
                 Accepted::Client(socket, address) => {
+                    taken.clients += 1;
                     let [of_all, own] = turns;
                     self.permits.accepted(of_all);
                     if let Some(admission) = admission {
@@ -145,7 +180,11 @@ impl Acceptor {
                     }
                 }
                 // Whoever has left takes nobody's turn.
-                Accepted::Gone => self.give_back(admission, turns),
+                Accepted::Gone => {
+                    taken.clients += 1;
+                    taken.gone += 1;
+                    self.give_back(admission, turns);
+                }
                 Accepted::Empty => {
                     self.give_back(admission, turns);
                     return Batch::Empty;
@@ -193,7 +232,7 @@ impl Acceptor {
     async fn empty(&mut self, listener: &Listener) {
         let give_up = Instant::now() + LINGER;
         while Instant::now() < give_up {
-            match self.batch(listener, true) {
+            match self.batch(listener, true).ended {
                 Batch::Empty => return,
                 Batch::Full => {
                     // Waiting for room, if there is none, is bounded like the rest.

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast::api::View;
+
 use crate::support::{
     Backend, Config, Daemon, End, Held, Line, Peer, Service, Signal, ask_name, connect,
     connect_from, connect_unasked_from, eventually, fresh_ip, name_and_part, read_name, words,
@@ -377,6 +379,55 @@ fn clients_beyond_the_rate_of_a_service_wait_their_turn() {
     assert_eq!(ask_name(daemon.address("other")).unwrap(), "only");
     daemon.reload(&Config::of(web).service(other));
     assert_eq!(read_name(&mut waiting).unwrap(), "only");
+}
+
+#[test]
+fn whoever_floods_is_refused_and_counted_to_the_last_and_keeps_nobody_else_out() {
+    const KNOCKS: u64 = 600;
+    let backend = Backend::named("only");
+    let pest = fresh_ip();
+    let service = Service::new("web")
+        .access("deny", pest.to_string())
+        .backend("only", backend.address());
+    let daemon = Daemon::start(&Config::of(service).admin("listen", "127.0.0.1:0"));
+    let (api, address) = (daemon.api(), daemon.address("web"));
+    let mut knocking = Vec::new();
+    for _ in 0..KNOCKS / 100 {
+        knocking.extend((0..100).map(|_| knock(pest, address)));
+        assert!(is_served(from(fresh_ip(), address)));
+    }
+    for mut client in knocking {
+        assert_eq!(client.end(), End::Reset);
+    }
+    let view: View = api.get("/v1/view").good();
+    let refused = view.services[0].refusals.iter().map(|it| it.refused_total);
+    assert_eq!(refused.sum::<u64>(), KNOCKS);
+    assert_eq!(view.services[0].listeners[0].dropped_total, 0);
+}
+
+#[test]
+fn what_the_kernel_drops_at_a_full_listener_is_told() {
+    let backend = Backend::named("only");
+    let service = Service::new("web")
+        .key("backlog", 1)
+        .limits("max_connections", 1)
+        .backend("only", backend.address());
+    let daemon = Daemon::start(
+        &Config::of(service)
+            .runtime("workers", 1)
+            .admin("listen", "127.0.0.1:0"),
+    );
+    let (api, address) = (daemon.api(), daemon.address("web"));
+    let dropped = || {
+        let view: View = api.get("/v1/view").good();
+        view.services[0].listeners[0].dropped_total
+    };
+    let _held = Held::open(address);
+    assert_eq!(dropped(), 0);
+    // Two of them find room, and the others are dropped, again and again.
+    let source = fresh_ip();
+    let _waiting: Vec<_> = (0..10).map(|_| knock(source, address)).collect();
+    eventually("it is told", || (dropped() >= 8).then_some(()));
 }
 
 #[test]
