@@ -32,7 +32,7 @@ fn hub() -> Arc<Hub> {
             // Whoever has asked may be gone.
             match request {
                 Request::View(reply) => drop(reply.send((Arc::clone(&view), Duration::ZERO))),
-                Request::Explain(_, _, reply) => drop(reply.send(Vec::new())),
+                Request::Explain(_, _, _, reply) => drop(reply.send(Vec::new())),
                 Request::Plan(_, reply) => drop(reply.send(Err(Refused::default()))),
                 Request::Change(_, _, _, reply) => drop(reply.send(Ok(Changed::default()))),
                 Request::FailBack(_, _, reply) => drop(reply.send(Ok(Changed::default()))),
