@@ -6,10 +6,14 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::future::poll_fn;
 use std::hint::black_box;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use ballast::admission::{Access, Rate, Source, SourceRules, Sources};
@@ -17,12 +21,10 @@ use ballast::config::{ListenConfig, RelayMode, SocketConfig, compile};
 use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load, Meter, Page};
 use ballast::net::relay::{Relay, Terms, Workspace};
 use ballast::net::{Accepted, BoundListener, Dialer, Listener, Registry, Socket, connect};
+use ballast::reactor::{self, Source as Descriptor};
 use ballast::strategy::{Candidate, Entry, Flow, Parameters, REGISTRY, Skip, Strategy};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ipnet::IpNet;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, LocalOptions};
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 
@@ -120,15 +122,14 @@ fn candidates(backends: &[Arc<Backend>]) -> Vec<Candidate> {
 /// difference is one turn. All on one thread, the kernel's work included.
 fn relay_turn(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("one message, one way");
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .expect("a runtime");
     for size in [64, 16 * 1024, 64 * 1024] {
         for relayed in [false, true] {
             let name = if relayed { "relayed" } else { "direct" };
             group.bench_function(BenchmarkId::new(name, size), |bencher| {
-                bencher.iter_custom(|times| runtime.block_on(messages(times, size, relayed)));
+                bencher.iter_custom(|times| {
+                    let busy = AtomicU64::new(0);
+                    reactor::run(messages(times, size, relayed), &busy).expect("a reactor")
+                });
             });
         }
     }
@@ -136,20 +137,30 @@ fn relay_turn(criterion: &mut Criterion) {
 }
 
 async fn messages(times: u64, size: usize, relayed: bool) -> Duration {
-    let server = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let server = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = server.local_addr().expect("an address");
     let mut from = if relayed {
         through_a_relay(address).await
     } else {
-        TcpStream::connect(address).await.expect("a connection")
+        TcpStream::connect(address).expect("a connection")
     };
     from.set_nodelay(true).expect("TCP_NODELAY");
-    let (mut to, _) = server.accept().await.expect("a client");
+    let (to, _) = server.accept().expect("a client");
+    to.set_nonblocking(true).expect("an option");
+    let to = Descriptor::both_ways(OwnedFd::from(to)).expect("watched");
     let mut buffer = vec![0; size];
     let started = Instant::now();
     for _ in 0..times {
-        from.write_all(&buffer).await.expect("sent");
-        to.read_exact(&mut buffer).await.expect("received");
+        // It fits the socket's buffer, so it does not block.
+        from.write_all(&buffer).expect("sent");
+        let mut received = 0;
+        while received < size {
+            poll_fn(|cx| to.poll_readable(cx)).await;
+            match rustix::io::read(&to, &mut buffer[received..]) {
+                Ok(read) => received += read,
+                Err(_) => to.is_drained(),
+            }
+        }
     }
     started.elapsed()
 }
@@ -215,15 +226,13 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
     let bound = BoundListener::bind(&listen, &SocketConfig::default(), 1, &[]).expect("bound");
     bound.listen(16).expect("listening");
     let listener = Listener::register(bound.of_worker(0)).expect("registered");
-    let client = TcpStream::connect(bound.address().inet().expect("TCP"))
-        .await
-        .expect("a connection");
-    listener.ready().await.expect("a client");
+    let client = TcpStream::connect(bound.address().inet().expect("TCP")).expect("a connection");
+    listener.ready().await;
     let Accepted::Client(arrival, _) = listener.accept(false) else {
         panic!("no client");
     };
     let accepted = Socket::accepted(arrival).expect("registered");
-    tokio::task::spawn_local(async move {
+    reactor::spawn(async move {
         let ticket = Registry::new().enter();
         let deadline = Instant::now() + Duration::from_secs(10);
         let dialer = Dialer {

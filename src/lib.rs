@@ -18,17 +18,17 @@
 //! | [`telemetry`] | logging, and the record that writes a session's one line |
 //! | [`confine`] | what the daemon gives up before it serves: its user, capabilities, calls and files |
 //! | [`unix`] | sockets at paths: who may open them, and what a killed daemon has left behind |
+//! | [`reactor`] | one thread's event loop: tasks, what descriptors are ready for, timers |
 //! | [`net`] | sockets that reset on drop, listeners, connecting, the relay |
 //! | [`runner`] | the small process that starts programs for the daemon |
 //! | [`check`] | what a probe says to a server, and what its answer means |
 //! | [`session`] | one connection from accept to its log line |
-//! | [`worker`] | one thread: its runtime, accept loops, sessions, timer wheel, command inbox |
+//! | [`worker`] | one thread: its reactor, accept loops, sessions, timer wheel, command inbox |
 //! | [`admin`] | the HTTP API for operators; asks control by messages |
 //! | [`control`] | the supervisor: start, signals, reload, probes, drain |
 //! | [`cli`] | one file per subcommand |
-//! | [`allocator`] | the process's allocator: packs what an idle session is made of; of interest to nobody else |
 //!
-//! `model ← proxy_protocol, admission ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← confine ← unix ← net ← runner ← check ← session ← worker ← admin ← control ← cli`.
+//! `model ← proxy_protocol, admission ← strategy, health ← config ← api ← forecast ← discovery ← pool ← telemetry ← confine ← unix ← reactor ← net ← runner ← check ← session ← worker ← admin ← control ← cli`.
 //! The pure rooms name no runtime, socket, clock, random source or logger: time, entropy and hashes
 //! come in as arguments, so that everything which decides can be tested without a network.
 #![cfg_attr(
@@ -38,7 +38,6 @@
 
 pub mod admin;
 pub mod admission;
-pub mod allocator;
 pub mod api;
 pub mod check;
 pub mod cli;
@@ -52,6 +51,7 @@ pub mod model;
 pub mod net;
 pub mod pool;
 pub mod proxy_protocol;
+pub mod reactor;
 pub mod runner;
 pub mod session;
 pub mod strategy;

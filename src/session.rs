@@ -209,7 +209,7 @@ async fn establish(
     Err(ending)
 }
 
-/// Has this worker's runtime know of the client's socket.
+/// Has this worker's reactor know of the client's socket.
 fn accepted(client: Arrival) -> Result<Socket, Ending> {
     let failed = |error| Ending::new(Who::Ballast, Phase::Accept, Cause::from_io(&error));
     Socket::accepted(client).map_err(failed)

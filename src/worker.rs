@@ -1,4 +1,4 @@
-//! One thread: its runtime, its accept loops, its sessions, its command inbox.
+//! One thread: its reactor, its accept loops, its sessions, its command inbox.
 //!
 //! A session lives and dies on one worker, so nothing on the way of a byte wakes another thread.
 //! Only right after accept may a client be handed to a worker with fewer sessions. Control speaks
@@ -14,12 +14,11 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{LocalOptions, RuntimeMetrics};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -31,6 +30,7 @@ use crate::model::{Cause, Moment};
 use crate::net::relay::Workspace;
 use crate::net::{Listener, Registry, Unregistered, reset_everything};
 use crate::pool::{Door, Permits, Route, Service, Witness, moment};
+use crate::reactor;
 use crate::session::{self, Client, Context};
 use crate::telemetry::Facts;
 
@@ -161,8 +161,8 @@ struct Shared {
     accept_errors: AtomicU64,
     pipes: AtomicUsize,
     pooled: AtomicUsize,
-    /// What the runtime knows of itself.
-    runtime: OnceLock<RuntimeMetrics>,
+    /// Nanoseconds that it has not slept.
+    busy: AtomicU64,
 }
 
 impl Shared {
@@ -171,10 +171,9 @@ impl Shared {
     }
 
     fn look(&self) -> Look {
-        let busy = |runtime: &RuntimeMetrics| runtime.worker_total_busy_duration(0);
         Look {
             sessions: self.sessions.load(Ordering::Relaxed),
-            busy: self.runtime.get().map_or(Duration::ZERO, busy),
+            busy: Duration::from_nanos(self.busy.load(Ordering::Relaxed)),
             accept_errors: self.accept_errors.load(Ordering::Relaxed),
             pipes: self.pipes.load(Ordering::Relaxed),
             pooled: self.pooled.load(Ordering::Relaxed),
@@ -201,7 +200,7 @@ impl Workers {
     /// Starts `count` workers that share `permits`, and tell `witness` of backends that fail.
     ///
     /// # Errors
-    /// When a thread or its runtime cannot be made.
+    /// When a thread cannot be made.
     pub fn start(count: usize, permits: &'static Permits, witness: &Witness) -> io::Result<Self> {
         // Lives as long as the process, so that a session need not count references.
         let shared: &'static [Shared] =
@@ -361,13 +360,11 @@ fn live(
 ) {
     let own = peers.own;
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build_local(LocalOptions::default())?;
-        // Only this thread ever sets it.
-        let _ = peers.own().runtime.set(runtime.metrics());
-        runtime.block_on(Worker::new(peers, permits, witness).run(inbox));
-        io::Result::Ok(())
+        let busy = &peers.own().busy;
+        reactor::run(
+            async move { Worker::new(peers, permits, witness).run(inbox).await },
+            busy,
+        )
     }));
     match outcome {
         Ok(Ok(())) => {}
@@ -389,14 +386,20 @@ pub fn die() -> ! {
     std::process::abort();
 }
 
-/// Runs a task that the worker cannot do without. The runtime keeps a panic to the task, so it is
+/// Runs a task that the worker cannot do without. The reactor keeps a panic to the task, so it is
 /// passed on from here.
 fn spawn_essential(worker: usize, task: impl Future<Output = ()> + 'static) {
-    let task = tokio::task::spawn_local(task);
-    tokio::task::spawn_local(async move {
-        if task.await.is_err_and(|error| error.is_panic()) {
-            abort(worker, "one of its tasks panicked");
+    struct Essential(usize);
+    impl Drop for Essential {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                abort(self.0, "one of its tasks panicked");
+            }
         }
+    }
+    reactor::spawn(async move {
+        let _essential = Essential(worker);
+        task.await;
     });
 }
 
@@ -477,7 +480,7 @@ impl Worker {
                 }
                 Command::List { wanted, reply } => {
                     let context = Rc::clone(&self.context);
-                    tokio::task::spawn_local(listing::list(context, wanted, reply));
+                    reactor::spawn(listing::list(context, wanted, reply));
                 }
                 Command::Describe { which, reply } => {
                     // Whoever has asked may be gone.
@@ -494,7 +497,7 @@ impl Worker {
                 }
                 Command::Count { service, permits } => {
                     let context = Rc::clone(&self.context);
-                    tokio::task::spawn_local(counting::count(context, service, permits));
+                    reactor::spawn(counting::count(context, service, permits));
                 }
                 Command::Beat(number) => {
                     let mut workspace = self.context.workspace.borrow_mut();
@@ -512,7 +515,7 @@ impl Worker {
 }
 
 fn serve(context: &Rc<Context>, route: Door, client: Client, seat: Seat) {
-    tokio::task::spawn_local(session::serve(Rc::clone(context), route, client, seat));
+    reactor::spawn(session::serve(Rc::clone(context), route, client, seat));
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 /// A room may import those before it, and itself. Rooms that do not exist yet are in it too.
 const ORDER: &[&str] = &[
-    "allocator",
     "model",
     "proxy_protocol",
     "admission",
@@ -23,6 +22,7 @@ const ORDER: &[&str] = &[
     "telemetry",
     "confine",
     "unix",
+    "reactor",
     "net",
     "runner",
     "check",

@@ -138,7 +138,7 @@ fn poll_interrupted(
     match ticket.poll(cx) {
         Poll::Ready(Event::Due) => Poll::Ready(Ok(())),
         Poll::Ready(Event::End(cause)) => Poll::Ready(Err(Connecting::Ended(Who::Ballast, cause))),
-        // Looks at what the runtime knows already: no system call unless there is an error.
+        // Looks at what the reactor knows already: no system call unless there is an error.
         Poll::Pending => match client {
             Some(client) => client
                 .poll_error(cx)
@@ -313,15 +313,13 @@ fn is_connected_to_itself(socket: &Socket, peer: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
     use crate::net::Registry;
 
-    fn run<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(future)
+    fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> T {
+        crate::reactor::run(main, &AtomicU64::new(0)).unwrap()
     }
 
     #[test]
@@ -329,7 +327,7 @@ mod tests {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = closed.local_addr().unwrap();
         drop(closed);
-        let outcome = run(async {
+        let outcome = run(async move {
             let ticket = Registry::new().enter();
             connect(
                 address.into(),
@@ -358,7 +356,7 @@ mod tests {
         let own = socket.local_addr().unwrap().as_socket().unwrap();
         socket.connect(&own.into()).unwrap();
         socket.set_nonblocking(true).unwrap();
-        run(async {
+        run(async move {
             let socket = Socket::connecting(socket.into()).unwrap();
             assert!(may_connect_to_itself(own));
             assert!(is_connected_to_itself(&socket, own));

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::{Socket, Ticket};
+use crate::reactor::sleep;
 
 /// No peer that takes nothing is waited for any longer.
 pub(super) const STALLED: Duration = Duration::from_secs(90);
@@ -21,7 +22,7 @@ pub(super) async fn deliver(socket: &mut Socket, ticket: &Ticket, patience: Dura
     let mut progress = Instant::now();
     let mut pause = SHORTEST;
     while left > 0 && socket.failed().is_none() && progress.elapsed() < patience {
-        let mut sleep = std::pin::pin!(tokio::time::sleep(pause));
+        let mut sleep = std::pin::pin!(sleep(pause));
         let over = poll_fn(|cx| {
             if ticket.poll_end(cx).is_ready() || socket.poll_error(cx).is_ready() {
                 return Poll::Ready(true);

@@ -2,6 +2,7 @@
 //! own, accepting, and closing for good without losing a handshake.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,13 +13,12 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use thiserror::Error;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::socket::Kind;
 use super::{Arrival, options, sys};
 use crate::config::{Incoming, ListenConfig, SocketAccess, SocketConfig};
 use crate::model::{Address, ClientAddr};
+use crate::reactor::Source;
 use crate::unix::{self, OwnPath};
 
 /// A bound address with one socket per worker. Once it listens, handshakes that complete before a
@@ -354,7 +354,7 @@ fn open(
     Ok(socket)
 }
 
-/// One worker's end of a listener, before its runtime knows of it.
+/// One worker's end of a listener, before its reactor knows of it.
 #[derive(Debug)]
 pub struct Unregistered {
     socket: Arc<OwnedFd>,
@@ -365,7 +365,7 @@ pub struct Unregistered {
 /// One worker's end of a listener.
 #[derive(Debug)]
 pub struct Listener {
-    io: AsyncFd<Arc<OwnedFd>>,
+    io: Source<Arc<OwnedFd>>,
     limited: Arc<AtomicBool>,
     family: Family,
 }
@@ -384,10 +384,10 @@ pub enum Accepted {
 }
 
 impl Listener {
-    /// Registers a socket with this thread's runtime.
+    /// Registers a socket with this thread's reactor.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// What the kernel says.
     pub fn register(unregistered: Unregistered) -> io::Result<Self> {
         let Unregistered {
             socket,
@@ -395,28 +395,22 @@ impl Listener {
             family,
         } = unregistered;
         Ok(Self {
-            io: sys::register_shared(socket, Interest::READABLE)?,
+            io: Source::readable(socket).map_err(|(_, error)| error)?,
             limited,
             family,
         })
     }
 
     /// Waits until there may be a client.
-    ///
-    /// # Errors
-    /// When the runtime shuts down.
-    pub async fn ready(&self) -> io::Result<()> {
-        self.io.readable().await.map(drop)
+    pub async fn ready(&self) {
+        poll_fn(|cx| self.io.poll_readable(cx)).await;
     }
 
     /// Takes the next client. With `check`, one that is gone already is told apart: after a pause
     /// there may be many, and a backend would be dialled for nobody.
     pub fn accept(&self, check: bool) -> Accepted {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let outcome = self.io.try_io(Interest::READABLE, |socket| {
-            rustix::net::acceptfrom_with(socket, flags).map_err(io::Error::from)
-        });
-        match outcome {
+        match rustix::net::acceptfrom_with(self.io.get_ref(), flags) {
             Ok((fd, from)) => {
                 if self.family == Family::Unix {
                     return at_path(fd, check);
@@ -437,27 +431,26 @@ impl Listener {
                     None => Accepted::Gone,
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Empty,
-            Err(error) => match Errno::from_io_error(&error) {
-                Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    Accepted::Exhausted(error)
-                }
-                // Errors of the new connection, which Linux reports here (accept(2)), and EINTR.
-                Some(
-                    Errno::CONNABORTED
-                    | Errno::INTR
-                    | Errno::NETDOWN
-                    | Errno::PROTO
-                    | Errno::NOPROTOOPT
-                    | Errno::HOSTDOWN
-                    | Errno::NONET
-                    | Errno::HOSTUNREACH
-                    | Errno::OPNOTSUPP
-                    | Errno::NETUNREACH
-                    | Errno::PERM,
-                ) => Accepted::Gone,
-                _ => Accepted::Exhausted(error),
-            },
+            Err(Errno::AGAIN) => {
+                self.io.is_drained();
+                Accepted::Empty
+            }
+            // Errors of the new connection, which Linux reports here (accept(2)), and EINTR.
+            Err(
+                Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::NETDOWN
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::PERM,
+            ) => Accepted::Gone,
+            // EMFILE, ENFILE, ENOBUFS and ENOMEM; what else there may be is not the client's fault either.
+            Err(error) => Accepted::Exhausted(error.into()),
         }
     }
 }

@@ -20,6 +20,7 @@ pub use self::entry::Event;
 use self::wheel::{FAR, Wheel};
 use crate::model::Cause;
 use crate::pool::Throttle;
+use crate::reactor::sleep;
 use crate::telemetry::Facts;
 
 /// How many sessions are looked at for a mark before bytes have their turn again: well under a
@@ -147,14 +148,14 @@ impl Registry {
     /// Turns the wheel, for ever. Sleeps until the next occupied slot, and for good while there is
     /// none, so that a worker at rest does not wake.
     pub async fn drive(&self) {
-        let mut sleep = pin!(tokio::time::sleep(FAR));
+        let mut nap = pin!(sleep(FAR));
         poll_fn(|cx| {
             loop {
                 let wake = self.0.borrow_mut().wheel.turn(Instant::now(), cx.waker());
                 if let Some(at) = wake {
-                    sleep.as_mut().reset(at.into());
+                    nap.reset(at);
                 }
-                if sleep.as_mut().poll(cx).is_pending() {
+                if nap.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
                 self.0.borrow_mut().wheel.awake();

@@ -3,19 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use rustix::pipe::{SpliceFlags, splice};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::{options, sys};
 use crate::config::Keepalive;
 use crate::model::Cause;
+use crate::reactor::Source;
 
 /// Never SPLICE_F_MORE: see the relay's splice.
 const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
@@ -27,7 +25,7 @@ const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 /// end that never came.
 #[derive(Debug)]
 pub struct Socket {
-    io: AsyncFd<OwnedFd>,
+    io: Source<OwnedFd>,
     failed: Option<Cause>,
     finished: bool,
     /// An urgent mark was seen: a short read may have stopped at it, with more behind.
@@ -48,7 +46,7 @@ pub(super) enum Kind {
     Unix,
 }
 
-/// An accepted socket that nobody serves yet: not registered with any runtime, so that it can still
+/// An accepted socket that nobody serves yet: not registered with any reactor, so that it can still
 /// change workers. Resets its peer when dropped.
 #[derive(Debug)]
 pub struct Arrival(Option<OwnedFd>, Kind);
@@ -86,7 +84,7 @@ impl Socket {
     /// Takes over an accepted socket, which inherited its options from the listener.
     ///
     /// # Errors
-    /// When the runtime cannot register the socket; it is reset then.
+    /// When the kernel cannot watch the socket; it is reset then.
     pub fn accepted(arrival: Arrival) -> io::Result<Self> {
         let kind = arrival.1;
         Self::register(arrival.into_fd(), Sends::NoDelay, kind)
@@ -95,7 +93,7 @@ impl Socket {
     /// Takes over a socket that is connecting.
     ///
     /// # Errors
-    /// When the runtime cannot register the socket.
+    /// When the kernel cannot watch the socket.
     pub(super) fn connecting(fd: OwnedFd) -> io::Result<Self> {
         Self::register(fd, Sends::None, Kind::Tcp)
     }
@@ -103,15 +101,14 @@ impl Socket {
     /// Takes over a socket that is connected to a path.
     ///
     /// # Errors
-    /// When the runtime cannot register the socket.
+    /// When the kernel cannot watch the socket.
     pub(super) fn at_path(fd: OwnedFd) -> io::Result<Self> {
         // Nothing delays what is sent there.
         Self::register(fd, Sends::NoDelay, Kind::Unix)
     }
 
     fn register(fd: OwnedFd, sends: Sends, kind: Kind) -> io::Result<Self> {
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        match sys::register(fd, interest) {
+        match Source::both_ways(fd) {
             Ok(io) => Ok(Self {
                 io,
                 failed: None,
@@ -133,11 +130,11 @@ impl Socket {
         self.failed
     }
 
-    /// Waits until there may be something to read, or an end; asks nobody but the runtime.
+    /// Waits until there may be something to read, or an end; asks nobody but the reactor.
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.failed {
             Some(_) => Poll::Ready(()),
-            None => self.io.poll_read_ready(cx).map(drop),
+            None => self.io.poll_readable(cx),
         }
     }
 
@@ -157,25 +154,22 @@ impl Socket {
             );
         }
         let error: io::Error = loop {
-            let mut guard = match ready!(self.io.poll_read_ready(cx)) {
-                Ok(guard) => guard,
-                Err(error) => break error,
-            };
-            match rustix::net::recv(guard.get_inner(), &mut *buffer, RecvFlags::empty()) {
+            ready!(self.io.poll_readable(cx));
+            match rustix::net::recv(&self.io, &mut *buffer, RecvFlags::empty()) {
                 Ok((read, _)) => {
                     // A read from a path stops at passed descriptors, too.
                     let is_stream = self.kind == Kind::Tcp;
                     if 0 < read && read < buffer.len() && !self.urgent && is_stream {
                         // A short read has emptied the socket, and knowing so saves the read that
                         // would say it; but it may also have stopped at a mark with more behind.
-                        self.urgent = has_urgent(&self.io);
+                        self.urgent = self.io.is_urgent();
                         if !self.urgent {
-                            guard.clear_ready();
+                            self.io.is_drained();
                         }
                     }
                     return Poll::Ready(Ok(read));
                 }
-                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::AGAIN) => self.io.is_drained(),
                 Err(Errno::INTR) => {}
                 Err(error) => break error.into(),
             }
@@ -192,17 +186,14 @@ impl Socket {
         known: usize,
     ) -> Poll<Result<usize, Cause>> {
         let error: io::Error = loop {
-            let mut guard = match ready!(self.io.poll_read_ready(cx)) {
-                Ok(guard) => guard,
-                Err(error) => break error,
-            };
+            ready!(self.io.poll_readable(cx));
             // Known before the look, so that nothing can have come between the bytes and the FIN.
-            let closed = guard.ready().is_read_closed();
-            match rustix::net::recv(guard.get_inner(), &mut *buffer, RecvFlags::PEEK) {
+            let closed = self.io.is_read_closed();
+            match rustix::net::recv(&self.io, &mut *buffer, RecvFlags::PEEK) {
                 Ok((read, _)) if read > known || read == 0 || closed => {
                     return Poll::Ready(Ok(read));
                 }
-                Ok(_) | Err(Errno::AGAIN) => guard.clear_ready(),
+                Ok(_) | Err(Errno::AGAIN) => self.io.is_drained(),
                 Err(Errno::INTR) => {}
                 Err(error) => break error.into(),
             }
@@ -273,18 +264,15 @@ impl Socket {
             return Poll::Ready(moved.ok().filter(|&moved| moved > 0).ok_or(cause));
         }
         let error: io::Error = loop {
-            let mut guard = match ready!(self.io.poll_read_ready(cx)) {
-                Ok(guard) => guard,
-                Err(error) => break error,
-            };
-            match splice(guard.get_inner(), None, pipe, None, most, SPLICE) {
+            ready!(self.io.poll_readable(cx));
+            match splice(&self.io, None, pipe, None, most, SPLICE) {
                 Ok(moved) => return Poll::Ready(Ok(moved)),
                 Err(Errno::AGAIN) => {
-                    self.urgent |= has_urgent(&self.io);
+                    self.urgent |= self.io.is_urgent();
                     if self.urgent {
                         return Poll::Pending;
                     }
-                    guard.clear_ready();
+                    self.io.is_drained();
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => break error.into(),
@@ -363,29 +351,26 @@ impl Socket {
         if let Some(cause) = self.failed {
             return Poll::Ready(cause);
         }
-        let cause = loop {
-            match ready!(self.io.poll_write_ready(cx)) {
-                Ok(guard) if guard.ready().is_write_closed() => match self.take_error() {
-                    Some(cause) => break cause,
-                    // Hung up because a FIN went each way: that is no error.
-                    None => return Poll::Pending,
-                },
-                Ok(mut guard) => guard.clear_ready(),
-                Err(error) => break Cause::from_io(&error),
-            }
-        };
-        Poll::Ready(self.fail(cause))
+        while !self.io.is_write_closed() {
+            self.io.is_full();
+            ready!(self.io.poll_writable(cx));
+        }
+        match self.take_error() {
+            Some(cause) => Poll::Ready(self.fail(cause)),
+            // Hung up because a FIN went each way: that is no error.
+            None => Poll::Pending,
+        }
     }
 
     /// Waits until the connect has an outcome.
     pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
-        let cause = match ready!(self.io.poll_write_ready(cx)) {
-            // Writable without an error or hang-up beside it is success; SO_ERROR would say the
-            // same for one more system call.
-            Ok(guard) if !guard.ready().is_write_closed() => return Poll::Ready(Ok(())),
-            Ok(_) => self.take_error().unwrap_or(Cause::Reset),
-            Err(error) => Cause::from_io(&error),
-        };
+        ready!(self.io.poll_writable(cx));
+        // Writable without an error or hang-up beside it is success; SO_ERROR would say the
+        // same for one more system call.
+        if !self.io.is_write_closed() {
+            return Poll::Ready(Ok(()));
+        }
+        let cause = self.take_error().unwrap_or(Cause::Reset);
         self.fail(cause);
         // Only an established connection is reset rather than refused. If the backend has said
         // something before that, the client is to hear it.
@@ -451,20 +436,6 @@ impl Socket {
             Ok(Ok(())) => None,
             Ok(Err(error)) | Err(error) => Some(Cause::from_io(&error.into())),
         }
-    }
-}
-
-/// Whether an event has told of an urgent mark.
-fn has_urgent(io: &AsyncFd<OwnedFd>) -> bool {
-    // This is one atomic load, but for the runtime a FIN has priority too …
-    if io.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
-        return false;
-    }
-    // … so look closer, without waiting.
-    let mut cx = Context::from_waker(Waker::noop());
-    match pin!(io.ready(Interest::PRIORITY)).poll(&mut cx) {
-        Poll::Ready(Ok(guard)) => guard.ready().is_priority(),
-        Poll::Ready(Err(_)) | Poll::Pending => false,
     }
 }
 

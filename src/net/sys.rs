@@ -2,38 +2,13 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::Interest;
-use tokio::io::unix::{AsyncFd, AsyncFdRegisterError};
-
-/// Registers an owned socket with this thread's runtime.
-#[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
-pub(super) fn register(
-    fd: OwnedFd,
-    interest: Interest,
-) -> Result<AsyncFd<OwnedFd>, (OwnedFd, io::Error)> {
-    // SAFETY: an OwnedFd names the same open descriptor until it is dropped, which AsyncFd does
-    // after it has deregistered it.
-    unsafe { AsyncFd::register_with_interest(fd, interest) }
-        .map_err(AsyncFdRegisterError::into_parts)
-}
-
-/// Registers a listener that control holds on to as well.
-#[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
-pub(super) fn register_shared(
-    fd: Arc<OwnedFd>,
-    interest: Interest,
-) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-    // SAFETY: as above; the descriptor lives as long as the last of its owners.
-    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(|error| error.into_parts().1)
-}
 
 /// Makes the next close of `fd` send RST and drop what was not sent.
 pub(super) fn reset_on_close(fd: BorrowedFd<'_>) {

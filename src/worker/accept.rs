@@ -2,16 +2,16 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Command, Peers, serve};
 use crate::admission::Thrift;
 use crate::net::{Accepted, Listener};
 use crate::pool::{Admission, Door, Permits, Turn};
+use crate::reactor::{sleep, timeout_at, yield_now};
 use crate::session::{Client, Context};
 
 /// The most clients taken in a row before sessions get their turn …
@@ -63,7 +63,7 @@ impl Acceptor {
         let mut exhausted = false;
         // Clients had to wait, so some of them may have left: until the queue has been empty since.
         let mut behind = false;
-        let mut thrift = Thrift::new(Instant::now().into());
+        let mut thrift = Thrift::new(Instant::now());
         let done = loop {
             let paused = tokio::select! {
                 biased;
@@ -75,7 +75,7 @@ impl Acceptor {
             let taken = self.batch(&listener, behind);
             let now = Instant::now();
             let in_vain = taken.gone + self.route.turned_away();
-            let rest = thrift.spend(taken.clients, now - began, in_vain, now.into());
+            let rest = thrift.spend(taken.clients, now - began, in_vain, now);
             match taken.ended {
                 Batch::Empty => {
                     exhausted = false;
@@ -83,7 +83,7 @@ impl Acceptor {
                 }
                 // It rests below.
                 Batch::Full if rest.is_some() => {}
-                Batch::Full => tokio::task::yield_now().await,
+                Batch::Full => yield_now().await,
                 // In pieces, because a reload may change what is too soon.
                 Batch::Early(by) => {
                     behind = true;
@@ -111,16 +111,13 @@ impl Acceptor {
 
     /// Waits for a client and for room; tells whether room had to be waited for.
     async fn wait(&self, listener: &Listener) -> bool {
-        if listener.ready().await.is_err() {
-            // The runtime is shutting down.
-            return std::future::pending().await;
-        }
+        listener.ready().await;
         let permits = self.permits();
         if permits.has_room() {
             return false;
         }
         // Or until it is time to see whether a reload has led the listener to another service.
-        drop(timeout(LOOK_AGAIN, permits.acquire()).await);
+        drop(timeout_at(Instant::now() + LOOK_AGAIN, permits.acquire()).await);
         true
     }
 
@@ -202,7 +199,7 @@ impl Acceptor {
     /// One client may be taken now, by the rate of the process and by that of the service.
     fn take_turn(&self, admission: Option<&Admission>) -> Result<[Turn; 2], Duration> {
         let all = self.permits.take_turn()?;
-        let own = admission.map_or(Ok(Turn::Free), |it| it.take_turn(Instant::now().into()));
+        let own = admission.map_or(Ok(Turn::Free), |it| it.take_turn(Instant::now()));
         if own.is_err() {
             self.permits.give_back(all);
         }
@@ -236,7 +233,7 @@ impl Acceptor {
                 Batch::Empty => return,
                 Batch::Full => {
                     // Waiting for room, if there is none, is bounded like the rest.
-                    if let Ok(permit) = timeout_at(give_up, self.permits().acquire()).await {
+                    if let Some(permit) = timeout_at(give_up, self.permits().acquire()).await {
                         drop(permit);
                     }
                 }

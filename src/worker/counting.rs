@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::pool::{Permits, Service};
+use crate::reactor::yield_now;
 use crate::session::Context;
 
 /// Has the sessions of `service` that run take `permits` too. Those that come meanwhile do so themselves.
@@ -16,6 +17,6 @@ pub(super) async fn count(context: Rc<Context>, service: Arc<Service>, permits: 
             }
         });
         // Where there are many, bytes have their turn in between.
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
-use tokio::task::yield_now;
 
 use crate::admission::Access;
 use crate::model::{Address, ClientAddr, Phase};
 use crate::net::Registry;
+use crate::reactor::yield_now;
 use crate::session::Context;
 use crate::telemetry::Facts;
 

@@ -106,10 +106,10 @@ fn a_session_needs_few_system_calls() {
         assert!(found < 0.1, "{unexpected} in every session:\n{calls}");
     }
     // How often a worker wakes for a session depends on how its packets fall together.
-    let waits = calls.of(|name| name == "epoll_wait");
-    let others = calls.of(|name| name != "epoll_wait");
+    let waits = calls.of(is_wait);
+    let others = calls.of(|name| !is_wait(name));
     assert!(waits <= 8.0, "{waits} waits per session:\n{calls}");
-    assert!(others <= 16.5, "{others} other calls per session:\n{calls}");
+    assert!(others <= 14.5, "{others} other calls per session:\n{calls}");
 }
 
 #[test]
@@ -142,8 +142,13 @@ fn a_ping_pong_needs_its_data_calls_and_waits_only() {
         assert!((1.99..2.1).contains(&found), "{found} {data}:\n{calls}");
     }
     // The control thread's timers are in it too.
-    let others = calls.of(|name| !["recvfrom", "sendto", "epoll_wait"].contains(&name));
+    let others = calls.of(|name| !["recvfrom", "sendto"].contains(&name) && !is_wait(name));
     assert!(others < 0.2, "{others} other calls per exchange:\n{calls}");
+}
+
+/// Whether a thread only asks what has happened.
+fn is_wait(name: &str) -> bool {
+    name.starts_with("epoll_") && name != "epoll_ctl"
 }
 
 /// The daemon's system calls while something was done so many times, as strace counts them.

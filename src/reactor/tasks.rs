@@ -1,0 +1,175 @@
+//! Who runs, and in which order: first come, first served.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use slab::Slab;
+
+use super::Reactor;
+
+type Running = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The tasks of one thread.
+pub(super) struct Tasks {
+    all: RefCell<Slab<Task>>,
+    ready: RefCell<VecDeque<u32>>,
+    home: Arc<Home>,
+}
+
+struct Task {
+    /// With what wakes it; not there while it runs.
+    waiting: Option<(Running, Waker)>,
+    alarm: Arc<Alarm>,
+}
+
+/// What wakes a task, from any thread.
+struct Alarm {
+    place: u32,
+    /// It is in the line already, or over for good.
+    rung: AtomicBool,
+    home: Arc<Home>,
+}
+
+/// Where other threads leave word.
+struct Home {
+    woken: Mutex<Vec<u32>>,
+    /// Somebody has left word since it was last collected.
+    rung: AtomicBool,
+    bell: OwnedFd,
+}
+
+impl Tasks {
+    /// Nobody yet. Whoever writes to `bell` ends the thread's sleep.
+    pub(super) fn new(bell: OwnedFd) -> Self {
+        Self {
+            all: RefCell::default(),
+            ready: RefCell::default(),
+            home: Arc::new(Home {
+                woken: Mutex::default(),
+                rung: AtomicBool::new(false),
+                bell,
+            }),
+        }
+    }
+
+    /// One more, which is ready.
+    pub(super) fn spawn(&self, running: Running) {
+        let mut all = self.all.borrow_mut();
+        let entry = all.vacant_entry();
+        let place = entry.key() as u32;
+        let alarm = Arc::new(Alarm {
+            place,
+            rung: AtomicBool::new(true),
+            home: Arc::clone(&self.home),
+        });
+        entry.insert(Task {
+            waiting: Some((running, Waker::from(Arc::clone(&alarm)))),
+            alarm,
+        });
+        self.ready.borrow_mut().push_back(place);
+    }
+
+    /// Whether all wait for something.
+    pub(super) fn nobody_is_ready(&self) -> bool {
+        self.ready.borrow().is_empty()
+    }
+
+    /// Lets tasks run, in the order in which they became ready, and so many at most.
+    pub(super) fn run(&self, most: usize) {
+        for _ in 0..most {
+            let Some(place) = self.ready.borrow_mut().pop_front() else {
+                return;
+            };
+            self.run_one(place as usize);
+        }
+    }
+
+    fn run_one(&self, place: usize) {
+        let waiting = self.all.borrow_mut().get_mut(place).and_then(|task| {
+            // Whoever wakes it from here on means another turn.
+            task.alarm.rung.swap(false, Ordering::AcqRel);
+            task.waiting.take()
+        });
+        let Some((mut running, waker)) = waiting else {
+            // It was over when it was woken, in its last turn.
+            return;
+        };
+        let mut cx = Context::from_waker(&waker);
+        let turn = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(&mut cx)));
+        if let Ok(Poll::Pending) = turn {
+            self.all.borrow_mut()[place].waiting = Some((running, waker));
+            return;
+        }
+        // What it holds may spawn and wake when it is let go of.
+        drop(catch_unwind(AssertUnwindSafe(|| drop(running))));
+        let over = self.all.borrow_mut().remove(place);
+        over.alarm.rung.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes in who was woken by other threads.
+    pub(super) fn collect(&self) {
+        if self.home.rung.load(Ordering::Relaxed) && self.home.rung.swap(false, Ordering::AcqRel) {
+            let mut woken = self.home.woken();
+            self.ready.borrow_mut().extend(woken.drain(..));
+        }
+    }
+
+    /// Drops all there are, and those that they spawn meanwhile.
+    pub(super) fn drop_all(&self) {
+        loop {
+            let all = std::mem::take(&mut *self.all.borrow_mut());
+            if all.is_empty() {
+                return;
+            }
+            drop(all);
+        }
+    }
+}
+
+impl Home {
+    fn woken(&self) -> MutexGuard<'_, Vec<u32>> {
+        // Numbers are whole whoever panics.
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave_word(&self, place: u32) {
+        self.woken().push(place);
+        // Once is enough until it was heard.
+        if !self.rung.swap(true, Ordering::AcqRel)
+            && let Err(error) = rustix::io::write(&self.bell, &1_u64.to_ne_bytes())
+        {
+            tracing::error!(%error, "cannot wake a worker");
+        }
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.rung.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let here = super::CURRENT.try_with(|current| {
+            let current = current.borrow();
+            let own = current.as_ref().map(|it: &Rc<Reactor>| &it.tasks);
+            match own.filter(|own| Arc::ptr_eq(&own.home, &self.home)) {
+                Some(own) => own.ready.borrow_mut().push_back(self.place),
+                None => self.home.leave_word(self.place),
+            }
+        });
+        // A thread that is ending, and has no reactor any more.
+        if here.is_err() {
+            self.home.leave_word(self.place);
+        }
+    }
+}
