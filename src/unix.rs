@@ -16,8 +16,8 @@ use thiserror::Error;
 
 use crate::config::SocketAccess;
 
-/// What a socket that is about to close is called in addition, so that nobody finds it.
-const CLOSING: &str = ".closing";
+/// What a socket is called in addition while nobody is to find it: before it opens, and before it closes.
+const ASIDE: &str = ".aside";
 
 /// How many may wait until the caller says how many.
 const AT_FIRST: i32 = 1;
@@ -31,6 +31,9 @@ pub enum Why {
     /// It is not ours to remove.
     #[error("something else than a socket is there")]
     NoSocket,
+    /// It is not ours to remove either, and the socket would have this name for a while.
+    #[error("something else than a socket is at \"{}\"", .0.display())]
+    InTheWay(PathBuf),
     /// It would have to be made first.
     #[error("its directory does not exist")]
     NoDirectory,
@@ -57,11 +60,11 @@ impl From<io::Error> for Why {
     }
 }
 
-/// A socket that listens at `path`, and that those may connect to whom `access` lets; a further listen() says how
-/// many may wait. May ask the system for names of users.
+/// A socket that listens at `path`, and that those may connect to whom `access` lets. Nobody finds it before it is
+/// [shown](OwnPath::show), and a further listen() says how many may wait. May ask the system for names of users.
 ///
 /// # Errors
-/// Why there is none.
+/// Why there is none; nothing of it is left then.
 pub fn bind(path: &Path, access: &SocketAccess) -> Result<(OwnedFd, OwnPath), Why> {
     make_way(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -69,11 +72,12 @@ pub fn bind(path: &Path, access: &SocketAccess) -> Result<(OwnedFd, OwnPath), Wh
     socket.bind(&SockAddr::unix(path)?)?;
     let own = OwnPath::of(path)?;
     // Nobody gets in before it listens.
+    own.hide()?;
     own.grant(access)?;
     // One that is bound and does not listen looks like one that was left behind, to another daemon and to
     // another name of this path.
     socket.listen(AT_FIRST)?;
-    match own.is_ours(path) {
+    match own.is_there() {
         true => Ok((socket.into(), own)),
         false => Err(Why::Taken),
     }
@@ -82,12 +86,10 @@ pub fn bind(path: &Path, access: &SocketAccess) -> Result<(OwnedFd, OwnPath), Wh
 /// Has the path free, and its directory there.
 fn make_way(path: &Path) -> Result<(), Why> {
     clear(path)?;
-    if !path.parent().is_some_and(Path::is_dir) {
-        return Err(Why::NoDirectory);
+    match path.parent().is_some_and(Path::is_dir) {
+        true => Ok(()),
+        false => Err(Why::NoDirectory),
     }
-    // One that was killed while it closed. What else is called so is in nobody's way yet.
-    let _ = clear(&aside(path));
-    Ok(())
 }
 
 /// Removes a socket that nobody listens on, if there is one: a daemon that was killed has left it.
@@ -114,7 +116,7 @@ fn clear(path: &Path) -> Result<(), Why> {
 /// What the socket at `path` is called while nobody is to find it.
 fn aside(path: &Path) -> PathBuf {
     let mut aside = path.as_os_str().to_owned();
-    aside.push(CLOSING);
+    aside.push(ASIDE);
     aside.into()
 }
 
@@ -181,7 +183,7 @@ impl OwnPath {
     pub fn grant(&self, access: &SocketAccess) -> Result<(), Why> {
         let owner = access.owner.as_ref().map(|name| user(name)).transpose()?;
         let group = access.group.as_ref().map(|name| group(name)).transpose()?;
-        let socket = pinned(&self.path).map_err(Why::Access)?;
+        let socket = pinned(&self.place()).map_err(Why::Access)?;
         if number(&socket.metadata().map_err(Why::Access)?) != self.inode {
             return Err(Why::Taken);
         }
@@ -202,14 +204,18 @@ impl OwnPath {
     ///
     /// # Errors
     /// What the kernel says, or that something else has the name which it would have meanwhile.
-    pub fn hide(&self) -> io::Result<()> {
+    pub fn hide(&self) -> Result<(), Why> {
         if self.is_ours(&self.path) {
-            let aside = self.aside();
+            let aside = aside(&self.path);
             if let Err(error) = rename(&self.path, &aside) {
                 if error.kind() != io::ErrorKind::AlreadyExists {
-                    return Err(error);
+                    return Err(error.into());
                 }
-                clear(&aside).map_err(io::Error::other)?;
+                // A daemon that was killed meanwhile has left it, or it is somebody's.
+                clear(&aside).map_err(|why| match matches!(why, Why::NoSocket) {
+                    true => Why::InTheWay(aside.clone()),
+                    false => why,
+                })?;
                 rename(&self.path, &aside)?;
             }
             self.hidden.store(true, Ordering::Relaxed);
@@ -217,26 +223,34 @@ impl OwnPath {
         Ok(())
     }
 
-    /// Takes [`hide`](Self::hide) back, unless somebody else is at the path by now.
+    /// Has clients find the socket under its name, unless somebody else is at the path by now.
     ///
     /// # Errors
-    /// What the kernel says, or that nobody finds the socket under its name, because somebody has removed or
-    /// replaced it.
+    /// What the kernel says, or that nobody finds it, because somebody has removed or replaced it.
     pub fn show(&self) -> io::Result<()> {
         if self.hidden.load(Ordering::Relaxed) {
-            rename(&self.aside(), &self.path)?;
+            rename(&aside(&self.path), &self.path)?;
             self.hidden.store(false, Ordering::Relaxed);
         }
-        match self.is_ours(&self.path) {
+        match self.is_there() {
             true => Ok(()),
             false => Err(io::Error::other(
-                "somebody has removed or replaced its socket; a restart makes it anew, and so do two reloads, without the listener and with it, seconds apart",
+                "somebody has replaced its socket: remove what is there and reload",
             )),
         }
     }
 
-    fn aside(&self) -> PathBuf {
-        aside(&self.path)
+    /// Whether it still has a name, hidden or not: anybody who may write its directory can take that away.
+    pub fn is_there(&self) -> bool {
+        self.is_ours(&self.place())
+    }
+
+    /// Where it is now.
+    fn place(&self) -> PathBuf {
+        match self.hidden.load(Ordering::Relaxed) {
+            true => aside(&self.path),
+            false => self.path.clone(),
+        }
     }
 
     fn is_ours(&self, path: &Path) -> bool {
@@ -252,10 +266,7 @@ impl fmt::Display for OwnPath {
 
 impl Drop for OwnPath {
     fn drop(&mut self) {
-        let path = match self.hidden.load(Ordering::Relaxed) {
-            true => self.aside(),
-            false => self.path.clone(),
-        };
+        let path = self.place();
         if self.is_ours(&path)
             && let Err(error) = fs::remove_file(&path)
         {
@@ -294,6 +305,7 @@ mod tests {
         let (socket, own) = bind(path, &SocketAccess::default()).map_err(|why| why.to_string())?;
         let socket = Socket::from(socket);
         socket.listen(16).unwrap();
+        own.show().unwrap();
         Ok((OwnedFd::from(socket).into(), own))
     }
 
@@ -316,10 +328,29 @@ mod tests {
         let other = directory.path().join("link");
         std::os::unix::fs::symlink(directory.path(), &other).unwrap();
         let access = SocketAccess::default();
-        let (_socket, _own) = bind(&path, &access).unwrap();
+        let (_socket, own) = bind(&path, &access).unwrap();
         for path in [path, other.join("s")] {
             assert!(matches!(bind(&path, &access), Err(Why::Taken)));
         }
+        own.show().unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn nobody_finds_a_socket_before_it_is_shown_and_one_that_never_is_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let bound = bind(&path, &SocketAccess::default()).unwrap();
+        assert!(!path.exists());
+        assert!(UnixStream::connect(&path).is_err());
+        drop(bound);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        // What a killed daemon has left of one is cleared away, and nothing else.
+        drop(UnixListener::bind(aside(&path)).unwrap());
+        drop(at(&path).unwrap());
+        fs::write(aside(&path), "file").unwrap();
+        assert!(at(&path).unwrap_err().contains("s.aside"));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

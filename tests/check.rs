@@ -500,3 +500,13 @@ fn occupying(taken: &TcpListener) -> String {
         "[[service]]\nname = \"web\"\nlisten = \"{address}\"\nbackend = [{{ address = \"127.0.0.1:1\" }}]\n"
     )
 }
+
+#[test]
+fn programs_that_root_would_run_are_told_with_what_to_do() {
+    let alert = "[[alert]]\nname = \"a\"\non = \"all-down\"\nexec = \"/bin/true\"\n";
+    let told = check(format!("{GOOD}{alert}")).stderr;
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    for words in ["root runs \"/bin/true\"", "name a `user` in [runtime]"] {
+        assert_eq!(told.contains(words), is_root, "{told}");
+    }
+}

@@ -63,9 +63,11 @@ impl Server {
         }
     }
 
-    /// Where it listens, as written.
+    /// Where it listens, as written; not where somebody has taken its socket away.
     pub fn open(&self) -> HashSet<AdminAddress> {
-        self.open.keys().cloned().collect()
+        let is_there = |it: &Listening| it.path.as_ref().is_none_or(|path| path.is_there());
+        let open = self.open.iter().filter(|(_, it)| is_there(it));
+        open.map(|(address, _)| address.clone()).collect()
     }
 
     /// Puts a configuration in force; `bound` are the addresses that are new by it. Connections that there
@@ -118,6 +120,7 @@ impl Server {
             }
             BoundSocket::Unix(listener, path) => {
                 let listener = UnixListener::from_std(listener)?;
+                path.show()?;
                 tracing::info!(listener = %address, "admin endpoint listens");
                 let task = tokio::spawn(async move {
                     loop {

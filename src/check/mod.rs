@@ -16,6 +16,7 @@ mod mysql;
 mod plain;
 mod postgres;
 mod redis;
+mod scram;
 mod stream;
 mod tls;
 

@@ -8,12 +8,13 @@
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::SCRAM_SHA_256;
 use postgres_protocol::message::backend::{DataRowBody, ErrorResponseBody, Message};
 use postgres_protocol::message::frontend;
 
 use super::dialogue::{Dialogue, Received, Step};
 use super::exchange::quoted;
+use super::scram::Scram;
 use crate::health::{Postgres, Role, Verdict};
 
 /// `GSSENCRequest`: length and code.
@@ -26,7 +27,7 @@ const NAME: &str = "ballast check";
 pub(super) struct StartingUp<'a> {
     postgres: &'a Postgres,
     started: bool,
-    scram: Option<ScramSha256>,
+    scram: Option<Scram<'a>>,
     role: Option<Role>,
 }
 
@@ -94,26 +95,32 @@ impl<'a> StartingUp<'a> {
                 match &self.postgres.password {
                     Some(_) if !known => Step::dead("asks for an unknown way to log in"),
                     Some(password) => {
-                        let password = password.reveal().as_bytes();
-                        let scram = ScramSha256::new(password, ChannelBinding::unsupported());
-                        let scram = self.scram.insert(scram);
-                        say(|out| {
-                            frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), out)
-                        })
+                        self.scram = Scram::new(password.reveal());
+                        match &self.scram {
+                            Some(scram) => say(|out| {
+                                let first = scram.first();
+                                frontend::sasl_initial_response(
+                                    SCRAM_SHA_256,
+                                    first.as_bytes(),
+                                    out,
+                                )
+                            }),
+                            None => Step::dead("cannot be logged in to without random numbers"),
+                        }
                     }
                     None => self.asked_for_password(),
                 }
             }
             Message::AuthenticationSaslContinue(body) => {
                 let scram = self.scram.as_mut();
-                match scram.and_then(|it| it.update(body.data()).ok().map(|()| &*it)) {
-                    Some(scram) => say(|out| frontend::sasl_response(scram.message(), out)),
+                match scram.and_then(|it| it.answer(body.data())) {
+                    Some(answer) => say(|out| frontend::sasl_response(answer.as_bytes(), out)),
                     None => Step::dead("the log-in went wrong"),
                 }
             }
             Message::AuthenticationSaslFinal(body) => {
-                let scram = self.scram.as_mut();
-                match scram.is_some_and(|it| it.finish(body.data()).is_ok()) {
+                let scram = self.scram.as_ref();
+                match scram.is_some_and(|it| it.is_proven_by(body.data())) {
                     true => Step::Listen,
                     false => Step::dead("the server does not know the password itself"),
                 }

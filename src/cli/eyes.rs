@@ -14,7 +14,13 @@ use crate::net::granted;
 /// # Errors
 /// Everything that is wrong with it.
 pub(super) fn load(path: &Path) -> Result<Loaded, Rejected> {
-    load_in_place_of(path, path, &confine::no_account).and_then(granted)
+    let mut loaded = load_in_place_of(path, path, &confine::no_account)?;
+    let programs = loaded.needs.iter().any(|it| matches!(it, Need::Program(_)));
+    if programs && confine::stays_root(&loaded.config) {
+        let bars = |need: &Need| confine::no_account(need).or_else(|| confine::run_by_root(need));
+        loaded = load_in_place_of(path, path, &bars)?;
+    }
+    granted(loaded)
 }
 
 /// Reads it again as the user that the daemon has become: what that user cannot read now, no reload could.
@@ -51,7 +57,7 @@ pub(super) fn may_save(
         Some(Lack::Barred { message, help }) => {
             Err(format!("ballast: STATE_DIRECTORY: {message}: {help}\n"))
         }
-        Some(Lack::Now(_)) | None => Ok(()),
+        Some(Lack::Now(_) | Lack::Unwise { .. }) | None => Ok(()),
     }
 }
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::problem::{Problem, Problems, shown};
 use super::service::{BackendDraft, Draft};
 use super::source::{Source, Span};
-use super::{AdminAddress, BackendAddress, ListenConfig};
-use crate::model::{Address, UnixPath};
+use super::{AdminAddress, BackendAddress, ListenConfig, SocketConfig};
+use crate::model::{Address, Sources, UnixPath};
 
 /// `admin` is where the admin endpoint listens.
 pub(super) fn check(
@@ -25,6 +25,7 @@ pub(super) fn check(
         backends(&draft.backends, source, problems);
         let listen = draft.listen.iter().map(|(listen, _)| listen);
         loops(listen, &draft.backends, problems);
+        sources(&draft.socket, &draft.backends, problems);
     }
 }
 
@@ -274,6 +275,28 @@ pub(super) fn loops<'l>(
                 ))
                 .at(span.clone())
                 .label("connections would go round in circles"),
+            );
+        }
+    }
+}
+
+/// Backends that no address of the service's pool of sources can connect to.
+pub(super) fn sources(socket: &SocketConfig, backends: &[BackendDraft], problems: &mut Problems) {
+    let egress = socket.outgoing.as_ref().and_then(|it| it.egress.as_ref());
+    let Some(egress) = egress.filter(|it| matches!(it.sources, Sources::Pool(_))) else {
+        return;
+    };
+    for (address, span) in backends.iter().filter_map(|it| it.address.as_ref()) {
+        let Some(ipv4) = address.is_ipv4() else {
+            continue;
+        };
+        if egress.sources.of_family(ipv4).next().is_none() {
+            let family = if ipv4 { "IPv4" } else { "IPv6" };
+            problems.add(
+                Problem::warning(format!("no address of `source` is of {family}"))
+                    .at(span.clone())
+                    .label("connections to it come from where the routes say")
+                    .help(format!("add an {family} address to `source`")),
             );
         }
     }

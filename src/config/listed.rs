@@ -71,6 +71,7 @@ fn list(
         .collect();
     conflicts::backends(&drafts, source, problems);
     conflicts::loops(service.listen.iter(), &drafts, problems);
+    conflicts::sources(&service.socket, &drafts, problems);
     let taken: HashSet<&str> = service.backends.iter().map(|it| &*it.name).collect();
     for draft in &drafts {
         if let Some(name) = draft.name.as_deref().filter(|name| taken.contains(name)) {

@@ -63,7 +63,11 @@ fn lacks(path: &Path, bars: Seen<'_>) -> impl Fn(&Need) -> Option<Lack> {
     let directory = path.parent().unwrap_or(Path::new(""));
     move |need| {
         let need = need.clone().within(directory);
-        bars(&need).or_else(|| lack(&need).map(Lack::Now))
+        match bars(&need) {
+            barred @ Some(Lack::Barred { .. }) => barred,
+            // What is not there is unwise in no other way.
+            other => lack(&need).map(Lack::Now).or(other),
+        }
     }
 }
 
@@ -217,9 +221,7 @@ enum Unreadable {
 impl Unreadable {
     fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Forbidden => Some(
-                "the user that runs ballast needs to read it; a daemon in its sandbox opens only what is below the directories that its file led to at the start",
-            ),
+            Self::Forbidden => Some("the user that runs ballast needs to read it"),
             Self::TooLarge => Some("is this the right file?"),
             Self::Missing | Self::Irregular(_) | Self::Failed(_) => None,
         }

@@ -49,7 +49,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::admission::{Access, Bandwidth, Cap, Networks, Rate, SourceRules};
-use crate::health::{Check, Passive, Policy, Rules};
+use crate::health::{Check, Kind, Passive, Policy, Rules};
 use crate::model::{Address, Sources, UnixPath};
 use crate::proxy_protocol::Version;
 use crate::strategy::{Entry, Parameters};
@@ -97,6 +97,14 @@ impl Config {
             .filter_map(|it| it.socket.outgoing.as_ref());
         let mut egresses = outgoing.filter_map(|it| it.egress.as_ref());
         egresses.any(|it| it.mark.is_some() || it.sources == Sources::Client)
+    }
+
+    /// Whether a check or an alert is a program.
+    pub fn runs_programs(&self) -> bool {
+        let mut checks = self.services.iter().map(|it| &it.check.kind);
+        let mut targets = self.alerts.iter().map(|it| &it.target);
+        checks.any(|it| matches!(it, Kind::Exec(_)))
+            || targets.any(|it| matches!(it, AlertTarget::Exec(_)))
     }
 
     /// No service, and every setting at its default: what runs before the first file.
@@ -543,6 +551,19 @@ impl BackendAddress {
             Self::Ip(address) => Some(Address::Inet(*address)),
             Self::Unix(path) => Some(Address::Unix(*path)),
             Self::Name { .. } | Self::Srv { .. } => None,
+        }
+    }
+
+    /// Whether all of it is IPv4, or all IPv6; `None` where that is open, or neither.
+    pub fn is_ipv4(&self) -> Option<bool> {
+        match self {
+            Self::Ip(address) => Some(address.is_ipv4()),
+            Self::Name { family, .. } | Self::Srv { family, .. } => match family {
+                Family::Any => None,
+                Family::V4 => Some(true),
+                Family::V6 => Some(false),
+            },
+            Self::Unix(_) => None,
         }
     }
 }

@@ -148,6 +148,13 @@ impl Need {
 pub enum Lack {
     /// It may be better when it is needed: a warning.
     Now(String),
+    /// It works, and is better otherwise: a warning.
+    Unwise {
+        /// What is unwise about it.
+        message: String,
+        /// What to do about it.
+        help: String,
+    },
     /// It will be no better: an error.
     Barred {
         /// What is in the way.
@@ -192,6 +199,9 @@ impl Problems {
                         Need::Account { .. } => "nobody could become it now",
                     };
                     self.add(Problem::warning(lack).at(span.clone()).label(label));
+                }
+                Some(Lack::Unwise { message, help }) => {
+                    self.add(Problem::warning(message).at(span.clone()).help(help));
                 }
                 Some(Lack::Barred { message, help }) => {
                     self.add(Problem::error(message).at(span.clone()).help(help));

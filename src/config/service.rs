@@ -45,7 +45,7 @@ pub(super) struct Draft {
     queue: QueueConfig,
     on_down: OnDown,
     max_lifetime: Option<Duration>,
-    socket: SocketConfig,
+    pub(super) socket: SocketConfig,
     admission: AdmissionConfig,
     proxy: ProxyConfig,
     health: Policy,

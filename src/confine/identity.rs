@@ -21,6 +21,8 @@ pub struct Identity {
     name: String,
     uid: Uid,
     gid: Gid,
+    /// It is that group by name, not just the user's first.
+    group: Option<String>,
     /// Besides the first.
     groups: Vec<Gid>,
 }
@@ -35,6 +37,7 @@ impl Identity {
             name: known.map_or_else(|| uid.to_string(), |user| user.name),
             uid,
             gid: getegid(),
+            group: None,
             groups: Vec::new(),
         }
     }
@@ -59,8 +62,8 @@ impl Identity {
             Err(_) => User::from_name(&name),
         };
         let known = known.map_err(|error| IdentityError::Lookup(name.clone(), error.into()))?;
-        let group = group.map(self::group).transpose()?;
-        let (uid, gid, groups) = match (known, name.parse(), group) {
+        let number = group.map(self::group).transpose()?;
+        let (uid, gid, groups) = match (known, name.parse(), number) {
             (Some(user), _, group) => {
                 let gid = group.unwrap_or(user.gid);
                 let groups = groups(&user.name, gid)?;
@@ -75,13 +78,23 @@ impl Identity {
             name,
             uid,
             gid,
+            group: group.map(str::to_owned),
             groups,
         })
     }
 
-    /// Whether this process is it already.
+    /// Whether this process is it already, with its group if one is named: a service manager may have its own
+    /// idea of a user's first.
     pub fn is_own(&self) -> bool {
-        self.uid == geteuid()
+        self.uid == geteuid() && (self.group.is_none() || self.gid == getegid())
+    }
+
+    /// The user, and the group if one is named, as chown(1) takes them.
+    pub fn with_group(&self) -> String {
+        match &self.group {
+            Some(group) => format!("{}:{group}", self.name),
+            None => self.name.clone(),
+        }
     }
 
     /// Whether it may do everything.
@@ -210,7 +223,17 @@ mod tests {
         assert_eq!((root.uid.as_raw(), root.gid.as_raw()), (0, 0));
         let root = wanted("0", Some("4")).unwrap().unwrap();
         assert_eq!((root.uid.as_raw(), root.gid.as_raw()), (0, 4));
+        assert_eq!(root.with_group(), "0:4");
         assert_eq!(Identity::wanted(&RuntimeConfig::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_process_is_a_user_with_another_group_only_in_part() {
+        let (uid, gid) = (geteuid().to_string(), getegid().as_raw());
+        let own = wanted(&uid, Some(&gid.to_string())).unwrap().unwrap();
+        assert!(own.is_own());
+        let other = wanted(&uid, Some(&(gid + 1).to_string()));
+        assert!(!other.unwrap().unwrap().is_own());
     }
 
     #[test]

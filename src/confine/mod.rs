@@ -24,7 +24,7 @@ use thiserror::Error;
 
 pub use capabilities::effective;
 pub use identity::{Identity, IdentityError};
-pub use obstacles::{no_account, obstacle};
+pub use obstacles::{no_account, obstacle, run_by_root};
 pub use paths::{Reach, kernel_has_landlock};
 
 use self::capabilities::Kept;
@@ -39,7 +39,7 @@ use crate::config::{Config, Loaded, Sandbox};
 pub fn become_user(config: &Config) -> Result<Option<Identity>, IdentityError> {
     let becomes = next_user(config)?;
     if let Some(user) = &becomes {
-        user.assume(Kept::of_a_user().and_of(config))?;
+        user.assume(kept(user, config))?;
     }
     Ok(becomes)
 }
@@ -58,7 +58,7 @@ pub fn as_daemon<T: Send>(
     thread::scope(|scope| {
         let seen = thread::Builder::new().spawn_scoped(scope, || {
             if let Some(user) = &user {
-                user.assume(Kept::of_a_user().and_of(config))?;
+                user.assume(kept(user, config))?;
             }
             let own = Identity::own();
             capabilities::limit(kept(&own, config)).map_err(|error| IdentityError::Refused {
@@ -80,6 +80,12 @@ fn kept(user: &Identity, config: &Config) -> Kept {
         false => Kept::of_a_user(),
     };
     kept.and_of(config)
+}
+
+/// Whether root starts a daemon of this configuration now, and it stays root.
+pub fn stays_root(config: &Config) -> bool {
+    let wanted = Identity::wanted(&config.runtime).ok().flatten();
+    Identity::own().is_root() && wanted.is_none_or(|it| it.is_root())
 }
 
 /// Whom a daemon that is started now becomes.
@@ -205,7 +211,7 @@ impl Confinement {
         if let Some(wanted) = self.wanted.as_ref().filter(|it| !it.is_own()) {
             tracing::warn!(
                 user = %self.user,
-                wanted = %wanted,
+                wanted = %wanted.with_group(),
                 "only root can become another user: the daemon runs as who has started it"
             );
         } else if self.user.is_root() {

@@ -28,6 +28,17 @@ pub fn no_account(need: &Need) -> Option<Lack> {
     Some(barred(error.to_string(), help))
 }
 
+/// What is unwise about a program that root runs, for nobody has said as whom else.
+pub fn run_by_root(need: &Need) -> Option<Lack> {
+    let Need::Program(path) = need else {
+        return None;
+    };
+    Some(Lack::Unwise {
+        message: format!("root runs \"{}\"", path.display()),
+        help: "name a `user` in [runtime], whom the daemon and its programs become, or start it as one".to_owned(),
+    })
+}
+
 /// What bars `user`, as which this process runs, from `need`.
 pub fn obstacle(user: &Identity, need: &Need) -> Option<Lack> {
     let (path, wanted) = match need {

@@ -1,11 +1,16 @@
 //! Which files the daemon may still open, as a Landlock rule set, landlock(7): the directories of its
 //! configuration, of its state and of what the configuration names, and what the system's own look-ups
 //! read. By directories, because whoever changes a file replaces it, and a rule for a file ends with it.
+//!
+//! The kernel knows these directories themselves, not their names: one that is made anew, or that a link leads to
+//! instead, is another one. [`Reach::bars`] judges as the kernel does, and is the one place that says so.
 
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
@@ -114,8 +119,29 @@ fn directory_of(file: &Path) -> &Path {
 /// What the daemon may open from now on.
 #[derive(Debug)]
 pub struct Reach {
-    /// With every link followed.
-    grants: Vec<Grant>,
+    /// With every link followed, and what was there then.
+    grants: Vec<(Grant, Node)>,
+}
+
+/// A directory or a file itself, whatever its name: device and number, and the time at which it was made, because
+/// numbers are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Node {
+    device: u64,
+    number: u64,
+    made: Option<SystemTime>,
+}
+
+impl Node {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = path.metadata().ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            number: metadata.ino(),
+            // Some file systems do not say.
+            made: metadata.created().ok(),
+        })
+    }
 }
 
 impl Reach {
@@ -135,7 +161,8 @@ impl Reach {
         }
         let real = all.into_iter().filter_map(|it| {
             let path = it.path.canonicalize().ok()?;
-            Some(grant(path, it.access))
+            let node = Node::of(&path)?;
+            Some((grant(path, it.access), node))
         });
         Self {
             grants: real.collect(),
@@ -152,23 +179,34 @@ impl Reach {
             Need::File(path) | Need::Later(path) => path.canonicalize().ok(),
             Need::Directory(_) | Need::Socket(_) | Need::Program(_) | Need::Account { .. } => None,
         };
-        let is_open = |path: &Path| {
-            let mut fitting = self.grants.iter().filter(|it| it.access >= wanted.access);
-            fitting.any(|it| path.starts_with(&it.path))
-        };
-        (!is_open(&real.unwrap_or(place))).then(|| Lack::Barred {
-            message: format!(
-                "\"{named}\" is outside of what the daemon may open since its start"
-            ),
-            help: "it takes effect after a restart only; what is in a directory that the file named at the \
-                   start needs none"
+        (!self.is_open(&real.unwrap_or(place), wanted.access)).then(|| Lack::Barred {
+            message: format!("\"{named}\" is outside of the sandbox that was set up at the start"),
+            help: "this needs a restart; what is in a directory that was there and that the file named at \
+                   the start needs none"
                 .to_owned(),
         })
     }
 
+    /// Like [`bars`](Self::bars), of a file that is to be read, in one line.
+    pub fn bars_file(&self, path: &Path) -> Option<String> {
+        match self.bars(&Need::File(path.to_owned()))? {
+            Lack::Barred { message, help } => Some(format!("{message}: {help}")),
+            Lack::Now(message) | Lack::Unwise { message, .. } => Some(message),
+        }
+    }
+
+    /// Whether the kernel lets `path`, in which no link is left, be opened for that.
+    fn is_open(&self, path: &Path, access: Use) -> bool {
+        let granted = |it: Node| {
+            let mut fitting = self.grants.iter().filter(|(of, _)| of.access >= access);
+            fitting.any(|(_, node)| *node == it)
+        };
+        path.ancestors().filter_map(Node::of).any(granted)
+    }
+
     /// Has the kernel hold this thread, and those that it starts, to it.
     pub(super) fn limit(&self) -> Result<Extent, RulesetError> {
-        let rules = self.grants.iter().filter_map(|it| {
+        let rules = self.grants.iter().filter_map(|(it, _)| {
             // Gone since, or never there: nothing to grant.
             let opened = PathFd::new(&it.path).ok()?;
             Some(Ok::<_, RulesetError>(PathBeneath::new(
@@ -324,10 +362,51 @@ mod tests {
         for list in ["../other/four", "link"] {
             let rejected = again(list).unwrap_err().lines().join("\n");
             assert!(rejected.contains("ballast.toml:5:14: "), "{rejected}");
-            assert!(rejected.contains("since its start"), "{rejected}");
+            assert!(rejected.contains("outside of the sandbox"), "{rejected}");
         }
         let rejected = again("../other/four").unwrap_err().render(false);
-        assert!(rejected.contains("after a restart only"), "{rejected}");
+        assert!(rejected.contains("needs a restart"), "{rejected}");
+    }
+
+    #[test]
+    fn a_directory_that_is_another_one_by_now_is_outside_whatever_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let beside = |name: &str| directory.path().join(name);
+        for name in ["conf", "old", "new"] {
+            fs::create_dir(beside(name)).unwrap();
+            fs::write(beside(name).join("list"), "").unwrap();
+        }
+        fs::write(beside("conf/ballast.toml"), "").unwrap();
+        let link = |to: &str| {
+            let draft = beside("draft");
+            std::os::unix::fs::symlink(beside(to), &draft).unwrap();
+            fs::rename(draft, beside("link")).unwrap();
+        };
+        link("old");
+        let file = beside("conf/ballast.toml");
+        let (list, state) = (beside("link/list"), beside("link"));
+        let needs = [Need::Later(list.clone()), Need::Directory(state)];
+        let reach = Reach::of(&file, &needs);
+        let barred = || needs.iter().filter(|it| reach.bars(it).is_some()).count();
+        assert_eq!(barred(), 0);
+        assert_eq!(reach.bars_file(&file), None);
+
+        link("new");
+        assert_eq!(barred(), 2);
+        let told = reach.bars_file(&list).unwrap();
+        assert!(told.contains("link/list\" is outside"), "{told}");
+        assert!(told.contains("needs a restart"), "{told}");
+        // The one that was granted goes by another name: the kernel does not mind.
+        fs::rename(beside("old"), beside("moved")).unwrap();
+        link("moved");
+        assert_eq!(barred(), 0);
+
+        // Nor has the name of the configuration's own directory anything to do with it.
+        fs::rename(beside("conf"), beside("former")).unwrap();
+        fs::create_dir(beside("conf")).unwrap();
+        fs::write(&file, "").unwrap();
+        assert!(reach.bars_file(&file).is_some());
+        assert_eq!(reach.bars_file(&beside("former/ballast.toml")), None);
     }
 
     #[test]

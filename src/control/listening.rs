@@ -2,6 +2,7 @@
 //! next, retired once none wants it, and closed when nobody can be on the way any more.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
@@ -45,7 +46,8 @@ impl Listeners {
     /// # Errors
     /// Every address that cannot be listened on; those that could are let go again.
     pub(super) fn bind(&self, config: &Config, workers: usize) -> Result<Bound, Vec<BindError>> {
-        let (bound, mut failed) = self.bind_new(config, workers, |_| true);
+        let (mut bound, mut failed) = self.bind_new(config, workers, |_| true);
+        bound.extend(self.bind_lost(config, workers));
         if failed.is_empty() {
             for (listener, backlog) in bound.values() {
                 failed.extend(listener.listen(*backlog).err());
@@ -94,7 +96,23 @@ impl Listeners {
         (bound, failed)
     }
 
-    /// Has the listeners of `config` be open, `bound` being those of them that were not, and retires the others.
+    /// New listeners in place of those of `config` whose sockets somebody has taken away from their paths. One for
+    /// which there is no place is told of when the rest takes effect.
+    fn bind_lost(
+        &self,
+        config: &Config,
+        workers: usize,
+    ) -> HashMap<ListenerId, (BoundListener, u32)> {
+        let mut wanted = listeners(config);
+        wanted.retain(|(key, ..)| self.open.get(key).is_some_and(|it| it.bound.is_lost()));
+        let anew = wanted.into_iter().filter_map(|(key, listen, service)| {
+            let bound = BoundListener::bind(listen, &service.socket, workers, &[]);
+            Some((key, (bound.ok()?, service.backlog)))
+        });
+        anew.collect()
+    }
+
+    /// Has the listeners of `config` be open, `bound` being those of them that were not or are lost, and retires the others.
     pub(super) fn switch(
         &mut self,
         config: &Config,
@@ -102,6 +120,7 @@ impl Listeners {
         loads: &mut Loads,
         mut bound: Bound,
         workers: &Workers,
+        closed: &TaskTracker,
     ) {
         let mut wanted = HashSet::new();
         for (key, _, config) in listeners(config) {
@@ -114,13 +133,21 @@ impl Listeners {
                 service: Arc::clone(&serving.service),
                 ledger: loads.ledger(&config.name, listener),
             };
-            if let Some(listening) = self.open.get_mut(&key) {
+            if let Some(bound) = bound.remove(&key) {
+                let lost = self.open.remove(&key).is_some();
+                if lost {
+                    // Nobody finds it any more; whoever has is served.
+                    workers.tell(|_| Command::Close {
+                        key,
+                        done: closed.token(),
+                    });
+                }
+                let destination = destination(bound.address());
+                let listening = Listening::open(key, bound, destination, workers, lost);
+                self.open.insert(key, listening);
+            } else if let Some(listening) = self.open.get_mut(&key) {
                 let destination = destination(listening.bound.address());
                 listening.keep(destination, config);
-            } else if let Some(bound) = bound.remove(&key) {
-                let destination = destination(bound.address());
-                let listening = Listening::open(key, bound, destination, workers);
-                self.open.insert(key, listening);
             } else {
                 tracing::error!(service = %config.name, listener = %key, "not bound: a defect");
             }
@@ -180,12 +207,13 @@ impl Listeners {
 }
 
 impl Listening {
-    /// Has every worker serve its part of `bound`.
+    /// Has every worker serve its part of `bound`, in place of one that was `lost` if so.
     fn open(
         key: ListenerId,
         bound: BoundListener,
         destination: Destination,
         workers: &Workers,
+        lost: bool,
     ) -> Self {
         let service = Arc::clone(&destination.service);
         let route = Route::new(bound.address(), destination);
@@ -194,7 +222,16 @@ impl Listening {
             route: Arc::clone(&route),
             socket: bound.of_worker(worker),
         });
-        tracing::info!(service = %service.name(), listener = %bound.address(), "listening");
+        let (service, listener) = (service.name(), bound.address());
+        match bound.open() {
+            Err(error) => takes_nobody(listener, &error),
+            Ok(()) if lost => tracing::warn!(
+                %service,
+                %listener,
+                "socket made anew: somebody had taken it away from its path"
+            ),
+            Ok(()) => tracing::info!(%service, %listener, "listening"),
+        }
         Self {
             bound,
             route,
@@ -213,7 +250,7 @@ impl Listening {
         if (was_closing || is_path)
             && let Err(error) = self.bound.accept_handshakes()
         {
-            tracing::error!(listener = %self.bound.address(), %error, "listener takes no new clients");
+            takes_nobody(self.bound.address(), &error);
         }
         if let Err(error) = self.bound.tune(&config.socket) {
             tracing::warn!(%error, "socket options not changed");
@@ -235,4 +272,8 @@ impl Listening {
         }
         self.closes = Some(Instant::now() + QUIET);
     }
+}
+
+fn takes_nobody(listener: Address, error: &io::Error) {
+    tracing::error!(%listener, %error, "listener takes no new clients");
 }

@@ -85,6 +85,14 @@ impl Known {
         move |need| reach.as_ref()?.bars(need)
     }
 
+    /// That the configuration itself is where it may be read.
+    fn may_read(&self, path: &Path) -> Result<(), Vec<String>> {
+        match self.reach.as_ref().and_then(|it| it.bars_file(path)) {
+            Some(problem) => Err(vec![problem]),
+            None => Ok(()),
+        }
+    }
+
     /// That nothing in the file takes an address from what cannot let it go in time.
     fn allow(&self, loaded: &Loaded) -> Result<(), Vec<String>> {
         let problems = handovers(&self.held, &loaded.config);
@@ -100,6 +108,7 @@ impl Known {
 /// # Errors
 /// Every problem of the file. A name that does not resolve is none, nor is a bad list of backends.
 pub(super) async fn prepare(path: Arc<Path>, known: Known) -> Result<Box<Prepared>, Vec<String>> {
+    known.may_read(&path)?;
     let bars = known.bars();
     let read = move || load_in_place_of(&path, &path, &bars).and_then(granted);
     match tokio::task::spawn_blocking(read).await {
@@ -123,6 +132,9 @@ pub(super) async fn prepare_proposal(
     proposal: Proposal,
     known: Known,
 ) -> Result<Box<Prepared>, Vec<String>> {
+    if proposal.text.is_none() {
+        known.may_read(&path)?;
+    }
     let bars = known.bars();
     let own = match (&proposal.text, &proposal.name) {
         (None, _) => None,
@@ -291,7 +303,7 @@ fn read_lists(loaded: &Loaded, mut known: Lists, voice: Voice) -> Lists {
             }
             Err(rejected) => {
                 let problems = match voice {
-                    Voice::Log => tell_rejected(&service.name, &rejected),
+                    Voice::Log => tell_rejected(&service.name, rejected.lines()),
                     Voice::Silent => rejected.lines().into(),
                 };
                 (last.map(|last| last.backends).unwrap_or_default(), problems)
@@ -316,8 +328,7 @@ pub(super) fn tell_warnings(service: &Arc<str>, listed: &Listed) {
 }
 
 /// Says why a file of backends is not used, and gives that back.
-pub(super) fn tell_rejected(service: &Arc<str>, rejected: &Rejected) -> Arc<[String]> {
-    let problems = rejected.lines();
+pub(super) fn tell_rejected(service: &Arc<str>, problems: Vec<String>) -> Arc<[String]> {
     tracing::error!(
         %service,
         problems = problems.join("; "),

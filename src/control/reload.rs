@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::discovery::{Answers, Asker};
 use super::failovers::Over;
@@ -141,6 +142,7 @@ impl Running {
         built: Vec<Built>,
         workers: &Workers,
         prober: &Prober,
+        closed: &TaskTracker,
     ) {
         let Staged {
             mut prepared,
@@ -218,7 +220,7 @@ impl Running {
         self.targets.start(prober);
         let (services, loads) = (&self.services, &mut self.loads);
         self.listeners
-            .switch(&self.config, services, loads, bound, workers);
+            .switch(&self.config, services, loads, bound, workers, closed);
         self.loads.prune();
         self.remember();
     }

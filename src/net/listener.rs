@@ -85,8 +85,8 @@ impl fmt::Display for Reason<'_> {
 }
 
 impl BoundListener {
-    /// Binds `listen` with a socket for each of `workers`, not listening yet but at a path, for clients that are served as
-    /// `incoming` says. `ours` are the addresses that this
+    /// Binds `listen` with a socket for each of `workers`, not listening yet or, at a path, not to be found yet, for
+    /// clients that are served as `config` says. `ours` are the addresses that this
     /// process listens on already; one of them may overlap, and is about to be retired then.
     ///
     /// # Errors
@@ -214,6 +214,19 @@ impl BoundListener {
         sockets.map(|it| u64::from(sys::dropped(it.as_fd()))).sum()
     }
 
+    /// Has clients find it, where that takes more than to listen.
+    ///
+    /// # Errors
+    /// What the kernel says, or that somebody else is at its path.
+    pub fn open(&self) -> io::Result<()> {
+        self.path.as_ref().map_or(Ok(()), OwnPath::show)
+    }
+
+    /// Whether no client finds it any more, because somebody has taken its socket away from its path.
+    pub fn is_lost(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| !path.is_there())
+    }
+
     /// Has clients that come from now on be served as `config` says. What fails is tried again next time.
     ///
     /// # Errors
@@ -253,7 +266,7 @@ impl BoundListener {
     /// What the kernel says.
     pub fn refuse_handshakes(&self) -> io::Result<()> {
         if let Some(path) = &self.path {
-            return path.hide();
+            return path.hide().map_err(io::Error::other);
         }
         let ipv6 = Family::of(self.address) == Family::Ipv6;
         self.each(|socket| {

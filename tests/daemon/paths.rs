@@ -1,13 +1,14 @@
 //! Unix sockets, of clients and of backends: the same promises, where there are no addresses.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,44 +16,11 @@ use ballast::api;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
 
+use crate::support::paths::{at, dial, serve};
 use crate::support::{
     Backend, Config, DEADLINE, Daemon, End, Pattern, RELAYS, Server, Service, Signal, ask_name,
     connect, eventually, installed, read_name, run, words,
 };
-
-/// A stream to a path, in the clothes of one of TCP, in which everything else in these tests goes.
-fn dressed(stream: UnixStream) -> TcpStream {
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-    TcpStream::from(OwnedFd::from(stream))
-}
-
-fn dial(path: &Path) -> io::Result<TcpStream> {
-    UnixStream::connect(path).map(dressed)
-}
-
-fn at(path: &Path) -> String {
-    format!("unix:{}", path.display())
-}
-
-/// Greets with `name` at that path, then sends back what it gets. Ends with the test.
-fn serve(path: &Path, name: &str) {
-    let listener = UnixListener::bind(path).unwrap();
-    let greeting = format!("{name}\n");
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, greeting) = (stream.unwrap(), greeting.clone());
-            thread::spawn(move || {
-                // A probe leaves before it is greeted.
-                if stream.write_all(greeting.as_bytes()).is_ok() {
-                    let mut reader = stream.try_clone().unwrap();
-                    let _ = io::copy(&mut reader, &mut stream);
-                    let _ = stream.shutdown(Shutdown::Write);
-                }
-            });
-        }
-    });
-}
 
 struct Place(TempDir);
 
@@ -216,6 +184,90 @@ fn the_socket_of_a_listener_has_its_mode_and_goes_with_it() {
     held.shutdown(Shutdown::Both).unwrap();
     stream.shutdown(Shutdown::Both).unwrap();
     daemon.signal(crate::support::Signal::TERM);
+    daemon.wait_until_stopped();
+    assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_reload_that_is_rejected_leaves_nothing_at_its_paths_and_has_let_nobody_in() {
+    let place = Place::new();
+    let backend = Backend::named("only");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let web = || Service::new("web").backend("only", backend.address());
+    // A socket beside those that are new, or a sandbox has the directory out of reach.
+    let old = at(&place.path("old"));
+    let daemon = Daemon::start(&Config::of(web()).admin("listen", old.clone()));
+    let paths = [place.path("web"), place.path("admin")];
+    let listening = |service: Service| {
+        let admin = vec![old.clone(), at(&paths[1])];
+        Config::of(service).admin("listen", admin)
+    };
+    let bad = listening(
+        web()
+            .listen(at(&paths[0]))
+            .also_listen(taken.local_addr().unwrap()),
+    );
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for path in &paths {
+            let over = &over;
+            scope.spawn(move || {
+                let began = Instant::now();
+                while !over.load(Ordering::Relaxed) && began.elapsed() < DEADLINE {
+                    assert!(UnixStream::connect(path).is_err(), "{}", path.display());
+                }
+            });
+        }
+        for _ in 0..20 {
+            let line = daemon.reload_rejected(&bad.text());
+            assert!(line.text("problems").contains("has it"), "{}", line.raw());
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    // The last rejection is told right before its sockets go.
+    eventually("nothing is left but the old socket", || {
+        (fs::read_dir(place.0.path()).unwrap().count() == 1).then_some(())
+    });
+    daemon.reload(&listening(web().listen(at(&paths[0]))));
+    assert_eq!(read_name(&mut dial(&paths[0]).unwrap()).unwrap(), "only");
+    UnixStream::connect(&paths[1]).unwrap();
+}
+
+#[test]
+fn a_socket_that_somebody_has_taken_away_is_made_anew_by_a_reload() {
+    let place = Place::new();
+    let (path, admin) = (place.path("web"), place.path("admin"));
+    let backend = Backend::named("only");
+    let with = |weight: i64| {
+        let service = Service::new("web").listen(at(&path));
+        Config::of(service.weighted("only", backend.address(), weight)).admin("listen", at(&admin))
+    };
+    let mut daemon = Daemon::start(&with(1));
+    let mut held = dial(&path).unwrap();
+    assert_eq!(read_name(&mut held).unwrap(), "only");
+    for lost in [&path, &admin] {
+        fs::remove_file(lost).unwrap();
+    }
+    let mark = daemon.log().mark();
+    daemon.reload(&with(2));
+    daemon.wait_for(mark, words::MADE_ANEW, "service", "web");
+    UnixStream::connect(&admin).unwrap();
+    assert_eq!(read_name(&mut dial(&path).unwrap()).unwrap(), "only");
+
+    // What somebody else listens on stays theirs, and the rest of the reload takes effect.
+    fs::remove_file(&path).unwrap();
+    let theirs = UnixListener::bind(&path).unwrap();
+    let mark = daemon.log().mark();
+    daemon.reload(&with(3));
+    daemon.wait_for(mark, words::TAKES_NOBODY, "listener", &at(&path));
+    drop(theirs);
+    daemon.reload(&with(4));
+    assert_eq!(read_name(&mut dial(&path).unwrap()).unwrap(), "only");
+
+    held.write_all(b"still\n").unwrap();
+    assert_eq!(read_name(&mut held).unwrap(), "still");
+    held.shutdown(Shutdown::Both).unwrap();
+    daemon.signal(Signal::TERM);
     daemon.wait_until_stopped();
     assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 0);
 }

@@ -363,17 +363,31 @@ fn a_file_elsewhere_that_a_reload_names_needs_a_restart_where_there_is_landlock(
     }
     let rejected = daemon.reload_rejected(&more.text());
     let problems = rejected.text("problems");
-    assert!(
-        problems.contains("is outside of what the daemon may open"),
-        "{problems}"
-    );
-    assert!(problems.contains("after a restart only"), "{problems}");
+    assert!(problems.contains("is outside of the sandbox"), "{problems}");
+    assert!(problems.contains("needs a restart"), "{problems}");
     // Who asks beforehand hears the same.
     let proposal = json!({ "text": more.text(), "name": "the next one" });
     let plan: Plan = Api::unix(&socket).post("/v1/plan", &proposal).good();
     assert_eq!(plan.outcome, Prospect::Rejected);
     let problems = plan.problems.join("\n");
-    assert!(problems.contains("after a restart only"), "{problems}");
+    assert!(problems.contains("needs a restart"), "{problems}");
+
+    // The kernel knows the directory of the configuration, not its name.
+    let file = daemon.beside("ballast.toml");
+    let own = file.parent().unwrap();
+    let former = own.with_extension("former");
+    fs::rename(own, &former).unwrap();
+    fs::create_dir(own).unwrap();
+    let rejected = daemon.reload_rejected(&asked(one_service()).text());
+    let problems = rejected.text("problems");
+    let words = [
+        "ballast.toml\" is outside of the sandbox",
+        "needs a restart",
+    ];
+    assert!(words.iter().all(|it| problems.contains(it)), "{problems}");
+    fs::remove_dir_all(own).unwrap();
+    fs::rename(&former, own).unwrap();
+    daemon.reload(&asked(one_service()));
     drop(daemon);
     Daemon::start(&more).reload(&more);
 }

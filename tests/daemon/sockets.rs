@@ -4,16 +4,16 @@
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::support::netns::{Host, ip, is_alone, lose, nft, run_alone, sysctl};
 use crate::support::{
     Api, Backend, Config, Daemon, End, Launch, Meeting, Pattern, RELAYS, Service, ask_name,
-    ballast, connect, connect_from, eventually, fresh_ip, name_and_part, read_name, run, sockets,
-    words,
+    ballast, connect, connect_fast, connect_from, eventually, fresh_ip, name_and_part, read_name,
+    run, sockets, words,
 };
 
 const RENO: &[u8] = b"reno\0";
@@ -543,24 +543,10 @@ fn fast_open() {
         Service::new("web").backend("inner", inner.address("inner")),
     ));
     let address = daemon.address("web");
-    let counted = || {
-        let text = std::fs::read_to_string("/proc/net/netstat").unwrap();
-        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt"));
-        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-        let pairs = names.split(' ').zip(values.split(' '));
-        let count = |name: &str| {
-            let (_, value) = pairs.clone().find(|(it, _)| *it == name).unwrap();
-            value.parse::<u64>().unwrap()
-        };
-        (count("TCPFastOpenActive"), count("TCPFastOpenPassive"))
-    };
     // The first of each asks for a cookie; the later ones have it.
     for _ in 0..3 {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let flags = SendFlags::from_bits_retain(libc::MSG_FASTOPEN as u32);
-        let sent = rustix::net::sendto(&socket, b"hello ", flags, &address).unwrap();
+        let (mut client, sent) = connect_fast(address, b"hello ").unwrap();
         assert_eq!(sent, 6);
-        let mut client = TcpStream::from(socket);
         client.write_all(b"world").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let mut said = String::new();
@@ -568,7 +554,80 @@ fn fast_open() {
         assert_eq!(said, "only\nhello world");
     }
     // Two of the client's, two of the daemon's, each accepted as such.
-    assert_eq!(counted(), (4, 4));
+    assert_eq!(fast_opens(), (4, 4));
     let inside = inner.sessions(0);
     assert!(inside.is_empty(), "{inside:?}");
+}
+
+/// Connects whose first bytes were acknowledged with the SYN, made and accepted in this network.
+fn fast_opens() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/net/netstat").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let pairs = names.split(' ').zip(values.split(' '));
+    let count = |name: &str| {
+        let (_, value) = pairs.clone().find(|(it, _)| *it == name).unwrap();
+        value.parse::<u64>().unwrap()
+    };
+    (count("TCPFastOpenActive"), count("TCPFastOpenPassive"))
+}
+
+#[test]
+fn bytes_that_come_and_go_in_a_syn_count_towards_the_bandwidth() {
+    let body = "fast_open_within_bandwidth";
+    run_alone(&format!("{}::{body}", module_path!()));
+}
+
+#[test]
+#[ignore = "not a test: what bytes_that_come_and_go_in_a_syn_count_towards_the_bandwidth runs"]
+fn fast_open_within_bandwidth() {
+    const LENGTH: u64 = 300_000;
+    /// Less the burst, at a megabyte a second.
+    const LEAST: Duration = Duration::from_millis(200);
+    if !is_alone() {
+        return;
+    }
+    sysctl("net.ipv4.tcp_fastopen", "3");
+    let backend = Backend::named("only");
+    let inner = Daemon::start(&Config::of(
+        Service::new("inner")
+            .socket("fast_open", "clients")
+            .backend("only", backend.address()),
+    ));
+    let of_each = Config::of_each_relay(|service| {
+        service
+            .socket("fast_open", "both")
+            .limits("to_backend_per_session", "1MB/s")
+            .backend("inner", inner.address("inner"))
+    });
+    let daemon = Daemon::start(&of_each.log_every_session());
+    for relay in RELAYS {
+        let (address, mark) = (daemon.address(relay), daemon.log().mark());
+        for seed in 1..=3 {
+            let pattern = Pattern::new(seed, LENGTH);
+            let began = Instant::now();
+            let (mut client, first) = connect_fast(address, pattern.piece(0, 40_000)).unwrap();
+            let (mut writer, sent) = (client.try_clone().unwrap(), pattern.clone());
+            let writing = thread::spawn(move || {
+                let mut offset = first as u64;
+                while offset < LENGTH {
+                    offset += sent.send_some(&mut writer, offset, 64 << 10).unwrap();
+                }
+                writer.shutdown(Shutdown::Write).unwrap();
+            });
+            assert_eq!(read_name(&mut client).unwrap(), "only");
+            assert_eq!(pattern.expect_then_end(&mut client), End::Fin);
+            writing.join().unwrap();
+            let took = began.elapsed();
+            assert!(took >= LEAST, "{relay}: {took:?}");
+        }
+        for line in daemon.wait_for_sessions(mark, 3) {
+            assert!(line.has("cause", words::FINISHED), "{}", line.raw());
+            assert_eq!(line.number("to_backend"), LENGTH);
+            assert!(line.field("slowed_ms").is_some(), "{}", line.raw());
+        }
+    }
+    // The first of each asked for a cookie.
+    let (made, accepted) = fast_opens();
+    assert!(made >= 12 && accepted >= 12, "{made} {accepted}");
 }

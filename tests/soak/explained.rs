@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::site::{FLOODED, FRAGILE, LISTED, MORTAL, PROXIED, Site};
+use crate::site::{FLOODED, FRAGILE, LISTED, MORTAL, NAMED, PATHED, PROXIED, REHEARSED, Site};
 use crate::support::{Line, words};
 
 /// A line, and why it is there.
@@ -44,6 +44,21 @@ const EXPLAINED: &[Explained] = &[
         says: words::REFUSED_CLIENTS,
         about: |line| line.has("service", PROXIED),
         why: "clients came without a header, or with a bad one",
+    },
+    Explained {
+        says: words::REFUSED_CLIENTS,
+        about: |line| line.has("service", REHEARSED) && line.field("refused").is_none(),
+        why: "they were let in: its limits only count",
+    },
+    Explained {
+        says: words::LOOK_UP_FAILS,
+        about: |line| line.has("services", NAMED),
+        why: "the name server was stopped, or the daemon was denied descriptors",
+    },
+    Explained {
+        says: words::MADE_ANEW,
+        about: |line| line.has("service", PATHED),
+        why: "its socket was removed",
     },
     Explained {
         says: words::PAUSES,

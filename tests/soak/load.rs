@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,8 +11,14 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::site::{FLOODED, FRAGILE, LISTED, MORTAL, PROXIED, QUEUED, STABLE, Site};
+use crate::site::{
+    Door, FLOODED, FRAGILE, LISTED, MORTAL, NAMED, PATHED, PROXIED, QUEUED, REHEARSED, SHAPED,
+    STABLE, Site,
+};
 use crate::talk::{Failure, Reading, echo, exchange, open, part, quit};
+
+/// Besides [`STABLE`], the services whose servers are well.
+const WELL: [&str; 5] = [LISTED, SHAPED, PATHED, NAMED, REHEARSED];
 
 /// Sessions that each thread of holders has open.
 const HELD: usize = 40;
@@ -117,20 +123,18 @@ impl Load {
 
     /// Starts the threads.
     pub fn begin(&self, site: &Site) {
-        let services = [QUEUED, PROXIED, LISTED, FRAGILE, MORTAL, FLOODED];
-        let addresses: BTreeMap<_, _> = STABLE
-            .into_iter()
-            .chain(services)
-            .map(|service| (service, site.address(service)))
+        let services = [QUEUED, PROXIED, FRAGILE, MORTAL, FLOODED];
+        let doors: BTreeMap<_, _> = (STABLE.into_iter().chain(WELL).chain(services))
+            .map(|service| (service, site.door(service)))
             .collect();
-        let addresses = Arc::new(addresses);
+        let doors = Arc::new(doors);
         let mut threads = lock(&self.threads);
         for (crew, count) in CREWS {
             for _ in 0..count {
                 let number = threads.len() as u64;
                 let member = Member {
                     shared: Arc::clone(&self.shared),
-                    addresses: Arc::clone(&addresses),
+                    doors: Arc::clone(&doors),
                     rng: Rng::with_seed(self.seed.wrapping_mul(1000) + number),
                 };
                 threads.push(thread::spawn(move || member.work(crew)));
@@ -230,7 +234,7 @@ impl fmt::Display for Tally {
 /// One thread.
 struct Member {
     shared: Arc<Shared>,
-    addresses: Arc<BTreeMap<&'static str, SocketAddr>>,
+    doors: Arc<BTreeMap<&'static str, Door>>,
     rng: Rng,
 }
 
@@ -284,7 +288,7 @@ impl Member {
             Crew::Visitor => self.visit(),
             Crew::Holder => self.hold(held),
             Crew::Mover => {
-                let (service, length) = (self.any_stable(), self.rng.u64(4 << 20..24 << 20));
+                let (service, length) = (self.any_well(), self.rng.u64(4 << 20..24 << 20));
                 self.one(service, |rng, stream| {
                     echo(rng, stream, length, Reading::Whole)
                 });
@@ -318,12 +322,17 @@ impl Member {
         STABLE[self.rng.usize(..STABLE.len())]
     }
 
+    /// Half of them stable.
+    fn any_well(&mut self) -> &'static str {
+        match self.rng.bool() {
+            true => self.any_stable(),
+            false => WELL[self.rng.usize(..WELL.len())],
+        }
+    }
+
     /// One short session in one of many shapes.
     fn visit(&mut self) {
-        let service = match self.rng.u8(..5) {
-            0 => LISTED,
-            _ => self.any_stable(),
-        };
+        let service = self.any_well();
         let shape = self.rng.u8(..100);
         let began = Instant::now();
         let served = self.one(service, |rng, stream| match shape {
@@ -341,7 +350,7 @@ impl Member {
             }
             _ => quit(rng, stream),
         });
-        if served && shape < 80 && service != LISTED {
+        if served && shape < 80 && STABLE.contains(&service) {
             lock(&self.shared.tally).latencies.push(began.elapsed());
         }
     }
@@ -349,9 +358,9 @@ impl Member {
     /// Opens a session that stays, or uses or ends one that has.
     fn hold(&mut self, held: &mut Vec<Held>) {
         if held.len() < HELD {
-            let (service, began) = (self.any_stable(), Instant::now());
+            let (service, began) = (self.any_well(), Instant::now());
             let starved = self.shared.starved.load(Ordering::SeqCst);
-            match open(service, self.addresses[service], &mut self.rng) {
+            match open(service, &self.doors[service], &mut self.rng) {
                 Ok(stream) => held.push(Held {
                     service,
                     stream,
@@ -389,7 +398,7 @@ impl Member {
         talk: impl FnOnce(&mut Rng, &mut TcpStream) -> Result<u64, Failure>,
     ) -> bool {
         let starved = self.shared.starved.load(Ordering::SeqCst);
-        let opened = open(service, self.addresses[service], &mut self.rng);
+        let opened = open(service, &self.doors[service], &mut self.rng);
         let outcome = opened.and_then(|mut stream| talk(&mut self.rng, &mut stream));
         let served = outcome.is_ok();
         match outcome {
@@ -406,7 +415,8 @@ impl Member {
         let excused = match &failure {
             Failure::Broken(_) => denied || [FRAGILE, MORTAL, FLOODED].contains(&service),
             // The kernel of a server that was killed says so, and Ballast passes it on.
-            Failure::Early(_) => service == MORTAL,
+            // A session that breaks off at a path cannot be told from one that ends.
+            Failure::Early(_) => service == MORTAL || denied && service == PATHED,
             Failure::Wrong(_) => false,
         };
         let mut tally = lock(&self.shared.tally);

@@ -1,15 +1,17 @@
 //! What the soak runs: one daemon, a service for each way in which things may go, the servers behind them.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 use tempfile::TempDir;
 
+use crate::support::paths::{at, dial, serve};
 use crate::support::{
-    Alert, Api, Backend, Config, Daemon, ProcessBackend, RELAYS, Service, fresh_ip,
+    Alert, Api, Backend, Config, Daemon, Dns, ProcessBackend, RELAYS, Service, connect, fresh_ip,
 };
 
 /// The services whose servers are well: no session there may fail. One for each way to relay.
@@ -26,9 +28,26 @@ pub const FRAGILE: &str = "fragile";
 pub const MORTAL: &str = "mortal";
 /// It is flooded; it has limits.
 pub const FLOODED: &str = "flooded";
+/// Its servers are well too, and so are those of the following: no session there may fail either. How fast
+/// bytes flow is limited, for each session and for all.
+pub const SHAPED: &str = "shaped";
+/// It listens at paths, and one of its backends is at one.
+pub const PATHED: &str = "pathed";
+/// Its backends are behind a name.
+pub const NAMED: &str = "named";
+/// It only counts whom its limits would keep out or slow down.
+pub const REHEARSED: &str = "rehearsed";
+
+/// The directory of the sockets that the daemon listens on.
+const SOCKETS: &str = "sockets";
+/// The second one of [`PATHED`], which goes astray.
+pub const SPARE: &str = "spare";
 
 /// Sessions at a time of each backend of [`QUEUED`].
 const PLACES: i64 = 4;
+
+/// The port that the backends of [`NAMED`] share.
+const NAMED_PORT: u16 = 7070;
 
 /// The token of the admin endpoint.
 const TOKEN: &str = "soak";
@@ -38,8 +57,25 @@ pub struct Site {
     pub daemon: Daemon,
     pub fragile: Vec<Backend>,
     pub mortal: Vec<ProcessBackend>,
+    pub dns: Dns,
     pub files: Files,
+    named: Vec<Backend>,
     _others: Vec<Backend>,
+}
+
+/// Where clients of a service come in.
+pub enum Door {
+    Address(SocketAddr),
+    Path(PathBuf),
+}
+
+impl Door {
+    pub fn connect(&self) -> io::Result<TcpStream> {
+        match self {
+            Self::Address(address) => connect(*address),
+            Self::Path(path) => dial(path),
+        }
+    }
 }
 
 /// What the daemon reads.
@@ -47,12 +83,14 @@ pub struct Files {
     services: Vec<Service>,
     stable: Vec<Backend>,
     list: PathBuf,
+    resolver: SocketAddr,
     directory: TempDir,
 }
 
 impl Site {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(SOCKETS)).unwrap();
         let named = |prefix: &str| -> Vec<Backend> {
             let names = (1..=3).map(|number| format!("{prefix}{number}"));
             names.map(|name| Backend::named(&name)).collect()
@@ -65,10 +103,14 @@ impl Site {
             Backend::serve(after_a_header),
             Backend::named("flooded"),
         ];
+        let behind_a_name: Vec<_> = ["n1", "n2", "n3"]
+            .map(|name| Backend::named_at(address_at(NAMED_PORT), name))
+            .into();
+        let dns = Dns::start(&records(&behind_a_name[..2]));
         let list = directory.path().join("listed.toml");
         write_list(&list, &stable, 2);
 
-        let at_fixed_port = |name: &str| Service::new(name).listen(free_address());
+        let at_fixed_port = |name: &str| Service::new(name).listen(address_at(7001));
         let queued = ["q1", "q2"].iter().zip(&others);
         let queued = queued.fold(at_fixed_port(QUEUED), |service, (name, backend)| {
             service.capped(name, backend.address(), PLACES)
@@ -86,6 +128,8 @@ impl Site {
                 .proxy_protocol("accept_from", "127.0.0.0/8")
                 .proxy_protocol("timeout", "500ms")
                 .proxy_protocol("send", "v2")
+                .proxy_protocol("unique_id", true)
+                .socket("fast_open", fast_open())
                 .backend("p1", others[2].address()),
         );
         services.push(at_fixed_port(LISTED).key("backends_file", list.to_str().unwrap()));
@@ -120,24 +164,72 @@ impl Site {
                 .timeout("idle", "2s")
                 .backend("flooded", others[3].address()),
         );
+        let socket = |name: &str| directory.path().join(SOCKETS).join(name);
+        let server = directory.path().join("server");
+        serve(&server, "path");
+        services.push(
+            Service::new(PATHED)
+                .listen(at(&socket(PATHED)))
+                .also_listen(at(&socket(SPARE)))
+                .placed("path", "address", &at(&server))
+                .backend("s1", stable[0].address()),
+        );
+        services.push(at_fixed_port(NAMED).placed(
+            "db",
+            "address",
+            &format!("db.example.test:{NAMED_PORT}"),
+        ));
+        services.push(
+            at_fixed_port(REHEARSED)
+                .access("deny", "127.0.0.0/8")
+                .access("dry_run", true)
+                .limits("max_connections", 1)
+                .limits("accept_rate", "1/s")
+                .limits("max_per_source", 1)
+                .limits("rate_per_source", "1/s")
+                .limits("to_client_per_session", "1KB/s")
+                .limits("dry_run", true)
+                .backend("s1", stable[0].address()),
+        );
+        services.push(
+            at_fixed_port(SHAPED)
+                .socket("fast_open", fast_open())
+                .backend("s1", stable[0].address())
+                .backend("s2", stable[1].address()),
+        );
         fs::write(directory.path().join("token"), TOKEN).unwrap();
         let files = Files {
             services,
             stable,
             list,
+            resolver: dns.address(),
             directory,
         };
         Self {
             daemon: Daemon::start(&files.config(None)),
             fragile,
             mortal,
+            dns,
             files,
+            named: behind_a_name,
             _others: others,
         }
     }
 
     pub fn address(&self, service: &str) -> SocketAddr {
         self.daemon.address(service)
+    }
+
+    pub fn door(&self, service: &str) -> Door {
+        match service {
+            PATHED => Door::Path(self.files.socket(PATHED)),
+            _ => Door::Address(self.address(service)),
+        }
+    }
+
+    /// Has the name of [`NAMED`] lead to so many backends.
+    pub fn lead(&self, count: usize) {
+        self.dns.set(&records(&self.named[..count]));
     }
 
     /// The admin API, with the right to change.
@@ -147,12 +239,32 @@ impl Site {
 }
 
 impl Files {
+    /// A socket that the daemon listens on.
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.directory.path().join(SOCKETS).join(name)
+    }
+
+    /// What is left of such sockets.
+    pub fn sockets_left(&self) -> Vec<PathBuf> {
+        let all = fs::read_dir(self.directory.path().join(SOCKETS)).unwrap();
+        let all = all.map(|entry| entry.unwrap());
+        all.filter(|entry| entry.file_type().unwrap().is_socket())
+            .map(|entry| entry.path())
+            .collect()
+    }
+
     /// The configuration: the plain one, or one of the many that come down to the same for clients.
     pub fn config(&self, chance: Option<&mut Rng>) -> Config {
         let place = |name: &str| self.directory.path().join(name);
         let path = |name: &str| place(name).to_str().unwrap().to_owned();
         let mut config = Config::new()
-            .admin("listen", "127.0.0.1:0")
+            .admin(
+                "listen",
+                vec!["127.0.0.1:0".to_owned(), at(&self.socket("admin"))],
+            )
+            .discovery("resolvers", vec![self.resolver.to_string()])
+            .discovery("min_ttl", "100ms")
+            .discovery("timeout", "500ms")
             .admin("token_file", path("token"))
             .runtime("state_file", path("state.json"))
             .runtime("max_connections", 4000)
@@ -177,13 +289,22 @@ impl Files {
             }
             config = config.service(service.key("retries", 1 + i64::try_from(pick(3)).unwrap()));
         }
-        for service in &self.services[STABLE.len()..] {
+        let last = self.services.len() - 1;
+        for service in &self.services[STABLE.len()..last] {
             config = config.service(service.clone());
         }
+        let mut shaped = self.services[last].clone();
+        for cap in ["to_backend", "to_client"] {
+            shaped = shaped
+                .limits(cap, ["20MB/s", "100MB/s", "8MB/s"][pick(3)])
+                .limits(&format!("{cap}_per_session"), ["4MB/s", "2MB/s"][pick(2)]);
+        }
+        config = config.service(shaped.limits("dry_run", pick(4) == 1));
         if pick(2) == 1 {
             // A listener that comes and goes.
             config = config.service(
                 Service::new("guest")
+                    .also_listen(at(&self.socket("guest")))
                     .health("interval", ["1s", "3s"][pick(2)])
                     .backend("g1", self.stable[0].address()),
             );
@@ -224,9 +345,26 @@ fn write(file: &Path, text: &str) {
     fs::rename(draft, file).unwrap();
 }
 
-/// A port that nobody has at an address of its own: the port stays the same over all reloads.
-fn free_address() -> SocketAddr {
-    SocketAddr::new(fresh_ip().into(), 7001)
+/// A port at an address of its own, so nobody has it: it stays the same over all reloads.
+fn address_at(port: u16) -> SocketAddr {
+    SocketAddr::new(fresh_ip().into(), port)
+}
+
+/// What a name server says of these, to be believed for no time at all.
+fn records(backends: &[Backend]) -> Vec<String> {
+    let record = |it: &Backend| format!("db 0 A {}", it.address().ip());
+    backends.iter().map(record).collect()
+}
+
+/// As much of TCP Fast Open as the kernel's switch allows.
+fn fast_open() -> &'static str {
+    let switch = fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen").unwrap();
+    match switch.trim().parse::<u32>().unwrap() & 3 {
+        0 => "off",
+        1 => "backends",
+        2 => "clients",
+        _ => "both",
+    }
 }
 
 /// Takes the PROXY header of version 2 away, greets, and sends back what it gets.

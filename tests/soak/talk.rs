@@ -3,14 +3,14 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::site::PROXIED;
-use crate::support::{Pattern, abort, connect, read_name};
+use crate::site::{Door, PROXIED};
+use crate::support::{Pattern, abort, connect_fast, read_name};
 
 /// How a session failed.
 pub enum Failure {
@@ -30,15 +30,21 @@ pub enum Reading {
 }
 
 /// Connects, and reads the server's greeting.
-pub fn open(service: &str, address: SocketAddr, rng: &mut Rng) -> Result<TcpStream, Failure> {
-    let mut stream = connect(address).map_err(|error| failure("connecting", &error))?;
-    if service == PROXIED {
-        let header = format!(
-            "PROXY TCP4 192.0.2.{} 198.51.100.1 {} 443\r\n",
-            rng.u8(..),
-            rng.u16(1..)
-        );
-        let written = stream.write_all(header.as_bytes());
+pub fn open(service: &str, door: &Door, rng: &mut Rng) -> Result<TcpStream, Failure> {
+    let header = match service {
+        PROXIED => header(rng),
+        _ => Vec::new(),
+    };
+    let (mut stream, sent) = match (door, header.len()) {
+        // With the SYN, where the kernel lets it.
+        (Door::Address(address), 1..) if rng.bool() => connect_fast(*address, &header),
+        _ => door.connect().map(|stream| (stream, 0)),
+    }
+    .map_err(|error| failure("connecting", &error))?;
+    let rest = &header[sent..];
+    let (one, other) = rest.split_at(rng.usize(..=rest.len()));
+    for part in [one, other] {
+        let written = stream.write_all(part);
         written.map_err(|error| failure("its header", &error))?;
     }
     match read_name(&mut stream) {
@@ -49,6 +55,18 @@ pub fn open(service: &str, address: SocketAddr, rng: &mut Rng) -> Result<TcpStre
         }
         Err(error) => Err(failure("the greeting", &error)),
     }
+}
+
+/// Of a proxy that speaks for somebody, in one version or the other.
+fn header(rng: &mut Rng) -> Vec<u8> {
+    let (host, port) = (rng.u8(..), rng.u16(1..));
+    if rng.bool() {
+        return format!("PROXY TCP4 192.0.2.{host} 198.51.100.1 {port} 443\r\n").into_bytes();
+    }
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend([192, 0, 2, host, 198, 51, 100, 1]);
+    header.extend([port, 443].map(u16::to_be_bytes).concat());
+    header
 }
 
 /// Sends a few bytes and gets them back.

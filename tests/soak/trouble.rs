@@ -1,6 +1,7 @@
 //! What is done to the site: round by round every trouble once, in an order left to chance.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
@@ -11,8 +12,9 @@ use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 use crate::load::Load;
-use crate::site::{FLOODED, FRAGILE, PROXIED, STABLE, Site};
+use crate::site::{Door, FLOODED, FRAGILE, PATHED, PROXIED, SPARE, STABLE, Site};
 use crate::support::{Api, Signal, connect_from, words};
+use crate::talk;
 use crate::watch::Watch;
 
 /// Between two troubles, so that some of what is seen is peace.
@@ -30,7 +32,7 @@ const SLOW: usize = 120;
 
 type Trouble = fn(&mut Scene<'_>);
 
-const TROUBLES: [(&str, Trouble); 15] = [
+const TROUBLES: [(&str, Trouble); 17] = [
     ("reload", reload),
     ("bad reload", bad_reload),
     ("reload storm", reload_storm),
@@ -45,6 +47,8 @@ const TROUBLES: [(&str, Trouble); 15] = [
     ("closing", closing),
     ("abuse", abuse),
     ("list", list),
+    ("names", names),
+    ("lost path", lost_path),
     ("no descriptors", no_descriptors),
 ];
 
@@ -88,6 +92,7 @@ impl Troubles {
         // Every round ends as it began.
         site.daemon.reload(&site.files.config(None));
         site.files.write_list(2);
+        site.lead(2);
     }
 }
 
@@ -337,6 +342,30 @@ fn list(scene: &mut Scene<'_>) {
         IpAddr::V4(Ipv4Addr::LOCALHOST),
         scene.site.address("listed"),
     ));
+}
+
+/// A name leads to others, and then nobody can say for a while where it leads.
+fn names(scene: &mut Scene<'_>) {
+    scene.site.lead(scene.rng.usize(1..4));
+    scene.sleep(100..1000);
+    scene.site.dns.refuse();
+    scene.sleep(100..2000);
+    scene.site.dns.answer();
+}
+
+/// Somebody takes a socket away, and a reload brings it back.
+fn lost_path(scene: &mut Scene<'_>) {
+    let path = scene.site.files.socket(SPARE);
+    fs::remove_file(&path).expect("it is listened on");
+    reload(scene);
+    let mut visit = || {
+        let mut stream = talk::open(PATHED, &Door::Path(path.clone()), scene.rng)?;
+        talk::exchange(scene.rng, &mut stream)?;
+        talk::part(&mut stream)
+    };
+    if let Err(failure) = visit() {
+        panic!("{}: {failure}", path.display());
+    }
 }
 
 /// No new descriptor for a while.

@@ -19,6 +19,7 @@ mod dns;
 mod injection;
 mod log;
 pub mod netns;
+pub mod paths;
 mod patience;
 mod pattern;
 mod peer;
@@ -47,8 +48,9 @@ pub use log::Line;
 pub use patience::{DEADLINE, eventually, steadily};
 pub use pattern::Pattern;
 pub use peer::{
-    End, Held, Peer, abort, ask_name, connect, connect_from, connect_unasked, connect_unasked_from,
-    echo_once, is_refused, name_and_part, read_name, unsent, wait_for_error, with_receive_buffer,
+    End, Held, Peer, abort, ask_name, connect, connect_fast, connect_from, connect_unasked,
+    connect_unasked_from, echo_once, is_refused, name_and_part, read_name, unsent, wait_for_error,
+    with_receive_buffer,
 };
 pub use pipe_hog::{PipeHog, Stranger};
 pub use proc::{peak_bytes, raise_descriptor_limit, sockets};

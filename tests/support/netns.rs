@@ -28,12 +28,19 @@ pub fn run_alone(path: &str) {
         return;
     }
     let (_, body) = path.split_once("::").expect("a path within the crate");
-    let said = run(Command::new("unshare")
+    let said = run(&mut alone(body));
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// What runs `body`, an ignored test of this binary, in such a process.
+pub fn alone(body: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command
         .arg("--net")
         .arg(env::current_exe().expect("a running test"))
         .args(["--exact", body, "--ignored", "--nocapture"])
-        .env(ALONE, "1"));
-    assert!(said.contains("1 passed"), "{said}");
+        .env(ALONE, "1");
+    command
 }
 
 /// Whether this is the process that [`run_alone`] has started; `lo` is up then.

@@ -172,7 +172,7 @@ impl Pattern {
     }
 
     /// The bytes at `offset`, up to the wrap, the end, or `most`.
-    fn piece(&self, offset: u64, most: usize) -> &'static [u8] {
+    pub fn piece(&self, offset: u64, most: usize) -> &'static [u8] {
         let block = block();
         let at = usize::try_from((self.start as u64 + offset) % PERIOD as u64)
             .expect("below the period");

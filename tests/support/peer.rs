@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::patience::{DEADLINE, eventually};
@@ -24,6 +26,22 @@ pub fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
     finish_connect(&socket, address)
+}
+
+/// A connection to `address` whose SYN brings as many of `bytes` as it may (TCP Fast Open), and how many of them are sent.
+pub fn connect_fast(address: SocketAddr, bytes: &[u8]) -> io::Result<(TcpStream, usize)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    let flags = SendFlags::from_bits_retain(libc::MSG_FASTOPEN.cast_unsigned());
+    match rustix::net::sendto(&socket, bytes, flags, &address) {
+        Ok(sent) => {
+            let stream = TcpStream::from(socket);
+            bounded(&stream);
+            Ok((stream, sent))
+        }
+        // The kernel's switch is off.
+        Err(Errno::OPNOTSUPP) => connect(address).map(|stream| (stream, 0)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A connection to `address` with a small receive buffer, which shrinks its window from the start.

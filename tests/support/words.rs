@@ -91,6 +91,12 @@ pub const STOPPING: &str = "stopping";
 /// `message` when it is over (`closed`).
 pub const STOPPED: &str = "stopped";
 
+/// `message` when a reload has made a socket again that was gone from its path (`service`, `listener`).
+pub const MADE_ANEW: &str = "socket made anew";
+
+/// `message` of a listener whose clients do not find it (`listener`, `error`).
+pub const TAKES_NOBODY: &str = "listener takes no new clients";
+
 /// `message` when every session that may be is there (`max_connections`).
 pub const PAUSES: &str = "accepting pauses";
 /// `message` when there is room again (`max_connections`).

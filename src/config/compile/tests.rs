@@ -819,3 +819,26 @@ fn one_mistake_brings_no_falsehood_about_what_depends_on_it() {
         assert!(!faults.contains(falsehood), "{faults}");
     }
 }
+
+#[test]
+fn a_pool_of_sources_without_a_backends_family_is_told_and_one_that_may_have_it_is_not() {
+    let pool = |sources: &str, backend: &str| {
+        let file = with(
+            "[service.timeouts]",
+            &format!("socket.source = {sources}\n\n[service.timeouts]"),
+        );
+        faults(&file.replacen("\"db.internal:5432\"", backend, 1))
+    };
+    let told = pool("\"10.0.0.2\"", "\"[2001:db8::1]:80\"");
+    assert!(told.contains("no address of `source` is of IPv6"), "{told}");
+    let told = pool("[\"2001:db8::2\"]", "\"db:80\"\nfamily = \"ipv4\"");
+    assert_eq!(told.matches("is of IPv4").count(), 2, "{told}");
+    for (sources, backend) in [
+        ("[\"10.0.0.2\", \"2001:db8::2\"]", "\"[2001:db8::1]:80\""),
+        ("\"10.0.0.2\"", "\"db:80\""),
+        ("\"client\"", "\"[2001:db8::1]:80\""),
+    ] {
+        let told = pool(sources, backend);
+        assert!(!told.contains("`source`"), "{told}");
+    }
+}

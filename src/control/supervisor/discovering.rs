@@ -90,8 +90,11 @@ impl Supervisor {
         let (listed, answers) = match list {
             Ok(list) => list,
             Err(rejected) => {
-                let problems = tell_rejected(&service, &rejected);
                 let list = self.running.lists.get_mut(&service);
+                let reach = self.options.reach.as_ref();
+                let barred = list.as_ref().and_then(|it| reach?.bars_file(&it.path));
+                let problems = barred.map_or_else(|| rejected.lines(), |it| vec![it]);
+                let problems = tell_rejected(&service, problems);
                 let told = list.map(|it| std::mem::replace(&mut it.problems, problems.clone()));
                 // One that was just written is read once more.
                 if told.is_some_and(|told| told != problems) {

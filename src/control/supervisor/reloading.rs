@@ -300,7 +300,7 @@ impl Supervisor {
         }
         self.cases.review(&staged, &self.running.loads);
         self.running
-            .apply(staged, built, &self.workers, &self.prober);
+            .apply(staged, built, &self.workers, &self.prober, &self.closed);
         self.admin.apply(&self.running.config.admin, endpoints);
         self.reloads.applied_at = Some(SystemTime::now());
         self.reloads.rejection = None;

@@ -13,10 +13,16 @@ pub(super) fn root(facts: &Facts, config: &Config) -> Option<Finding> {
         Some(_) => "the daemon runs as root",
         None => "root would start it, and it would stay root",
     };
+    let why = match config.runs_programs() {
+        true => {
+            "every file of the machine is open to whoever finds a way in, and the programs of its checks and alerts are run by root"
+        }
+        false => "every file of the machine is open to whoever finds a way in",
+    };
     Some(
         Finding::advice("user", now)
             .wanted("a user of its own, which root becomes when it starts")
-            .why("every file of the machine is open to whoever finds a way in")
+            .why(why)
             .fix(["[runtime]", "user = \"ballast\""]),
     )
 }

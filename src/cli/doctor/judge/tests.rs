@@ -495,6 +495,13 @@ fn root_and_a_sandbox_that_is_not_there_are_advice() {
         "user",
         &["stay root", "user = "],
     );
+    let programs = format!(
+        "{}[[alert]]\nname = \"a\"\non = \"all-down\"\nexec = \"/bin/tell\"\n",
+        pair()
+    );
+    let told_of = all(&root(&programs));
+    let user = told_of.iter().find(|it| it.topic == "user").unwrap();
+    assert!(format!("{user:?}").contains("run by root"), "{user:?}");
     let named = format!("runtime.user = \"ballast\"\n{}", pair());
     let others = told(&root(&named));
     assert!(others.iter().all(|it| it.1 != "user"), "{others:?}");
