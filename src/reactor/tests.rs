@@ -1,3 +1,5 @@
+//! The loop with real descriptors, threads and times.
+
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
