@@ -158,7 +158,7 @@ async fn messages(times: u64, size: usize, relayed: bool) -> Duration {
             poll_fn(|cx| to.poll_readable(cx)).await;
             match rustix::io::read(&to, &mut buffer[received..]) {
                 Ok(read) => received += read,
-                Err(_) => to.is_drained(),
+                Err(_) => to.drained(),
             }
         }
     }

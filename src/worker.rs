@@ -34,6 +34,8 @@ use crate::reactor;
 use crate::session::{self, Client, Context};
 use crate::telemetry::Facts;
 
+/// So many commands in a row, clients that others hand over above all, before bytes have their turn.
+const COMMANDS: usize = 64;
 /// How long the writer of the log is given before an abort.
 const LAST_LINE: Duration = Duration::from_millis(100);
 /// How long workers may take to stop, …
@@ -161,9 +163,13 @@ struct Shared {
     accept_errors: AtomicU64,
     pipes: AtomicUsize,
     pooled: AtomicUsize,
-    /// Nanoseconds that it has not slept.
-    busy: AtomicU64,
+    busy: Busy,
 }
+
+/// Nanoseconds that a worker has not slept. It writes this all the time, so nobody else writes next to it.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Busy(AtomicU64);
 
 impl Shared {
     fn accept_failed(&self) {
@@ -173,7 +179,7 @@ impl Shared {
     fn look(&self) -> Look {
         Look {
             sessions: self.sessions.load(Ordering::Relaxed),
-            busy: Duration::from_nanos(self.busy.load(Ordering::Relaxed)),
+            busy: Duration::from_nanos(self.busy.0.load(Ordering::Relaxed)),
             accept_errors: self.accept_errors.load(Ordering::Relaxed),
             pipes: self.pipes.load(Ordering::Relaxed),
             pooled: self.pooled.load(Ordering::Relaxed),
@@ -360,7 +366,7 @@ fn live(
 ) {
     let own = peers.own;
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let busy = &peers.own().busy;
+        let busy = &peers.own().busy.0;
         reactor::run(
             async move { Worker::new(peers, permits, witness).run(inbox).await },
             busy,
@@ -450,7 +456,12 @@ impl Worker {
     async fn run(mut self, mut inbox: UnboundedReceiver<Command>) {
         let registry = self.context.registry.clone();
         spawn_essential(self.peers.own, async move { registry.drive().await });
+        let mut carried_out = 0_usize;
         while let Some(command) = inbox.recv().await {
+            carried_out += 1;
+            if carried_out.is_multiple_of(COMMANDS) {
+                reactor::yield_now().await;
+            }
             match command {
                 Command::Listen { key, route, socket } => self.listen(key, route, socket),
                 Command::Close { key, done } => {

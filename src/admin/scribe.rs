@@ -5,15 +5,15 @@
 //! so again, which is why this is one of its own rather than one that others borrow.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rustix::process::nice;
 use tokio::sync::{mpsc, oneshot};
 
-/// The thread, begun when something is to be written for the first time; it ends when this is dropped.
+/// The thread, begun when something is to be written and there is none; it ends when this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Scribe(OnceLock<mpsc::Sender<Job>>);
+pub(super) struct Scribe(Mutex<Option<mpsc::Sender<Job>>>);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -28,17 +28,23 @@ impl Scribe {
             // Whoever has asked may be gone.
             let _ = reply.send(work());
         };
-        self.0.get_or_init(begin).send(Box::new(job)).await.ok()?;
+        self.jobs().send(Box::new(job)).await.ok()?;
         written.await.ok()
     }
 
     /// Drops what is large, which takes a while too.
     pub(super) fn clear_away(&self, large: impl Send + 'static) {
         // With no place among the jobs, the one who asks does it.
-        let _ = self
-            .0
-            .get_or_init(begin)
-            .try_send(Box::new(move || drop(large)));
+        let _ = self.jobs().try_send(Box::new(move || drop(large)));
+    }
+
+    /// A thread that could not begin, for lack of memory say, is tried again.
+    fn jobs(&self) -> mpsc::Sender<Job> {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*jobs {
+            Some(there) if !there.is_closed() => there.clone(),
+            Some(_) | None => jobs.insert(begin()).clone(),
+        }
     }
 }
 

@@ -445,7 +445,7 @@ impl Listener {
                 }
             }
             Err(Errno::AGAIN) => {
-                self.io.is_drained();
+                self.io.drained();
                 Accepted::Empty
             }
             // Errors of the new connection, which Linux reports here (accept(2)), and EINTR.
@@ -462,7 +462,7 @@ impl Listener {
                 | Errno::NETUNREACH
                 | Errno::PERM,
             ) => Accepted::Gone,
-            // EMFILE, ENFILE, ENOBUFS and ENOMEM; what else there may be is not the client's fault either.
+            // EMFILE, ENFILE, ENOBUFS and ENOMEM; and what nobody knows yet, which is met by resting, too.
             Err(error) => Accepted::Exhausted(error.into()),
         }
     }

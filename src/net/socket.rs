@@ -164,12 +164,12 @@ impl Socket {
                         // would say it; but it may also have stopped at a mark with more behind.
                         self.urgent = self.io.is_urgent();
                         if !self.urgent {
-                            self.io.is_drained();
+                            self.io.drained();
                         }
                     }
                     return Poll::Ready(Ok(read));
                 }
-                Err(Errno::AGAIN) => self.io.is_drained(),
+                Err(Errno::AGAIN) => self.io.drained(),
                 Err(Errno::INTR) => {}
                 Err(error) => break error.into(),
             }
@@ -193,7 +193,7 @@ impl Socket {
                 Ok((read, _)) if read > known || read == 0 || closed => {
                     return Poll::Ready(Ok(read));
                 }
-                Ok(_) | Err(Errno::AGAIN) => self.io.is_drained(),
+                Ok(_) | Err(Errno::AGAIN) => self.io.drained(),
                 Err(Errno::INTR) => {}
                 Err(error) => break error.into(),
             }
@@ -251,7 +251,7 @@ impl Socket {
     }
 
     /// Moves what is there into an empty pipe. 0 is the peer's FIN, or an urgent mark with a FIN
-    /// somewhere behind it: only a read can tell.
+    /// somewhere behind it: only a read can tell. Pending at an urgent mark wakes nobody: it is for a read as well.
     pub(super) fn poll_splice_into(
         &mut self,
         cx: &mut Context<'_>,
@@ -272,7 +272,7 @@ impl Socket {
                     if self.urgent {
                         return Poll::Pending;
                     }
-                    self.io.is_drained();
+                    self.io.drained();
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => break error.into(),
@@ -352,7 +352,7 @@ impl Socket {
             return Poll::Ready(cause);
         }
         while !self.io.is_write_closed() {
-            self.io.is_full();
+            self.io.full();
             ready!(self.io.poll_writable(cx));
         }
         match self.take_error() {

@@ -2,7 +2,7 @@
 //!
 //! A session is two sockets that wait for each other on one thread, and this is a loop for just that:
 //! readiness without locks, a task and its place in the line, and a few timers. A closed descriptor
-//! leaves epoll by itself, so nothing is deregistered; a socket costs 56 bytes here. The loop does what is
+//! leaves epoll by itself, so nothing is deregistered; a socket costs 64 bytes here. The loop does what is
 //! ready, looks for what has happened meanwhile, and sleeps only when there is neither. It knows nothing of sessions.
 //!
 //! Futures and wakers are the standard library's, so whatever else needs no particular runtime, channels
@@ -20,7 +20,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use self::sources::Sources;
@@ -41,6 +41,8 @@ struct Reactor {
     tasks: Tasks,
     sources: Sources,
     timers: Timers,
+    /// Who goes on after the next look at what has happened.
+    yielded: RefCell<Vec<Waker>>,
 }
 
 impl Reactor {
@@ -53,24 +55,29 @@ impl Reactor {
         current.expect("called within a reactor")
     }
 
-    /// Runs tasks until `is_over`, and adds to `busy` how many nanoseconds it has not slept.
+    /// Runs tasks until `is_over`, and keeps in `busy` how many nanoseconds it has not slept.
     fn turn(&self, is_over: impl Fn() -> bool, busy: &AtomicU64) -> io::Result<()> {
         let mut awake_since = Instant::now();
+        let mut awake = busy.load(Ordering::Relaxed);
         loop {
             self.tasks.run(TURNS);
             if is_over() {
                 return Ok(());
             }
             self.tasks.collect();
-            let idle = self.tasks.nobody_is_ready();
+            let idle = self.tasks.nobody_is_ready() && self.yielded.borrow().is_empty();
             let now = Instant::now();
-            busy.fetch_add(nanoseconds(awake_since, now), Ordering::Relaxed);
+            awake += nanoseconds(awake_since, now);
+            // Nobody else writes it.
+            busy.store(awake, Ordering::Relaxed);
             let until = if idle { self.timers.next() } else { Some(now) };
-            self.sources
-                .look(until.map(|it| it.saturating_duration_since(now)))?;
-            awake_since = if idle { Instant::now() } else { now };
+            let patience = until.map(|it| it.saturating_duration_since(now));
+            awake_since = self.sources.look(patience)?;
             self.tasks.collect();
             self.timers.fire(awake_since);
+            for waker in self.yielded.take() {
+                waker.wake();
+            }
         }
     }
 }
@@ -82,7 +89,8 @@ impl fmt::Debug for Reactor {
 }
 
 /// Runs `main`, and what it spawns, on this thread until it is over; what still runs then is dropped.
-/// Meanwhile `busy` grows by every nanosecond that the thread does not sleep.
+/// Meanwhile `busy` grows by every nanosecond that the thread is not in the kernel to learn what has happened;
+/// nobody else may write it.
 ///
 /// # Errors
 /// When the kernel has no epoll instance left to give, or refuses to wait for one.
@@ -96,9 +104,11 @@ pub fn run<T: 'static>(main: impl Future<Output = T> + 'static, busy: &AtomicU64
         tasks,
         sources,
         timers: Timers::default(),
+        yielded: RefCell::default(),
     });
-    let before = CURRENT.replace(Some(Rc::clone(&reactor)));
-    assert!(before.is_none(), "a thread has one reactor");
+    let is_first = CURRENT.with_borrow(Option::is_none);
+    assert!(is_first, "a thread has one reactor");
+    CURRENT.set(Some(Rc::clone(&reactor)));
     let leave = Leave(&reactor);
     let outcome = Rc::new(Cell::new(None));
     let told = Rc::clone(&outcome);
@@ -146,7 +156,10 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     Reactor::current().tasks.spawn(Box::pin(task));
 }
 
-/// Lets all others that are ready have their turn.
+/// Goes on after the loop has looked at what has happened meanwhile, and behind whom that concerns.
+///
+/// # Panics
+/// Outside of [`run`].
 pub async fn yield_now() {
     let mut yielded = false;
     poll_fn(|cx| {
@@ -154,7 +167,8 @@ pub async fn yield_now() {
             return Poll::Ready(());
         }
         yielded = true;
-        cx.waker().wake_by_ref();
+        let reactor = Reactor::current();
+        reactor.yielded.borrow_mut().push(cx.waker().clone());
         Poll::Pending
     })
     .await;

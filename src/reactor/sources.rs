@@ -1,13 +1,13 @@
 //! What descriptors are ready for, as epoll(7) tells of it edge by edge.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
@@ -26,8 +26,10 @@ pub(super) struct Sources {
     epoll: OwnedFd,
     all: RefCell<Slab<Entry>>,
     /// How many there ever were.
-    born: RefCell<u32>,
+    born: Cell<u32>,
     events: RefCell<Vec<Event>>,
+    /// Who is to be woken, while that is gathered.
+    woken: RefCell<Vec<Waker>>,
 }
 
 struct Entry {
@@ -87,8 +89,9 @@ impl Sources {
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             all: RefCell::default(),
-            born: RefCell::default(),
+            born: Cell::default(),
             events: RefCell::new(Vec::with_capacity(EVENTS)),
+            woken: RefCell::default(),
         })
     }
 
@@ -100,8 +103,9 @@ impl Sources {
         Ok(bell)
     }
 
-    /// Sleeps until something happens, but no longer than `most`, and wakes whom it concerns.
-    pub(super) fn look(&self, most: Option<Duration>) -> io::Result<()> {
+    /// Sleeps until something happens, but no longer than `most`, and wakes whom it concerns. Tells when the
+    /// sleep was over.
+    pub(super) fn look(&self, most: Option<Duration>) -> io::Result<Instant> {
         let mut events = self.events.borrow_mut();
         events.clear();
         let most = most.map(in_milliseconds);
@@ -113,29 +117,35 @@ impl Sources {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        let awake = Instant::now();
+        let mut woken = self.woken.borrow_mut();
         let mut all = self.all.borrow_mut();
         for event in events.iter() {
             let Event { flags, data } = *event;
             if let Some(entry) = all.get_mut(place_of(data.u64()))
                 && u64::from(entry.born) == data.u64() >> u32::BITS
             {
-                entry.is_told(Ready::of(flags));
+                entry.tell(Ready::of(flags), &mut woken);
             }
         }
-        Ok(())
+        // Whatever they do, no list is borrowed by then.
+        drop(all);
+        woken.drain(..).for_each(Waker::wake);
+        Ok(awake)
     }
 
     fn add(&self, fd: impl AsFd, interest: EventFlags) -> io::Result<u32> {
         let mut all = self.all.borrow_mut();
-        let mut last = self.born.borrow_mut();
         // The bell has the greatest number.
-        *last = last.wrapping_add(1) % u32::MAX;
+        let born = self.born.get().wrapping_add(1) % u32::MAX;
+        self.born.set(born);
         let vacant = all.vacant_entry();
+        // No process has as many descriptors.
         let place = vacant.key() as u32;
-        let data = EventData::new_u64(u64::from(*last) << u32::BITS | u64::from(place));
+        let data = EventData::new_u64(u64::from(born) << u32::BITS | u64::from(place));
         epoll::add(&self.epoll, fd, data, interest | EventFlags::ET)?;
         vacant.insert(Entry {
-            born: *last,
+            born,
             ready: Ready::NOTHING,
             reader: None,
             writer: None,
@@ -159,17 +169,13 @@ fn in_milliseconds(time: Duration) -> Timespec {
 }
 
 impl Entry {
-    fn is_told(&mut self, ready: Ready) {
+    fn tell(&mut self, ready: Ready, woken: &mut Vec<Waker>) {
         self.ready.add(ready);
-        if ready.has(Ready::READ)
-            && let Some(reader) = self.reader.take()
-        {
-            reader.wake();
+        if ready.has(Ready::READ) {
+            woken.extend(self.reader.take());
         }
-        if ready.has(Ready::WRITE)
-            && let Some(writer) = self.writer.take()
-        {
-            writer.wake();
+        if ready.has(Ready::WRITE) {
+            woken.extend(self.writer.take());
         }
     }
 }
@@ -229,21 +235,21 @@ impl<D: Descriptor> Source<D> {
 
     /// Waits until a read has something to tell: bytes, an end or an error.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.with(|entry| wait(entry.ready.has(Ready::READ), &mut entry.reader, cx))
+        self.wait(Ready::READ, |entry| &mut entry.reader, cx)
     }
 
     /// Waits until a write has something to tell: room or an error.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.with(|entry| wait(entry.ready.has(Ready::WRITE), &mut entry.writer, cx))
+        self.wait(Ready::WRITE, |entry| &mut entry.writer, cx)
     }
 
     /// A read has found nothing more. That the peer has closed stays known.
-    pub fn is_drained(&self) {
+    pub fn drained(&self) {
         self.with(|entry| entry.ready.remove(Ready::READABLE));
     }
 
     /// A write has found no room.
-    pub fn is_full(&self) {
+    pub fn full(&self) {
         self.with(|entry| entry.ready.remove(Ready::WRITABLE));
     }
 
@@ -262,6 +268,34 @@ impl<D: Descriptor> Source<D> {
         self.with(|entry| entry.ready.has(Ready::URGENT))
     }
 
+    fn wait(
+        &self,
+        what: Ready,
+        waiting: impl FnOnce(&mut Entry) -> &mut Option<Waker>,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
+        let before = self.with(|entry| {
+            if entry.ready.has(what) {
+                return Err(());
+            }
+            let waiting = waiting(entry);
+            let is_known = waiting.as_ref().is_some_and(|it| it.will_wake(cx.waker()));
+            Ok(if is_known {
+                None
+            } else {
+                waiting.replace(cx.waker().clone())
+            })
+        });
+        match before {
+            Err(()) => Poll::Ready(()),
+            // Let go of when no list is borrowed.
+            Ok(before) => {
+                drop(before);
+                Poll::Pending
+            }
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn place(&self) -> u32 {
         self.place
@@ -270,17 +304,6 @@ impl<D: Descriptor> Source<D> {
     fn with<T>(&self, act: impl FnOnce(&mut Entry) -> T) -> T {
         act(&mut self.reactor.sources.all.borrow_mut()[self.place as usize])
     }
-}
-
-fn wait(is_ready: bool, waiting: &mut Option<Waker>, cx: &Context<'_>) -> Poll<()> {
-    if is_ready {
-        return Poll::Ready(());
-    }
-    match waiting {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *waiting = Some(cx.waker().clone()),
-    }
-    Poll::Pending
 }
 
 impl<D: Descriptor> Drop for Source<D> {

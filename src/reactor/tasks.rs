@@ -39,6 +39,7 @@ struct Alarm {
 
 /// Where other threads leave word.
 struct Home {
+    /// Each task is in it once, unless it has ended.
     woken: Mutex<Vec<u32>>,
     /// Somebody has left word since it was last collected.
     rung: AtomicBool,
@@ -63,6 +64,7 @@ impl Tasks {
     pub(super) fn spawn(&self, running: Running) {
         let mut all = self.all.borrow_mut();
         let entry = all.vacant_entry();
+        // No process has as many tasks.
         let place = entry.key() as u32;
         let alarm = Arc::new(Alarm {
             place,
@@ -109,6 +111,7 @@ impl Tasks {
         }
         // What it holds may spawn and wake when it is let go of.
         drop(catch_unwind(AssertUnwindSafe(|| drop(running))));
+        // Whoever wakes it right now wakes the next one in its place, which takes a turn for nothing.
         let over = self.all.borrow_mut().remove(place);
         over.alarm.rung.store(true, Ordering::Relaxed);
     }
@@ -121,17 +124,23 @@ impl Tasks {
         }
     }
 
-    /// Drops all there are, and those that they spawn meanwhile.
+    /// Drops all there are, and those that they spawn meanwhile, for a few rounds: a panic in one of them is as
+    /// little to the others as in its turn.
     pub(super) fn drop_all(&self) {
-        loop {
+        for _ in 0..MOST_ROUNDS {
             let all = std::mem::take(&mut *self.all.borrow_mut());
             if all.is_empty() {
                 return;
             }
-            drop(all);
+            for (_, task) in all {
+                drop(catch_unwind(AssertUnwindSafe(|| drop(task))));
+            }
         }
     }
 }
+
+/// Whatever spawns when it is dropped, and spawns what does so too, is left alone after so many rounds.
+const MOST_ROUNDS: usize = 8;
 
 impl Home {
     fn woken(&self) -> MutexGuard<'_, Vec<u32>> {
@@ -141,7 +150,8 @@ impl Home {
 
     fn leave_word(&self, place: u32) {
         self.woken().push(place);
-        // Once is enough until it was heard.
+        // Once is enough until it was heard. It cannot fail: the descriptor is the loop's own, and its count has
+        // room for longer than any process runs.
         if !self.rung.swap(true, Ordering::AcqRel)
             && let Err(error) = rustix::io::write(&self.bell, &1_u64.to_ne_bytes())
         {

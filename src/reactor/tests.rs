@@ -34,8 +34,7 @@ async fn readable<D: Descriptor>(source: &Source<D>) {
 }
 
 async fn is_readable_now<D: Descriptor>(source: &Source<D>) -> bool {
-    // Two looks: one that takes in what has happened, one that tells of it.
-    yield_now().await;
+    // Which looks at what has happened.
     yield_now().await;
     poll_fn(|cx| Poll::Ready(source.poll_readable(cx).is_ready())).await
 }
@@ -152,15 +151,15 @@ fn readiness_stays_until_a_call_has_found_otherwise() {
         far.write_all(b"a").unwrap();
         readable(&source).await;
         assert!(is_readable_now(&source).await);
-        source.is_drained();
+        source.drained();
         assert!(!is_readable_now(&source).await);
         far.write_all(b"b").unwrap();
         readable(&source).await;
         assert!(!source.is_read_closed());
-        source.is_drained();
+        source.drained();
         drop(far);
         readable(&source).await;
-        source.is_drained();
+        source.drained();
         // What has closed is closed for good.
         assert!(source.is_read_closed() && is_readable_now(&source).await);
     });
@@ -175,11 +174,13 @@ fn a_place_that_is_given_anew_hears_nothing_of_who_had_it() {
         let first = Source::both_ways(near).unwrap();
         let place = first.place();
         drop(first);
-        let (near, _quiet) = pair();
+        let (near, mut other_far) = pair();
         let second = Source::both_ways(near).unwrap();
         assert_eq!(second.place(), place);
         far.write_all(b"x").unwrap();
         assert!(!is_readable_now(&second).await);
+        other_far.write_all(b"y").unwrap();
+        readable(&second).await;
         drop(copy);
     });
 }
@@ -268,6 +269,50 @@ fn a_thread_may_have_one_reactor_after_another() {
     for number in 0..3 {
         assert_eq!(reacting(async move { number }), number);
     }
+}
+
+#[test]
+fn whoever_yields_goes_on_behind_what_has_happened_meanwhile() {
+    reacting(async {
+        let (near, mut far) = pair();
+        let source = Source::both_ways(near).unwrap();
+        let heard = Rc::new(Cell::new(false));
+        let told = Rc::clone(&heard);
+        spawn(async move {
+            readable(&source).await;
+            told.set(true);
+        });
+        yield_now().await;
+        far.write_all(b"x").unwrap();
+        yield_now().await;
+        yield_now().await;
+        assert!(heard.get());
+    });
+}
+
+#[test]
+fn a_panic_of_what_is_dropped_at_the_end_is_nothing_to_the_others() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("as it is meant to in this test");
+        }
+    }
+    let (held, let_go) = oneshot::channel::<()>();
+    reacting(async move {
+        let panics = Panics;
+        spawn(async move {
+            let _panics = panics;
+            std::future::pending::<()>().await;
+        });
+        spawn(async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        });
+        yield_now().await;
+    });
+    assert!(let_go.blocking_recv().is_err());
+    assert_eq!(reacting(async { 1 }), 1);
 }
 
 #[test]

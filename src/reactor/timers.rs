@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -31,11 +32,13 @@ impl Timers {
 
     /// Wakes those whose time has come.
     pub(super) fn fire(&self, now: Instant) {
-        let mut waiting = self.0.borrow_mut();
-        while let Some(first) = waiting.all.first_entry()
-            && first.key().0 <= now
-        {
-            first.remove().wake();
+        let due = || {
+            let mut waiting = self.0.borrow_mut();
+            let first = waiting.all.first_entry().filter(|it| it.key().0 <= now);
+            first.map(OccupiedEntry::remove)
+        };
+        while let Some(waker) = due() {
+            waker.wake();
         }
     }
 }
@@ -48,10 +51,13 @@ pub struct Sleep {
     reactor: Rc<Reactor>,
 }
 
-/// Sleeps for `time`.
+/// Sleeps for `time`; a hundred years are enough.
 pub fn sleep(time: Duration) -> Sleep {
-    sleep_until(Instant::now() + time)
+    sleep_until(Instant::now() + time.min(FAR))
 }
+
+/// Longer than any process runs.
+const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Sleeps until `at`.
 pub fn sleep_until(at: Instant) -> Sleep {

@@ -235,6 +235,7 @@ impl Acceptor {
                     // Waiting for room, if there is none, is bounded like the rest.
                     if let Some(permit) = timeout_at(give_up, self.permits().acquire()).await {
                         drop(permit);
+                        yield_now().await;
                     }
                 }
                 Batch::Early(by) => sleep(by.min(BACK_OFF)).await,

@@ -330,7 +330,7 @@ const LISTENERS: &[Family<Listener>] = &[
     ),
     counter(
         "ballast_listener_handshakes_dropped",
-        "Handshakes that the kernel has dropped because too many clients waited to be accepted",
+        "Times that the kernel has dropped a handshake because too many clients waited to be accepted, or the listener was closing",
         |it, rows| rows.whole(it.dropped_total),
     ),
     counter(

@@ -12,7 +12,7 @@ use slab::Slab;
 use super::entry::{Entry, Event, renew};
 use crate::model::Cause;
 
-/// How late a deadline may be seen, plus the runtime's millisecond.
+/// How late a deadline may be seen, plus the reactor's millisecond.
 const TICK_MILLIS: u64 = 20;
 pub(super) const TICK: Duration = Duration::from_millis(TICK_MILLIS);
 /// Deadlines beyond this many ticks (about 20 s) are looked at on the way.

@@ -15,6 +15,8 @@ use crate::pool::Lane;
 const TURN: usize = 64 * 1024;
 /// … and the most when it is spliced, which costs a fraction as much.
 const SPLICED_TURN: usize = 256 * 1024;
+/// A read counts as this much at least, so that a peer that sends byte by byte has no endless turn.
+const LEAST: usize = 2 * 1024;
 /// A read of this much is a sign of bulk, …
 const LARGE: usize = 32 * 1024;
 /// … and so many in a row are proof.
@@ -153,7 +155,7 @@ impl Direction {
                             Some(lane) => self.poll_read_within(cx, source, sink, workspace, lane),
                         };
                         match read {
-                            Poll::Ready(moved) => turn += moved,
+                            Poll::Ready(moved) => turn += moved.max(LEAST),
                             Poll::Pending => return,
                         }
                     }
