@@ -110,6 +110,8 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
         );
     }
     for warning in &plan.warnings {
+        // One of the file begins with its place.
+        let warning = warning.replacen(": warning: ", ": ", 1);
         put(&mut text, &format!("  warning: {warning}"));
     }
     if plan.clears_rejection {

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use super::figures::ago;
-use crate::api::{Traffic, View};
+use crate::api::{Service, Traffic, View};
 
 /// Per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rate {
     /// Sessions that connected.
     pub(super) sessions: f64,
-    /// Clients that were given no backend, of a service.
+    /// Clients that were given no backend, of a service, by its own rules or for lack of one.
     pub(super) turned_away: f64,
     /// Bytes from clients.
     pub(super) to_backend: f64,
@@ -36,8 +36,7 @@ impl Rates {
         }
         let mut known: HashMap<(&str, Option<&str>), (&Traffic, u64)> = HashMap::new();
         for service in &before.services {
-            let unserved = service.unserved.total;
-            known.insert((&service.name, None), (&service.traffic, unserved));
+            known.insert((&service.name, None), (&service.traffic, turned_away(service)));
             for backend in &service.backends {
                 known.insert((&service.name, Some(&backend.name)), (&backend.traffic, 0));
             }
@@ -49,8 +48,7 @@ impl Rates {
             }
         };
         for service in &after.services {
-            let unserved = service.unserved.total;
-            add(&service.name, None, (&service.traffic, unserved));
+            add(&service.name, None, (&service.traffic, turned_away(service)));
             for backend in &service.backends {
                 add(&service.name, Some(&backend.name), (&backend.traffic, 0));
             }
@@ -65,17 +63,23 @@ impl Rates {
     }
 }
 
-/// Of sessions, and of clients that were given no backend.
+/// Clients that were given no backend, for whatever reason: by a rule, or because there was none.
+fn turned_away(service: &Service) -> u64 {
+    let by_rule = service.refusals.iter().map(|it| it.refused_total);
+    service.unserved.total + by_rule.sum::<u64>()
+}
+
+/// Of sessions, and of clients that were turned away.
 fn rate(
-    (was, was_unserved): (&Traffic, u64),
-    (is, is_unserved): (&Traffic, u64),
+    (was, was_turned_away): (&Traffic, u64),
+    (is, is_turned_away): (&Traffic, u64),
     seconds: f64,
 ) -> Rate {
     // A counter that is less than it was has begun anew.
     let per_second = |was: u64, is: u64| is.saturating_sub(was) as f64 / seconds;
     Rate {
         sessions: per_second(was.sessions_total, is.sessions_total),
-        turned_away: per_second(was_unserved, is_unserved),
+        turned_away: per_second(was_turned_away, is_turned_away),
         to_backend: per_second(was.to_backend_bytes_total, is.to_backend_bytes_total),
         to_client: per_second(was.to_client_bytes_total, is.to_client_bytes_total),
     }
@@ -84,7 +88,7 @@ fn rate(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Backend, Service};
+    use crate::api::{Backend, Refusals};
 
     fn view(at: &str, sessions_total: u64) -> View {
         let traffic = Traffic {
@@ -117,6 +121,20 @@ mod tests {
         assert_eq!(sessions(None), Some(25.0));
         assert_eq!(sessions(Some("a")), Some(25.0));
         assert_eq!(sessions(Some("b")), None);
+    }
+
+    #[test]
+    fn clients_that_a_rule_has_not_let_in_are_turned_away_too() {
+        let before = view("2026-11-21T12:00:00.000Z", 100);
+        let mut after = view("2026-11-21T12:00:02.000Z", 100);
+        after.services[0].unserved.total = 2;
+        after.services[0].refusals = vec![Refusals {
+            refused_total: 6,
+            ..Refusals::default()
+        }];
+        let rates = Rates::between(&before, &after);
+        let rate = rates.of("web", None).map(|rate| rate.turned_away);
+        assert_eq!(rate, Some(4.0));
     }
 
     #[test]
