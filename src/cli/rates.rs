@@ -36,7 +36,10 @@ impl Rates {
         }
         let mut known: HashMap<(&str, Option<&str>), (&Traffic, u64)> = HashMap::new();
         for service in &before.services {
-            known.insert((&service.name, None), (&service.traffic, turned_away(service)));
+            known.insert(
+                (&service.name, None),
+                (&service.traffic, turned_away(service)),
+            );
             for backend in &service.backends {
                 known.insert((&service.name, Some(&backend.name)), (&backend.traffic, 0));
             }
@@ -48,7 +51,11 @@ impl Rates {
             }
         };
         for service in &after.services {
-            add(&service.name, None, (&service.traffic, turned_away(service)));
+            add(
+                &service.name,
+                None,
+                (&service.traffic, turned_away(service)),
+            );
             for backend in &service.backends {
                 add(&service.name, Some(&backend.name), (&backend.traffic, 0));
             }

@@ -271,6 +271,8 @@ fn with_nobody_up_every_backend_is_used_if_the_operator_says_so() {
     // They are back, and their checks will not say so for long.
     a.answer();
     b.answer();
+    // It is said right before it is so.
+    eventually("somebody serves", || ask_name(address).ok());
     eventually("both are used", || (names(address) == "ab").then_some(()));
 }
 
