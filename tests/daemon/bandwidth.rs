@@ -190,6 +190,44 @@ fn a_reset_comes_behind_what_has_waited() {
 }
 
 #[test]
+fn what_a_reset_left_behind_is_not_held_back_for_ever() {
+    let meeting = Meeting::new();
+    for (key, who) in [
+        ("to_backend_per_session", "client"),
+        ("to_client_per_session", "backend"),
+    ] {
+        let config = Config::of_each_relay(|service| {
+            service
+                .limits(key, "1KB/s")
+                // Longer than a busy machine takes between two steps of this.
+                .timeout("idle", "5s")
+                .backend("only", meeting.address())
+        })
+        .log_every_session();
+        let daemon = Daemon::start(&config);
+        each_relay(&daemon, |relay, address| {
+            let (client, backend) = meeting.session(address);
+            let (mut from, mut to) = match who {
+                "client" => (client, backend),
+                _ => (backend, client),
+            };
+            // A minute's worth.
+            let pattern = Pattern::new(1, 60_000);
+            pattern.send(&mut from).unwrap();
+            eventually("it is acknowledged", || {
+                (crate::support::unsent(&from) == 0).then_some(())
+            });
+            abort(from);
+            let (came, end) = pattern.receive(&mut to);
+            assert!(came > 0 && came < 60_000 && end == End::Reset, "{came}");
+            let line = daemon.wait_for(0, words::SESSION, "service", relay);
+            assert!(line.has("who", who), "{}", line.raw());
+            assert!(line.has("cause", words::RESET), "{}", line.raw());
+        });
+    }
+}
+
+#[test]
 fn a_reset_ends_a_session_that_waits_for_its_bandwidth_and_whose_backend_takes_nothing() {
     let meeting = Meeting::new();
     let config = Config::of_each_relay(|service| {

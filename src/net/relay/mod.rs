@@ -367,6 +367,11 @@ impl Relay {
                 None => (Who::Ballast, Cause::Idle),
             });
         }
+        if let Some(failure) = self.failure()
+            && self.last().is_some_and(|last| last <= now)
+        {
+            return Err(failure);
+        }
         if self.client.is_unacknowledged(UNACKNOWLEDGED)
             || self.backend.is_unacknowledged(UNACKNOWLEDGED)
         {
@@ -382,7 +387,8 @@ impl Relay {
     /// When to look again: when patience ends, or earlier while something else needs to be checked. Whatever
     /// moves just now does: it may be left unacknowledged, or meet a limit to bandwidth that is new.
     fn next_check(&mut self, now: Instant, meter: &Meter) -> Instant {
-        let limit = meter.active() + self.patience();
+        let silence = meter.active() + self.patience();
+        let limit = self.last().map_or(silence, |last| last.min(silence));
         self.settled = now > meter.active()
             && self.kept_alive
             && !self.client.has_unacknowledged()
@@ -392,6 +398,16 @@ impl Relay {
         } else {
             limit.min(now + CHECK)
         }
+    }
+
+    /// Until when a failed side's bytes may come that only a limit to bandwidth holds back: whoever is slowed down
+    /// is not silent, and might not be done for hours.
+    fn last(&mut self) -> Option<Instant> {
+        self.failure()?;
+        let patience = self.patience();
+        let braked = self.braked.as_mut()?;
+        let last = *(braked.last).get_or_insert_with(|| Instant::now() + patience);
+        braked.brake.until().map(|_| last)
     }
 
     /// How long silence may last. Once a side has failed, what is left is delivery to the other.
@@ -426,6 +442,8 @@ struct Braked {
     brake: Brake,
     /// When the session is to be checked, whatever else it is woken for.
     check: Instant,
+    /// Once a side has failed: until when what it had sent before may still be held back.
+    last: Option<Instant>,
 }
 
 fn lane_of(braked: &mut Option<Box<Braked>>, toward: Toward) -> Option<Lane<'_>> {
@@ -435,7 +453,11 @@ fn lane_of(braked: &mut Option<Box<Braked>>, toward: Toward) -> Option<Lane<'_>>
 impl Braked {
     fn new(brake: Brake) -> Box<Self> {
         let check = Instant::now();
-        Box::new(Self { brake, check })
+        Box::new(Self {
+            brake,
+            check,
+            last: None,
+        })
     }
 }
 
