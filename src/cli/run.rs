@@ -3,6 +3,7 @@
 use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use tracing::Level;
@@ -133,8 +134,13 @@ fn tell(text: &str) {
     let _ = stderr().write_all(text.as_bytes());
 }
 
+/// A thread that blocks in control's place ends when it had nothing to do for this long. They take turns: with
+/// tokio's ten seconds a look at a file now and then would keep all that a busy moment has needed.
+const UNUSED: Duration = Duration::from_secs(1);
+
 fn serve(loaded: Loaded, options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .thread_keep_alive(UNUSED)
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
