@@ -7,6 +7,7 @@
 //!
 //! ```sh
 //! BALLAST_FUZZ_CASES=2000000 BALLAST_FUZZ_SEED=7 cargo test --lib hunted
+//! BALLAST_FUZZ_SECONDS=300 cargo test --lib hunted -- --nocapture
 //! ```
 //!
 //! What makes a parser panic is written into the folder of its target, so that it is tried first from then on.
@@ -75,7 +76,12 @@ impl Hunt<'_> {
         }
         assert!(!pool.is_empty(), "no corpus in {}", folder.display());
         let mut rng = Rng::with_seed(number("BALLAST_FUZZ_SEED").unwrap_or(1));
-        for _ in 0..number("BALLAST_FUZZ_CASES").unwrap_or(self.cases) {
+        let seconds = number("BALLAST_FUZZ_SECONDS");
+        let end = seconds.map(|it| Instant::now() + Duration::from_secs(it));
+        let cases = number("BALLAST_FUZZ_CASES").unwrap_or(end.map_or(self.cases, |_| u64::MAX));
+        let mut tried = 0;
+        while tried < cases && end.is_none_or(|end| Instant::now() < end) {
+            tried += 1;
             let mut input = pool[rng.usize(..pool.len())].clone();
             for _ in 0..rng.usize(1..6) {
                 change(&mut input, &pool, self.words, &mut rng);
@@ -90,7 +96,11 @@ impl Hunt<'_> {
                 answers.insert(answer, input);
             }
         }
-        println!("{}: {} different answers", self.target, answers.len());
+        println!(
+            "{}: {} different answers to {tried} inputs",
+            self.target,
+            answers.len()
+        );
         if env::var_os("BALLAST_FUZZ_KEEP").is_some() {
             let mut found: Vec<_> = answers
                 .into_values()
