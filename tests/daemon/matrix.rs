@@ -10,11 +10,12 @@ mod headers;
 mod hosts;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use crate::support::{Config, End, Pattern, Peer, RELAYS, Service};
@@ -22,17 +23,35 @@ use crate::support::{Config, End, Pattern, Peer, RELAYS, Service};
 /// How many faults there are.
 const FAULTS: usize = 38;
 
-/// The tests of each row, as `path::name`, the path being below `tests/` or from `src/` on.
-fn rows(map: &str) -> BTreeMap<usize, Vec<&str>> {
-    let cells = |line: &str| line.split('|').map(str::trim).count();
+/// What the map says of a fault.
+struct Row<'a> {
+    /// Who race, where two do.
+    race: &'a str,
+    /// As `path::name`, the path being below `tests/` or from `src/` on.
+    tests: Vec<&'a str>,
+}
+
+fn rows(map: &str) -> BTreeMap<usize, Row<'_>> {
     map.lines()
         .filter_map(|line| {
             let number = line.strip_prefix("| ")?.split(' ').next()?.parse().ok()?;
-            assert_eq!(cells(line), 6, "{line}");
-            let tests = line.rsplit('|').nth(1).unwrap();
-            Some((number, tests.split('`').skip(1).step_by(2).collect()))
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            let [_, _, _, _, race, tests, _] = cells[..] else {
+                panic!("{line}");
+            };
+            let tests = tests.split('`').skip(1).step_by(2).collect();
+            Some((number, Row { race, tests }))
         })
         .collect()
+}
+
+/// Of this checkout.
+fn map() -> String {
+    fs::read_to_string(root().join("tests/faults.md")).unwrap()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Whether a test of that name is in `source`, and is run.
@@ -54,11 +73,10 @@ fn is_run(source: &str, name: &str) -> bool {
 
 #[test]
 fn every_fault_has_a_test_that_is_run() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let map = fs::read_to_string(root.join("tests/faults.md")).unwrap();
+    let map = map();
     let rows = rows(&map);
     assert_eq!(rows.len(), FAULTS);
-    for (number, tests) in rows {
+    for (number, Row { tests, .. }) in rows {
         assert!((1..=FAULTS).contains(&number), "row {number}");
         assert!(!tests.is_empty(), "row {number} has no test");
         for test in tests {
@@ -68,7 +86,7 @@ fn every_fault_has_a_test_that_is_run() {
             } else {
                 "tests"
             };
-            let file = root.join(folder).join(path).with_extension("rs");
+            let file = root().join(folder).join(path).with_extension("rs");
             let source = fs::read_to_string(&file)
                 .unwrap_or_else(|error| panic!("row {number}, {test}: {error}"));
             assert!(is_run(&source, name), "row {number}: no test {test}");
@@ -77,13 +95,38 @@ fn every_fault_has_a_test_that_is_run() {
 }
 
 #[test]
+fn whatever_races_is_what_can_be_run_many_times_in_a_row() {
+    let map = map();
+    let mut racy = BTreeSet::new();
+    for (number, Row { race, tests }) in rows(&map) {
+        if race.is_empty() {
+            continue;
+        }
+        assert!(race.contains(" and "), "row {number}: it takes two to race");
+        for test in tests {
+            let inside = test.strip_prefix("daemon/");
+            let inside = inside.unwrap_or_else(|| panic!("row {number}: {test} is run once"));
+            racy.insert(inside.replace('/', "::"));
+        }
+    }
+    let told = Command::new(root().join("tests/run"))
+        .args(["--racy", "0"])
+        .output();
+    let told = String::from_utf8(told.unwrap().stdout).unwrap();
+    let told: BTreeSet<_> = told.lines().map(str::to_owned).collect();
+    assert!(!racy.is_empty());
+    assert_eq!(told, racy);
+}
+
+#[test]
 fn a_test_that_is_ignored_or_none_counts_for_nothing() {
     let source =
         "#[test]\nfn good() {\n}\n#[test]\n#[ignore = \"slow\"]\nfn slow() {}\nfn none() {}\n";
     let run = ["good", "slow", "none", "absent"].map(|name| is_run(source, name));
     assert_eq!(run, [true, false, false, false]);
-    let rows = rows("# x\n\n| # | a | b | c |\n|---|\n| 7 | a | b | `x::y`, `z::w` |\n");
-    assert_eq!(rows[&7], ["x::y", "z::w"]);
+    let rows = rows("# x\n\n| # | a |\n|---|\n| 7 | a | b | c and d | `x::y`, `z::w` |\n");
+    assert_eq!(rows[&7].race, "c and d");
+    assert_eq!(rows[&7].tests, ["x::y", "z::w"]);
 }
 
 /// One service for each way to relay, each with a backend of its own.
