@@ -5,6 +5,7 @@
 //! Start with [`Socket`], whose drop is a reset; then [`connect`] and [`relay`], in the order of a session.
 //! [`BoundListener`] is where clients come from, [`Registry`] how sessions are woken and ended.
 
+mod accept;
 mod connect;
 mod deliver;
 mod grant;
@@ -16,11 +17,12 @@ pub mod relay;
 mod socket;
 mod sys;
 
+pub use accept::{Accepted, Listener, Unregistered};
 pub use connect::{Connecting, Dialer, FULL, connect, may_connect_to_itself, to_path};
 use deliver::{STALLED, deliver};
 pub use grant::granted;
 pub use header::{Unheard, hear};
-pub use listener::{Accepted, BindError, BoundListener, Claim, Listener, Unregistered};
+pub use listener::{BindError, BoundListener, Claim};
 pub use options::of_probe;
 pub use registry::{Event, Registry, Ticket};
 pub use socket::{Arrival, Socket};
