@@ -22,7 +22,7 @@ use arc_swap::Guard;
 
 use crate::model::{Cause, ClientAddr, Ending, Phase, Who};
 use crate::net::relay::{Relay, Terms, Workspace};
-use crate::net::{Arrival, Connecting, Dialer, Registry, Socket, Ticket, connect};
+use crate::net::{Arrival, Connecting, Dialer, Registry, Shortage, Socket, Ticket, connect};
 use crate::pool::{Door, Permit, Placement, Witness};
 use crate::strategy::Skip;
 use crate::telemetry::Record;
@@ -38,6 +38,8 @@ pub struct Context {
     pub workspace: RefCell<Workspace>,
     /// Whom to tell of backends that fail.
     pub witness: Witness,
+    /// Whom to tell when there is nothing left to connect with.
+    pub shortage: &'static Shortage,
 }
 
 /// A client that was accepted and not served yet; may still change workers.
@@ -185,6 +187,7 @@ async fn establish(
                 record.connect_failed(cause, fair.then_some((&context.witness, tried)));
                 skip.insert(index);
                 let who = if cause == Cause::Exhausted {
+                    context.shortage.ask(route.listener());
                     Who::Ballast
                 } else {
                     Who::Backend

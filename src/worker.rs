@@ -28,7 +28,7 @@ pub use self::listing::{Described, Found, Wanted};
 use crate::config::ListenerId;
 use crate::model::{Cause, Moment};
 use crate::net::relay::Workspace;
-use crate::net::{Listener, Registry, Unregistered, reset_everything};
+use crate::net::{Listener, Registry, Shortage, Unregistered, reset_everything};
 use crate::pool::{Door, Permits, Route, Service, Witness, moment};
 use crate::reactor;
 use crate::session::{self, Client, Context};
@@ -211,6 +211,7 @@ impl Workers {
         // Lives as long as the process, so that a session need not count references.
         let shared: &'static [Shared] =
             Box::leak((0..count).map(|_| Shared::default()).collect::<Box<[_]>>());
+        let shortage = Shortage::new();
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let mut threads = Vec::with_capacity(count);
@@ -224,7 +225,7 @@ impl Workers {
             threads.push(
                 thread::Builder::new()
                     .name(format!("worker-{index}"))
-                    .spawn(move || live(peers, permits, witness, inbox))?,
+                    .spawn(move || live(peers, permits, witness, shortage, inbox))?,
             );
         }
         Ok(Self {
@@ -362,13 +363,17 @@ fn live(
     peers: Peers,
     permits: &'static Permits,
     witness: Witness,
+    shortage: &'static Shortage,
     inbox: UnboundedReceiver<Command>,
 ) {
     let own = peers.own;
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let busy = &peers.own().busy.0;
         reactor::run(
-            async move { Worker::new(peers, permits, witness).run(inbox).await },
+            async move {
+                let worker = Worker::new(peers, permits, witness, shortage);
+                worker.run(inbox).await;
+            },
             busy,
         )
     }));
@@ -417,12 +422,18 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(peers: Peers, permits: &'static Permits, witness: Witness) -> Self {
+    fn new(
+        peers: Peers,
+        permits: &'static Permits,
+        witness: Witness,
+        shortage: &'static Shortage,
+    ) -> Self {
         let context = Rc::new(Context {
             worker: peers.own,
             registry: Registry::new(),
             workspace: Workspace::new(peers.own),
             witness,
+            shortage,
         });
         Self {
             peers,

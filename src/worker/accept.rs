@@ -9,7 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Command, Peers, serve};
 use crate::admission::Thrift;
-use crate::net::{Accepted, Listener};
+use crate::net::{Accepted, Listener, reserve};
 use crate::pool::{Admission, Door, Permits, Turn};
 use crate::reactor::{sleep, timeout_at, yield_now};
 use crate::session::{Client, Context};
@@ -60,7 +60,6 @@ impl Acceptor {
         listener: Listener,
         mut closing: oneshot::Receiver<TaskTrackerToken>,
     ) {
-        let mut exhausted = false;
         // Clients had to wait, so some of them may have left: until the queue has been empty since.
         let mut behind = false;
         let mut thrift = Thrift::new(Instant::now());
@@ -77,10 +76,7 @@ impl Acceptor {
             let in_vain = taken.gone + self.route.turned_away();
             let rest = thrift.spend(taken.clients, now - began, in_vain, now);
             match taken.ended {
-                Batch::Empty => {
-                    exhausted = false;
-                    behind = false;
-                }
+                Batch::Empty => behind = false,
                 // It rests below.
                 Batch::Full if rest.is_some() => {}
                 Batch::Full => yield_now().await,
@@ -90,11 +86,7 @@ impl Acceptor {
                     sleep(by.min(BACK_OFF)).await;
                 }
                 Batch::Exhausted(error) => {
-                    // Said once for each time it happens, not for each try.
-                    if !exhausted {
-                        tracing::warn!(listener = %self.route.listener(), %error, "accepting rests");
-                    }
-                    exhausted = true;
+                    self.context.shortage.meet(self.route.listener(), &error);
                     sleep(BACK_OFF).await;
                 }
             }
@@ -147,16 +139,32 @@ impl Acceptor {
         let admission = snapshot.admission.as_deref();
         let own = admission.and_then(Admission::permits);
         let permits = own.unwrap_or(self.permits);
-        for _ in 0..if behind { LATE_BATCH } else { BATCH } {
+        let short = self.context.shortage.is_felt();
+        let most = match (short, behind) {
+            // The next one is to find taken what this one takes to reach its backend.
+            (true, _) => 1,
+            (false, true) => LATE_BATCH,
+            (false, false) => BATCH,
+        };
+        for _ in 0..most {
             // The permit comes first and goes back if nobody is there: an idle listener hoards none.
             let Some(permit) = permits.try_acquire() else {
                 return Batch::Full;
+            };
+            let reserve = match short.then(reserve).transpose() {
+                Ok(reserve) => reserve,
+                Err(error) => {
+                    self.peers.own().accept_failed();
+                    return Batch::Exhausted(error);
+                }
             };
             let turns = match self.take_turn(admission) {
                 Ok(turns) => turns,
                 Err(early) => return Batch::Early(early),
             };
-            match listener.accept(behind) {
+            let accepted = listener.accept(behind);
+            drop(reserve);
+            match accepted {
                 Accepted::Client(socket, address) => {
                     taken.clients += 1;
                     let [of_all, own] = turns;

@@ -180,6 +180,44 @@ fn out_of_descriptors_it_waits_without_spinning_and_recovers() {
 }
 
 #[test]
+fn whoever_would_be_taken_with_the_last_descriptor_waits_for_two() {
+    let backend = Backend::named("only");
+    let service = Service::new("web").health("interval", "1h");
+    let daemon = Daemon::start(
+        &Config::of(service.backend("only", backend.address()))
+            .runtime("workers", 1)
+            .log_every_session(),
+    );
+    let address = daemon.address("web");
+    daemon.wait_until_up(0, "only");
+    let mut held = Held::open(address);
+    let settled = || daemon.descriptors();
+    steadily(Duration::from_millis(500), "descriptors settle", settled);
+    let mark = daemon.log().mark();
+    let limit = daemon.leave_one_descriptor();
+    // The reset may be there before the client knows that it is connected.
+    if let Ok(mut first) = connect(address) {
+        assert_eq!(first.end(), End::Reset);
+    }
+    let line = &daemon.wait_for_sessions(mark, 1)[0];
+    assert!(line.has("cause", words::EXHAUSTED), "{}", line.raw());
+    let mut waiting: Vec<_> = (0..5).map(|_| connect(address).unwrap()).collect();
+    let ticks = daemon.cpu_ticks_during(Duration::from_secs(1));
+    assert!(ticks < 30, "{ticks} of 100 ticks while it could do nothing");
+    for client in &mut waiting {
+        assert!(client.is_silent(Duration::ZERO), "neither served nor reset");
+    }
+    held.still_works();
+    daemon.allow_descriptors(limit);
+    for mut client in waiting {
+        assert_eq!(read_name(&mut client).unwrap(), "only");
+    }
+    let told = daemon.log().all(mark, |line| line.says(words::RESTS));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].has("level", "WARN"), "{}", told[0].raw());
+}
+
+#[test]
 fn thousands_of_sessions_at_once_all_work() {
     let backends = [Backend::named("a"), Backend::named("b")];
     let daemon = Daemon::start(&Config::of(

@@ -311,7 +311,21 @@ impl Daemon {
         prlimit(Some(pid), Resource::Nofile, none(limits.maximum)).expect("our child")
     }
 
-    /// Gives it the limit back that [`Daemon::forbid_descriptors`] returned.
+    /// Lets it open one more descriptor until [`Daemon::allow_descriptors`].
+    pub fn leave_one_descriptor(&self) -> Rlimit {
+        let pid = Pid::from_child(&self.child);
+        // The limit is on their numbers, and the least that is free comes first.
+        let is_free = |fd: &u64| !Path::new(&format!("/proc/{}/fd/{fd}", self.pid())).exists();
+        let free = (0..).find(is_free).expect("some number is free");
+        let limits = rustix::process::getrlimit(Resource::Nofile);
+        let one = Rlimit {
+            current: Some(free + 1),
+            maximum: limits.maximum,
+        };
+        prlimit(Some(pid), Resource::Nofile, one).expect("our child")
+    }
+
+    /// Gives it the limit back that one of these two returned.
     pub fn allow_descriptors(&self, limit: Rlimit) {
         let pid = Pid::from_child(&self.child);
         prlimit(Some(pid), Resource::Nofile, limit).expect("our child");

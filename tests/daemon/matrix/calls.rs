@@ -84,7 +84,7 @@ fn a_client_that_is_gone_before_it_is_accepted_costs_the_next_nothing() {
 }
 
 #[test]
-fn without_a_descriptor_to_connect_with_one_session_fails_and_others_go_on() {
+fn without_a_descriptor_to_connect_with_one_session_fails_and_others_wait() {
     if !installed(&["strace"]) {
         return;
     }
@@ -94,19 +94,25 @@ fn without_a_descriptor_to_connect_with_one_session_fails_and_others_go_on() {
         let running = RELAYS.map(|relay| meeting.session(daemon.address(relay)));
         let settled = || daemon.descriptors();
         let before = steadily(Duration::from_millis(500), "descriptors settle", settled);
+        let mark = daemon.log().mark();
         let injection = Injection::start(&daemon, &format!("socket:error={shortage}"));
-        for relay in RELAYS {
-            let mark = daemon.log().mark();
-            // The reset may be there before the client knows that it is connected.
-            match connect(daemon.address(relay)) {
-                Ok(mut client) => assert_eq!(client.end(), End::Reset),
-                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
-            }
-            let line = daemon.wait_for(mark, words::SESSION, "service", relay);
-            assert!(line.has("cause", words::EXHAUSTED), "{}", line.raw());
-            assert!(line.has("who", "ballast"), "{}", line.raw());
+        // The reset may be there before the client knows that it is connected.
+        match connect(daemon.address("copy")) {
+            Ok(mut client) => assert_eq!(client.end(), End::Reset),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
+        let line = daemon.wait_for(mark, words::SESSION, "service", "copy");
+        assert!(line.has("cause", words::EXHAUSTED), "{}", line.raw());
+        assert!(line.has("who", "ballast"), "{}", line.raw());
+        let waiting = RELAYS.map(|relay| connect(daemon.address(relay)).unwrap());
+        // It is tried again and again whether there is one.
+        injection.wait(injection.count() + 2 * RELAYS.len());
         drop(injection);
+        for client in waiting {
+            whole_session(meeting.introduce(client), MIB);
+        }
+        let told = daemon.log().all(mark, |line| line.says(words::RESTS));
+        assert_eq!(told.len(), 1, "{shortage}: {told:?}");
         eventually("what they held is free", || {
             (daemon.descriptors() <= before).then_some(())
         });
