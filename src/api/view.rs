@@ -183,9 +183,10 @@ pub struct Listener {
     /// Sessions that came in here for this service.
     pub accepted_total: u64,
     /// Handshakes that the kernel has dropped because as many clients as `backlog` allows waited to be
-    /// accepted: by a limit, or because more come than are taken.
+    /// accepted: by a limit, or because more come than are taken. While it closes, those that it lets not begin
+    /// any more count as well: the kernel has one count for both.
     pub dropped_total: u64,
-    /// Those of them that are running.
+    /// Those of its sessions that are running.
     pub sessions: u64,
     /// Further backends that were tried after a connect had failed.
     pub retries_total: u64,
