@@ -49,6 +49,17 @@ pub enum Event {
         /// All backends of the service.
         configured: usize,
     },
+    /// A backend that was down before the daemon started is so still: its first probe has failed.
+    StillDown {
+        /// Whom it concerns.
+        backend: BackendId,
+        /// Why.
+        cause: Why,
+        /// Backends that may serve now.
+        eligible: usize,
+        /// All backends of the service.
+        configured: usize,
+    },
     /// A backend is kept out for a time because its sessions failed, or returns from that.
     Ejection {
         /// Whom it concerns.

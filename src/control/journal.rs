@@ -49,6 +49,16 @@ pub(super) fn entry(event: &Event) -> Option<api::Event> {
                 }
             }
         }
+        Event::StillDown {
+            backend,
+            cause,
+            eligible,
+            configured,
+        } => {
+            let text =
+                format!("{backend} is still down: {cause}; {eligible}/{configured} may serve");
+            of_backend("backend-down", "warn", backend, text)
+        }
         Event::Ejection {
             backend,
             out,

@@ -136,8 +136,8 @@ impl Running {
         }
         for (user, target) in members.users() {
             self.targets.add(target);
-            if let Some(state) = self.memory.take_prior(&user.id, target.address) {
-                self.targets.presume(target, state);
+            if let Some(prior) = self.memory.take_prior(&user.id, target.address) {
+                self.targets.presume(target, &prior);
             }
             if let Some(&from) = known.get(&user.id).filter(|from| **from != target) {
                 self.targets.inherit(target, from);

@@ -362,7 +362,8 @@ impl Running {
             }
             None => {
                 let prior = self.memory.prior(id, target.address);
-                (HealthView::of(prior.unwrap_or(State::Unknown)), true)
+                let state = prior.map_or(State::Unknown, |it| it.state);
+                (HealthView::of(state), true)
             }
         }
     }

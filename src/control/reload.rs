@@ -103,8 +103,8 @@ impl Running {
                 .unwrap_or_default();
             for (user, target) in its.users() {
                 self.targets.add(target);
-                if let Some(state) = self.memory.prior(&user.id, target.address) {
-                    self.targets.presume(target, state);
+                if let Some(prior) = self.memory.prior(&user.id, target.address) {
+                    self.targets.presume(target, &prior);
                 }
                 if let Some(&from) = known.get(&user.id).filter(|from| **from != target) {
                     self.targets.inherit(target, from);

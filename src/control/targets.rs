@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
+use super::memory::Prior;
 use super::probe::{Probed, Prober, TargetId};
 use crate::health::{Agent, Health, HealthView, State, Transition, Trend, Turn, Verdict, Why};
 use crate::model::DownFlag;
@@ -167,12 +168,12 @@ impl Targets {
     }
 
     /// Lets a target of which nothing is known start from what was known before this daemon.
-    pub(super) fn presume(&mut self, id: &TargetId, state: State) {
+    pub(super) fn presume(&mut self, id: &TargetId, prior: &Prior) {
         let target = self.0.get_mut(id);
         let fresh = target.filter(|it| it.probe.is_none() && it.state() == State::Unknown);
         if let Some(target) = fresh {
-            target.health = Health::presumed(state, Instant::now());
-            target.down.set(state == State::Down);
+            target.health = Health::presumed(prior.state, prior.since);
+            target.down.set(prior.state == State::Down);
         }
     }
 
@@ -280,7 +281,10 @@ impl Targets {
                         .get_or_insert((probed.started.into_std(), now));
                 }
             }
+            let presumed = target.health.is_presumed();
             observed.transition = target.health.observe(&finding.verdict, &id.policy, now);
+            observed.is_still_down =
+                presumed && observed.transition.is_none() && target.health.state() == State::Down;
             if let Some(transition) = &observed.transition {
                 target.down.set(transition.to == State::Down);
             }
@@ -312,6 +316,8 @@ fn jittered(interval: Duration, chance: f64) -> Duration {
 pub(super) struct Observed {
     /// The state.
     pub(super) transition: Option<Transition>,
+    /// Nothing: the first verdict has found it down, as it was before this daemon.
+    pub(super) is_still_down: bool,
     /// What the agent asks for.
     pub(super) other_agent: bool,
     /// Whether it answers slower than it used to.

@@ -77,13 +77,18 @@ impl Health {
         }
     }
 
-    /// What somebody knew before `now`: it holds until the first verdict, which decides at once.
-    pub fn presumed(state: State, now: Instant) -> Self {
+    /// What somebody knew before, and since when: it holds until the first verdict, which decides at once.
+    pub fn presumed(state: State, since: Instant) -> Self {
         Self {
             state,
             presumed: true,
-            ..Self::new(now)
+            ..Self::new(since)
         }
+    }
+
+    /// Whether no verdict has said yet what somebody knew before.
+    pub fn is_presumed(&self) -> bool {
+        self.presumed
     }
 
     /// The state of the last transition.
@@ -298,10 +303,12 @@ mod tests {
             let transition = health.observe(verdict(state != State::Up), &policy, now);
             assert_eq!(transition.map(|it| it.from), Some(state));
             let mut health = Health::presumed(state, now);
-            assert_eq!(
-                health.observe(verdict(state == State::Up), &policy, now),
-                None
-            );
+            let later = now + Duration::from_secs(1);
+            let same = verdict(state == State::Up);
+            assert!(health.is_presumed());
+            assert_eq!(health.observe(same, &policy, later), None);
+            assert!(!health.is_presumed());
+            assert_eq!(health.since(), now, "it goes on");
             let other = verdict(state != State::Up);
             assert_eq!(health.observe(other, &policy, now), None, "now it is known");
         }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ballast::api;
 use serde_json::{Value, json};
@@ -81,6 +82,72 @@ fn after_a_kill_9_health_and_record_are_back_before_the_first_verdict() {
         assert_eq!(ask_name(address).unwrap(), "other");
     }
     assert_eq!(reported(&daemon, "hole").number("connect_failures"), 0);
+}
+
+#[test]
+fn what_is_down_before_and_after_a_restart_is_told_once_and_has_been_since_it_went_down() {
+    let (directory, file) = state();
+    let (mut a, b) = (Backend::named("a"), Backend::named("b"));
+    let service = Service::new("web")
+        .quick_health()
+        .backend("a", a.address())
+        .backend("b", b.address());
+    let socket = directory.path().join("admin.sock");
+    let config = remembering(service, &file).admin("listen", format!("unix:{}", socket.display()));
+    let api = Api::unix(&socket);
+    let since = |name: &str| {
+        let path = format!("/v1/services/web/backends/{name}");
+        let backend: api::Backend = api.get(&path).good();
+        humantime::parse_rfc3339(&backend.since.unwrap()).unwrap()
+    };
+    let daemon = Daemon::start(&config);
+    daemon.wait_until_up(0, "a");
+    daemon.wait_until_up(0, "b");
+    a.refuse();
+    daemon.wait_until_down(0, "a");
+    for name in ["a", "b"] {
+        let health = if name == "a" { "down" } else { "up" };
+        remembered(&file, name, |it| it["health"] == health);
+    }
+    let before = ["a", "b"].map(since);
+    drop(daemon);
+
+    let daemon = Daemon::start(&config);
+    let told = daemon.wait_for(0, words::STILL_DOWN, "backend", "a");
+    assert!(told.text("why").contains("refused"), "{}", told.raw());
+    assert_eq!(told.text("eligible"), "1/2");
+    assert_ne!(told.text("after"), "0s");
+    let slack = Duration::from_millis(500);
+    for (name, before) in ["a", "b"].into_iter().zip(before) {
+        let after = since(name);
+        let between = after
+            .duration_since(before)
+            .or_else(|it| Ok::<_, ()>(it.duration()));
+        assert!(
+            between.unwrap() < slack,
+            "{name}: {before:?}, now {after:?}"
+        );
+    }
+    let events: api::Events = api.get("/v1/events").good();
+    let told: Vec<_> = events
+        .events
+        .iter()
+        .filter(|it| it.kind == "backend-down")
+        .collect();
+    assert!(
+        matches!(told[..], [it] if it.text.starts_with("web/a is still down: ")),
+        "{events:?}"
+    );
+    // It comes and goes as ever from here on.
+    let mark = daemon.log().mark();
+    a.answer();
+    daemon.wait_until_up(mark, "a");
+    a.refuse();
+    daemon.wait_until_down(mark, "a");
+    assert_eq!(
+        daemon.log().all(0, |it| it.says(words::STILL_DOWN)).len(),
+        1
+    );
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub const REJECTED: &str = "reload rejected";
 pub const BACKEND_UP: &str = "backend up";
 /// `message` of a transition to down (`service`, `backend`, `why`, `after`, `eligible`).
 pub const BACKEND_DOWN: &str = "backend down";
+/// `message` of a backend that is as down as before a restart (`service`, `backend`, `why`, `after`).
+pub const STILL_DOWN: &str = "backend still down";
 /// `message` of a decision about a backend whose sessions fail (`evidence`, `decision`).
 pub const SESSIONS_FAIL: &str = "sessions fail";
 /// `message` when a backend is taken out without a probe (`out`, `eligible`).

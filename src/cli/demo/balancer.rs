@@ -54,6 +54,7 @@ impl Balancer {
                 Ok(
                     Event::Missed { .. }
                     | Event::Transition { .. }
+                    | Event::StillDown { .. }
                     | Event::Ejection { .. }
                     | Event::Failover(_)
                     | Event::Tier { .. }

@@ -177,6 +177,7 @@ The rows count sessions: the demo's own clients open about fifty a second.
             // The demo has no file to read again.
             Event::Listening { .. }
             | Event::Ready(_)
+            | Event::StillDown { .. }
             | Event::Ejection { .. }
             | Event::Failover(_)
             | Event::Tier { .. }

@@ -173,7 +173,8 @@ impl Watch {
                     notices.extend(self.stood_in(&standing, *stands_in, now));
                 }
             }
-            Event::Listening { .. } | Event::Missed { .. } => {}
+            // Whoever was told that it is down was told so before.
+            Event::Listening { .. } | Event::Missed { .. } | Event::StillDown { .. } => {}
         }
         notices.retain(|notice| config.tells_of(notice.event));
         notices

@@ -17,6 +17,8 @@ pub(super) struct Entry {
     /// Where it was: what its checks said holds there and nowhere else.
     pub(super) address: Option<Address>,
     pub(super) state: State,
+    /// Since when it was in that state.
+    pub(super) since: Option<SystemTime>,
     pub(super) admin: AdminView,
     pub(super) said: Said,
     pub(super) totals: Totals,
@@ -136,6 +138,9 @@ struct WrittenBackend {
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<Address>,
     health: WrittenState,
+    /// Not in files of before that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since_ms: Option<u64>,
     duty: WrittenDuty,
     weight_percent: u16,
     /// Not in files of before that was told.
@@ -176,6 +181,7 @@ impl From<&Entry> for WrittenBackend {
                 State::Up => WrittenState::Up,
                 State::Down => WrittenState::Down,
             },
+            since_ms: entry.since.map(since_epoch),
             duty: match entry.admin.duty {
                 Duty::Serve => WrittenDuty::Serve,
                 Duty::Drain => WrittenDuty::Drain,
@@ -239,6 +245,7 @@ impl From<WrittenBackend> for Entry {
                 WrittenState::Up => State::Up,
                 WrittenState::Down => State::Down,
             },
+            since: written.since_ms.and_then(moment),
             admin: AdminView {
                 duty: match written.duty {
                     WrittenDuty::Serve => Duty::Serve,
@@ -288,6 +295,7 @@ mod tests {
             backend: BackendId::new("web", "größe"),
             address: Some("[2001:db8::7]:80".parse().unwrap()),
             state: State::Down,
+            since: moment(6_000),
             admin: AdminView {
                 duty: Duty::Drain,
                 weight: Percent::new(30),
@@ -368,6 +376,7 @@ mod tests {
             backend: BackendId::new(service, name),
             address: Some("10.0.0.1:80".parse().unwrap()),
             state,
+            since: None,
             admin: AdminView {
                 duty,
                 weight: Percent::new(50),
@@ -432,6 +441,7 @@ mod tests {
                 backend: BackendId::new(service, "b"),
                 address: Some(std::net::SocketAddr::from(([10, 0, 0, 1], port)).into()),
                 state: State::Up,
+                since: None,
                 admin: AdminView { duty: Duty::Serve, weight: Percent::new(weight) },
                 said: Said::default(),
                 totals: Totals {

@@ -29,13 +29,21 @@ pub(super) struct Memory {
     services: HashMap<Arc<str>, Availability>,
     admin: HashMap<BackendId, (AdminView, Said)>,
     /// What a daemon before this one knew, of backends that have not been seen since.
-    priors: HashMap<BackendId, (Address, State)>,
+    priors: HashMap<BackendId, Prior>,
     writer: Option<Writer>,
     /// The last good configuration, while the writer has no room for it.
     unkept: Option<Arc<str>>,
     /// When it is written next.
     due: Option<Instant>,
     saved: Option<Instant>,
+}
+
+/// Where a backend is, and how it is there since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Prior {
+    pub(super) address: Address,
+    pub(super) state: State,
+    pub(super) since: Instant,
 }
 
 impl Memory {
@@ -70,13 +78,19 @@ impl Memory {
     }
 
     fn recall(&mut self, contents: Contents) {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let moment = |at| now.checked_sub(wall.duration_since(at).ok()?);
         let services = contents.services.into_iter();
         self.services = services
             .map(|(name, totals)| (name, Availability::restored(totals)))
             .collect();
         for entry in contents.backends {
             if let Some(address) = entry.address {
-                let prior = (address, entry.state);
+                let prior = Prior {
+                    address,
+                    state: entry.state,
+                    since: entry.since.and_then(moment).unwrap_or(now),
+                };
                 self.priors.insert(entry.backend.clone(), prior);
             }
             if entry.admin != AdminView::default() {
@@ -89,16 +103,16 @@ impl Memory {
     }
 
     /// What was known of a backend at that address when this daemon started.
-    pub(super) fn prior(&self, backend: &BackendId, address: Address) -> Option<State> {
-        let (at, state) = self.priors.get(backend)?;
-        (*at == address).then_some(*state)
+    pub(super) fn prior(&self, backend: &BackendId, address: Address) -> Option<Prior> {
+        let prior = self.priors.get(backend).copied();
+        prior.filter(|it| it.address == address)
     }
 
     /// The same, for the last time.
-    pub(super) fn take_prior(&mut self, backend: &BackendId, address: Address) -> Option<State> {
-        let state = self.prior(backend, address);
+    pub(super) fn take_prior(&mut self, backend: &BackendId, address: Address) -> Option<Prior> {
+        let prior = self.prior(backend, address);
         self.priors.remove(backend);
-        state
+        prior
     }
 
     /// What an operator has said of a backend.
@@ -237,12 +251,12 @@ impl Memory {
         }
     }
 
-    /// Has it written: these are the backends, where they are and how they are; those that are awaited are
-    /// written as they were read. The answer comes
-    /// when it is on disk, and not at all when that cannot be.
+    /// Has it written: these are the backends, and how they stand where they have an address; those that are
+    /// awaited are written as they were read. The answer comes when it is on disk, and not at all when that
+    /// cannot be.
     pub(super) fn save<'a>(
         &mut self,
-        backends: impl Iterator<Item = (&'a BackendId, Option<Address>, State)>,
+        backends: impl Iterator<Item = (&'a BackendId, Option<Prior>)>,
     ) -> oneshot::Receiver<()> {
         let (done, told) = oneshot::channel();
         let now = Instant::now();
@@ -250,18 +264,21 @@ impl Memory {
         if self.writer.is_none() {
             return told;
         }
-        let entry = |backend: &BackendId, address, state| Entry {
+        let wall = SystemTime::now();
+        let entry = |backend: &BackendId, standing: Option<Prior>| Entry {
             backend: backend.clone(),
-            address,
-            state,
+            address: standing.map(|it| it.address),
+            state: standing.map_or(State::Unknown, |it| it.state),
+            since: standing
+                .and_then(|it| wall.checked_sub(now.saturating_duration_since(it.since))),
             admin: self.admin(backend),
             said: self.said(backend),
             totals: self.totals(backend, now),
         };
         let awaited = self.priors.iter();
         let entries: Vec<_> = backends
-            .map(|(backend, address, state)| entry(backend, address, state))
-            .chain(awaited.map(|(backend, (at, state))| entry(backend, Some(*at), *state)))
+            .map(|(backend, standing)| entry(backend, standing))
+            .chain(awaited.map(|(backend, prior)| entry(backend, Some(*prior))))
             .collect();
         let records = self.services.iter();
         let services = records
@@ -334,12 +351,19 @@ mod tests {
     use super::*;
     use crate::health::{Duty, Percent};
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     fn address() -> Address {
         "192.0.2.1:80".parse().unwrap()
     }
 
     fn saved(memory: &mut Memory, backend: &BackendId, state: State) {
-        let all = [(backend, Some(address()), state)];
+        let standing = Prior {
+            address: address(),
+            state,
+            since: Instant::now().checked_sub(HOUR).unwrap(),
+        };
+        let all = [(backend, Some(standing))];
         memory.save(all.into_iter()).blocking_recv().unwrap();
     }
 
@@ -375,7 +399,10 @@ mod tests {
         assert_eq!(memory.totals(&backend, Instant::now()).failures, 1);
         let of_service = |name| memory.service_totals(name, Instant::now()).failures;
         assert_eq!((of_service("web"), of_service("gone")), (1, 0));
-        assert_eq!(memory.prior(&backend, address()), Some(State::Down));
+        let prior = memory.prior(&backend, address()).unwrap();
+        assert_eq!(prior.state, State::Down);
+        let (after, slack) = (prior.since.elapsed(), Duration::from_secs(60));
+        assert!(HOUR <= after && after < HOUR + slack, "{after:?}");
         let elsewhere = "192.0.2.2:80".parse().unwrap();
         assert_eq!(memory.prior(&backend, elsewhere), None);
     }
@@ -390,7 +417,8 @@ mod tests {
         assert_eq!(memory.prior(&backend, address()), None);
         saved(&mut memory, &backend, State::Up);
         let memory = Memory::open(&path, Duration::from_secs(60));
-        assert_eq!(memory.prior(&backend, address()), Some(State::Up));
+        let prior = memory.prior(&backend, address());
+        assert_eq!(prior.map(|it| it.state), Some(State::Up));
     }
 
     #[test]

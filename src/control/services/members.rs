@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::loads::Loads;
 use crate::config::{BackendConfig, OnDown, ServiceConfig, SessionLog};
 use crate::control::failovers::Harm;
-use crate::control::memory::Memory;
+use crate::control::memory::{Memory, Prior};
 use crate::control::probe::TargetId;
 use crate::control::targets::{Target, Targets};
 use crate::health::{
@@ -298,16 +298,22 @@ impl Members {
         &self.config.serving
     }
 
-    /// What is remembered of each backend, over restarts too: where and how it is.
+    /// What is remembered of each backend, over restarts too: where and how it is, and since when.
     pub(in crate::control) fn standings<'a>(
         &'a self,
         targets: &'a Targets,
-    ) -> impl Iterator<Item = (&'a BackendId, Option<Address>, State)> {
+    ) -> impl Iterator<Item = (&'a BackendId, Option<Prior>)> {
         self.all.iter().map(|member| {
             let target = member.target.as_ref();
-            let known = target.and_then(|id| targets.get(id));
-            let state = known.map_or(State::Unknown, Target::state);
-            (&member.id, target.map(|id| id.address), state)
+            let standing = target.and_then(|id| {
+                let known = targets.get(id)?;
+                Some(Prior {
+                    address: id.address,
+                    state: known.state(),
+                    since: known.since(),
+                })
+            });
+            (&member.id, standing)
         })
     }
 

@@ -15,6 +15,7 @@ impl Supervisor {
         let id = &probed.target;
         let Some(Observed {
             transition,
+            is_still_down,
             other_agent,
             turn,
         }) = self.running.targets.observe(probed, &self.prober)
@@ -56,6 +57,7 @@ impl Supervisor {
             (Some(transition), _) => {
                 self.announce(id, &users, &transition, None);
             }
+            (None, Verdict::Dead(why)) if is_still_down => self.report_still_down(&users, id, why),
             (None, Verdict::Dead(why)) => self.report_missed(&users, id, why),
             (None, Verdict::Alive) => self.report_answered(&users, id),
         }

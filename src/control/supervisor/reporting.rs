@@ -63,6 +63,28 @@ impl Supervisor {
         }
     }
 
+    /// Tells of backends that are as the daemon before this one has left them: nothing changes, but this one's
+    /// log and events would not say a word of them.
+    pub(super) fn report_still_down(&self, users: &[User], id: &TargetId, why: &Why) {
+        let since = self.running.targets.get(id).map(Target::since);
+        let after = since.map_or(Duration::ZERO, |it| it.elapsed());
+        for User { id: backend, .. } in users {
+            let Some(serving) = self.running.services.0.get(backend.service()) else {
+                continue;
+            };
+            let (eligible, configured) = (serving.eligible, serving.members.configured());
+            let (service, name, address) = (backend.service(), backend.name(), id.address);
+            let (after, of) = (whole_millis(after), format!("{eligible}/{configured}"));
+            tracing::warn!(%service, backend = %name, %address, %why, %after, eligible = %of, "backend still down");
+            self.tell(|| Event::StillDown {
+                backend: backend.clone(),
+                cause: why.clone(),
+                eligible,
+                configured,
+            });
+        }
+    }
+
     /// Tells of backends that answer slower than they used to, and does nothing about it.
     pub(super) fn report_turn(&self, users: &[User], id: &TargetId, turn: &Turn) {
         for User { id: backend, .. } in users {
@@ -98,9 +120,7 @@ impl Supervisor {
         let (eligible, configured) = (serving.eligible, serving.members.configured());
         let ejected = self.running.load(backend).is_some_and(|it| it.is_ejected());
         let (service, name, address) = (backend.service(), backend.name(), id.address);
-        let after = written(Duration::from_millis(
-            u64::try_from(transition.after.as_millis()).unwrap_or(u64::MAX),
-        ));
+        let after = whole_millis(transition.after);
         let of = format!("{eligible}/{configured}");
         match &transition.cause {
             Some(why) => {
@@ -237,6 +257,11 @@ impl Supervisor {
 /// `99.987%`
 fn percent(share: f64) -> String {
     format!("{:.3}%", share * 100.0)
+}
+
+fn whole_millis(duration: Duration) -> String {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    written(Duration::from_millis(millis))
 }
 
 /// Whole seconds.
