@@ -15,6 +15,7 @@ mod events;
 mod explain;
 mod eyes;
 mod figures;
+mod findings;
 mod man;
 mod plan;
 mod rates;

@@ -12,7 +12,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, Failure, Reach};
-use super::condition::{Gravity, findings};
+use super::condition::Gravity;
+use super::findings::findings;
 use super::rates::Rates;
 use crate::api::{Events, View};
 use page::Page;

@@ -4,11 +4,11 @@
 use std::fmt::Write as _;
 
 use crate::api::{Backend, Event, Service, Standing, State, View};
-use crate::cli::condition::{
-    CONFIGURATION, Condition, Finding, Gravity, findings, is_full, not_let_in, since_when,
-    slowed_down, turned_away,
-};
+use crate::cli::condition::{Condition, Gravity, is_full, since_when};
 use crate::cli::figures::{ago, count, grouped, of, rate, scaled, time, width, wrapped};
+use crate::cli::findings::{
+    CONFIGURATION, Finding, findings, not_let_in, slowed_down, turned_away,
+};
 use crate::cli::rates::Rates;
 use crate::cli::table::{BOLD, Cell, Column, DIM, GREEN, PLAIN, RED, Table, YELLOW};
 

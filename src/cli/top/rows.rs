@@ -1,10 +1,11 @@
 //! Which lines the list of `ballast top` has, and in which order.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::api::{Backend, Service, Standing, View};
 use crate::cli::condition::{Condition, Gravity};
+use crate::cli::findings::findings;
 use crate::cli::rates::{Rate, Rates};
 
 /// Names a line, whatever moves around it.
@@ -47,6 +48,14 @@ impl Row<'_> {
         Key {
             service: self.service.name.clone(),
             backend: self.backend.map(|it| it.name.clone()),
+        }
+    }
+
+    /// As findings call it.
+    pub(super) fn subject(&self) -> String {
+        match self.backend {
+            Some(backend) => format!("{}/{}", self.service.name, backend.name),
+            None => self.service.name.clone(),
         }
     }
 
@@ -114,27 +123,23 @@ impl Sort {
 pub(super) struct Filter {
     /// Lines without this text in their name or state.
     pub(super) text: String,
-    /// Lines that are well.
+    /// Lines of which there is nothing to be known.
     pub(super) only_wrong: bool,
     /// Backends of these services.
     pub(super) folded: BTreeSet<String>,
 }
 
 impl Filter {
-    fn takes(&self, row: &Row<'_>) -> bool {
-        if self.only_wrong && row.gravity() == Gravity::Well {
+    /// Whether a line is shown, where `known` are those of which there is something to be known.
+    fn takes(&self, row: &Row<'_>, known: &HashSet<String>) -> bool {
+        if self.only_wrong && !known.contains(&row.subject()) {
             return false;
         }
         if self.text.is_empty() {
             return true;
         }
         let name = match row.backend {
-            Some(backend) => format!(
-                "{}/{} {}",
-                row.service.name,
-                backend.name,
-                Condition::of(backend).word()
-            ),
+            Some(backend) => format!("{} {}", row.subject(), Condition::of(backend).word()),
             None => return false,
         };
         name.to_lowercase().contains(&self.text.to_lowercase())
@@ -143,6 +148,10 @@ impl Filter {
 
 /// The lines.
 pub(super) fn rows<'a>(view: &'a View, rates: &Rates, sort: Sort, filter: &Filter) -> Vec<Row<'a>> {
+    let known = match filter.only_wrong {
+        true => findings(view).into_iter().map(|it| it.subject).collect(),
+        false => HashSet::new(),
+    };
     let mut all = Vec::new();
     for service in &view.services {
         let line = |backend: Option<&'a Backend>| Row {
@@ -151,14 +160,14 @@ pub(super) fn rows<'a>(view: &'a View, rates: &Rates, sort: Sort, filter: &Filte
             rate: rates.of(&service.name, backend.map(|it| &*it.name)),
         };
         let backends = service.backends.iter().map(|backend| line(Some(backend)));
-        let taken: Vec<_> = backends.filter(|row| filter.takes(row)).collect();
+        let taken: Vec<_> = backends.filter(|row| filter.takes(row, &known)).collect();
         if sort != Sort::File {
             all.extend(taken);
             continue;
         }
         let own = line(None);
         // A service is there for its backends.
-        if !taken.is_empty() || filter.takes(&own) {
+        if !taken.is_empty() || filter.takes(&own, &known) {
             all.push(own);
         }
         if !filter.folded.contains(&service.name) {

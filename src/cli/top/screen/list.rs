@@ -6,9 +6,9 @@ use ratatui::style::{Color, Modifier, Style};
 
 use super::canvas::{Look, put};
 use super::numbers;
-use crate::cli::condition::Condition;
-use crate::cli::condition::since_when;
+use crate::cli::condition::{Condition, since_when};
 use crate::cli::figures::{ago, count, fitted, rate, time, width};
+use crate::cli::findings::{Finding, findings, reason};
 use crate::cli::top::history::sparkline;
 use crate::cli::top::rows::{Row, Sort};
 use crate::cli::top::state::Top;
@@ -27,11 +27,21 @@ pub(super) fn list(buffer: &mut Buffer, area: Rect, top: &mut Top, look: Look) {
             Sort::File => "SERVICE",
             Sort::State | Sort::Sessions | Sort::New | Sort::Bytes => "BACKEND",
         },
-        ["STATE", "SINCE", "SESS", "NEW/s", "IN/s", "OUT/s"],
+        match top.filter.only_wrong {
+            true => ["STATE", "SINCE", "SESS", "", "", ""],
+            false => ["STATE", "SINCE", "SESS", "NEW/s", "IN/s", "OUT/s"],
+        },
         "",
     );
     let bold = Style::new().add_modifier(Modifier::BOLD);
     put(buffer, area, 0, 0, &heading, bold);
+    let findings = match (&top.view, top.filter.only_wrong) {
+        (Some(view), true) => Some(findings(view)),
+        (Some(_) | None, _) => None,
+    };
+    if findings.is_some() {
+        put(buffer, area, columns.reason(), 0, "WHY", bold);
+    }
     let count = rows.len();
     let page = usize::from(area.height - 1);
     let selected = rows.iter().position(|row| Some(row.key()) == top.selected);
@@ -44,6 +54,9 @@ pub(super) fn list(buffer: &mut Buffer, area: Rect, top: &mut Top, look: Look) {
             ..area
         };
         draw_row(buffer, one, (row, name), top, columns, look);
+        if let Some(findings) = &findings {
+            draw_reason(buffer, one, row, findings, columns);
+        }
         if Some(first + line) == selected {
             buffer.set_style(one, Style::new().add_modifier(Modifier::REVERSED));
         }
@@ -90,6 +103,7 @@ fn draw_row(
     };
     let figures = row
         .rate
+        .filter(|_| !top.filter.only_wrong)
         .map(|now| [now.sessions, now.to_backend, now.to_client].map(rate));
     let [new, to_backend, to_client] = figures.unwrap_or_else(|| ["", "", ""].map(str::to_owned));
     let sessions = count(row.sessions());
@@ -117,8 +131,31 @@ fn draw_row(
         &fitted(&state, WIDTHS[0]),
         look.of(row.gravity()),
     );
-    let at = area.width - columns.trend as u16;
-    put(buffer, area, at, 0, &trend, look.style(Color::Cyan));
+    if !top.filter.only_wrong {
+        let at = area.width - columns.trend as u16;
+        put(buffer, area, at, 0, &trend, look.style(Color::Cyan));
+    }
+}
+
+/// Why a line is there when only what is wrong is: in place of the figures and the trend.
+fn draw_reason(
+    buffer: &mut Buffer,
+    area: Rect,
+    row: &Row<'_>,
+    findings: &[Finding],
+    columns: Columns,
+) {
+    let why = match row.backend {
+        Some(backend) => reason(backend),
+        None => {
+            let own = findings.iter().find(|it| it.subject == row.subject());
+            own.and_then(Finding::gist).map(str::to_owned)
+        }
+    };
+    let at = columns.reason();
+    let room = usize::from(area.width.saturating_sub(at));
+    let why = fitted(&why.unwrap_or_default(), room);
+    put(buffer, area, at, 0, &why, Style::new());
 }
 
 /// Where the columns are.
@@ -142,6 +179,12 @@ impl Columns {
     /// The widest that names may be.
     fn most(area: Rect) -> usize {
         Self::spare(area).saturating_sub(SHORTEST_TREND)
+    }
+
+    /// Where the reason begins: behind STATE, SINCE and SESS.
+    fn reason(self) -> u16 {
+        let before: usize = WIDTHS.iter().take(3).map(|wide| wide + 1).sum();
+        (self.name + before + 2) as u16
     }
 
     fn spare(area: Rect) -> usize {

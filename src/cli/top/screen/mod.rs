@@ -20,8 +20,9 @@ use super::history::{Sample, sparkline};
 use super::rows::Sort;
 use super::state::{Pane, Proposal, Top};
 use crate::api::View;
-use crate::cli::condition::{Finding, Gravity, findings};
+use crate::cli::condition::Gravity;
 use crate::cli::figures::{fitted, grouped, of, rate, time, width};
+use crate::cli::findings::{findings, headlines};
 
 /// The whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, top: &mut Top, look: Look) {
@@ -165,11 +166,8 @@ fn state(view: &View, top: &Top, look: Look) -> (String, Style) {
         return (text, look.of(Gravity::Wrong));
     }
     let all = findings(view);
-    let wrong: Vec<_> = all
-        .iter()
-        .filter(|it| it.gravity == Gravity::Wrong)
-        .collect();
-    if wrong.is_empty() {
+    let wrong = all.iter().filter(|it| it.gravity == Gravity::Wrong).count();
+    if wrong == 0 {
         let eligible: u64 = view.services.iter().map(|it| u64::from(it.eligible)).sum();
         let configured: u64 = view
             .services
@@ -184,13 +182,9 @@ fn state(view: &View, top: &Top, look: Look) -> (String, Style) {
         );
         return (text, look.of(Gravity::Well));
     }
-    let line = |it: &Finding| Some(format!("{}: {}", it.subject, it.gist()?));
-    let told: Vec<_> = wrong
-        .iter()
-        .take(MOST_TOLD)
-        .filter_map(|it| line(it))
-        .collect();
-    let text = format!("{} wrong: {}", wrong.len(), told.join(" · "));
+    let mut told = headlines(&all);
+    told.truncate(MOST_TOLD);
+    let text = format!("{wrong} wrong: {}", told.join(" · "));
     (text, look.of(Gravity::Wrong))
 }
 
@@ -329,7 +323,7 @@ Looking
   Enter                              a backend in detail; a service folds
   s                                  sort: service, state, sessions, new, bytes
   /                                  show only names or states with this text
-  w                                  show only what is wrong or noteworthy
+  w                                  show only what is wrong or noteworthy, and why
   v                                  what has happened, as far as it fits
   Esc                                back: out of the detail, of the filter
 
@@ -446,8 +440,9 @@ mod tests {
             lines[1].starts_with("   50 new/s     0 turned away/s") && lines[1].ends_with("██"),
             "{lines:#?}"
         );
-        let wrong = "2 wrong: web: 1 of 2 backends should serve and does not · web/app-2";
-        assert!(lines[2].starts_with(&wrong[..40]), "{lines:#?}");
+        // The cause comes first.
+        let wrong = "2 wrong: web/app-2: down for 2m 12s: its checks fail: refused · web: 1 of";
+        assert!(lines[2].starts_with(wrong), "{lines:#?}");
         assert_eq!(
             lines[3],
             "SERVICE           STATE        SINCE   SESS NEW/s  IN/s OUT/s"
@@ -467,6 +462,40 @@ mod tests {
         );
         assert!(
             lines[23].starts_with("q quit  ↑↓ select") && lines[23].ends_with("? help"),
+            "{lines:#?}"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_with_why_and_what_an_operator_has_said_besides() {
+        let mut top = top();
+        let mut view = top.view.take().unwrap();
+        let mut disabled = backend("app-3", State::Up, 0);
+        disabled.admin = Some(Admin {
+            duty: "maintenance".into(),
+            weight_percent: 100,
+            since: Some("2026-11-21T11:58:00.000Z".into()),
+            by: Some("uid 0".into()),
+            ..Admin::default()
+        });
+        disabled.why = Some("disabled by an operator".into());
+        disabled.serving = false;
+        view.services[0].backends.push(disabled);
+        top.take(Input::View(Ok(view)));
+        press(&mut top, KeyCode::Char('w'));
+        let lines = drawn(&mut top, (110, 24), LOOK);
+        let rows: Vec<_> = lines[3..7]
+            .iter()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "SERVICE STATE SINCE SESS WHY",
+                "▾ web 1/2 serve 80 1 of 2 backends should serve and does not",
+                "app-2 down 2m 12s 40 its checks fail: refused",
+                "app-3 disabled 2m 2s 40 disabled by an operator (uid 0)",
+            ],
             "{lines:#?}"
         );
     }
