@@ -2,6 +2,7 @@
 //! is collected, and the walk goes on. Knows types and ranges; what a value *means* is decided in
 //! [`compile`](super::compile).
 
+use std::borrow::Borrow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -316,14 +317,23 @@ pub(super) fn unknown_word(
     word: &str,
     allowed: impl Iterator<Item = &'static str> + Clone,
 ) -> Fault {
-    let near = nearest(word, allowed.clone());
+    let help = foreign::strategy(word).filter(|_| key == "strategy");
+    let near = nearest(word, allowed.clone()).filter(|_| help.is_none());
     let list: Vec<String> = allowed.map(|word| format!("\"{word}\"")).collect();
     let fault = Fault::new(format!("unknown {key} \"{}\"", shown(word)))
-        .allowed(format!("allowed: {}", list.join(", ")));
-    match (near, foreign::strategy(word).filter(|_| key == "strategy")) {
-        (_, Some(help)) => fault.help(help),
-        (Some(near), None) => fault.help(format!("did you mean \"{near}\"?")),
-        (None, None) => fault,
+        .allowed(allowed_words(near.map(|it| format!("\"{it}\"")), &list));
+    match help {
+        Some(help) => fault.help(help),
+        None => fault,
+    }
+}
+
+/// All that is allowed; what is most likely meant comes first, since a list may be long.
+fn allowed_words(near: Option<String>, list: &[impl Borrow<str>]) -> String {
+    let all = format!("allowed: {}", list.join(", "));
+    match near {
+        Some(near) => format!("did you mean {near}? {all}"),
+        None => all,
     }
 }
 
@@ -339,7 +349,11 @@ fn unknown_key(
     let names: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
     let problem = Problem::error(format!("unknown key `{}` {place}", shown(key.get_ref())))
         .at(key.span())
-        .label(format!("allowed: {}", names.join(", ")));
+        .label(allowed_words(
+            near.filter(|_| foreign::key(key.get_ref()).is_none())
+                .map(|it| format!("`{it}`")),
+            &names,
+        ));
     let elsewhere = SECTIONS
         .iter()
         .filter(|other| !other.header.is_empty())
@@ -353,11 +367,10 @@ fn unknown_key(
         return problem.help(foreign.help);
     }
     match (near, elsewhere) {
-        (Some(near), _) => problem.help(format!("did you mean `{near}`?")),
         (None, Some(other)) => {
             problem.help(format!("`{}` belongs in {}", key.get_ref(), other.header))
         }
-        (None, None) => problem,
+        (Some(_), _) | (None, None) => problem,
     }
 }
 

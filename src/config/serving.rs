@@ -152,8 +152,9 @@ fn fail_back(text: &str) -> Result<FailBack, Fault> {
         // A slip of a word has no digit in it, and a duration always has.
         word if !word.is_empty() && !word.contains(|c: char| c.is_ascii_digit()) => {
             let words = ["immediate", "manual"].into_iter();
-            Err(super::decode::unknown_word("fail_back", word, words)
-                .allowed("allowed: \"immediate\", \"manual\", or a duration like \"30s\""))
+            let fault = super::decode::unknown_word("fail_back", word, words);
+            let words = fault.allowed.clone().unwrap_or_default();
+            Err(fault.allowed(format!("{words}, or a duration like \"30s\"")))
         }
         duration => {
             value::duration("fail_back", duration, &(SHORTEST..=LONGEST)).map(FailBack::After)

@@ -637,8 +637,7 @@ fn the_rendering_shows_the_line_with_a_caret() {
         "error: unknown key `stratgy` in [[service]]\n",
         "--> ballast.toml:5:1\n",
         "5 | stratgy = \"least-connections\"\n",
-        "  | ^^^^^^^ allowed: name, listen,",
-        "= help: did you mean `strategy`?\n",
+        "  | ^^^^^^^ did you mean `strategy`? allowed: name, listen,",
         "ballast.toml: 1 error\n",
     ] {
         assert!(text.contains(part), "{part:?}\nnot in:\n{text}");
