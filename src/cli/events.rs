@@ -1,6 +1,7 @@
 //! `ballast events`: what has happened, and with `--follow` what happens; `ballast failovers`: what each
 //! has cost, and whom.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
@@ -13,6 +14,7 @@ use super::figures::{grouped, moment, tenths};
 use super::status::{VIEW, complain, known};
 use super::table::{Cell, Column, Table};
 use crate::api::{Event, Events, Failover, Failovers, View};
+use crate::config::written;
 
 /// Which events.
 #[derive(Args, Debug)]
@@ -53,6 +55,15 @@ enum Since {
     Event(u64),
     /// So long ago.
     Ago(Duration),
+}
+
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event(id) => write!(f, "number {id}"),
+            Self::Ago(past) => write!(f, "{} ago", written(*past)),
+        }
+    }
 }
 
 /// The whole of `ballast events`.
@@ -110,6 +121,10 @@ fn listen(client: &Client, options: &Options) -> Result<(), Failure> {
         is_known(client, options.service.as_deref())?;
     }
     all.retain(|event| oldest.is_none_or(|oldest| is_since(event, oldest)));
+    if let (true, Some(since)) = (all.is_empty(), options.since) {
+        // With stderr closed there is nobody left to tell.
+        let _ = writeln!(io::stderr(), "no events since {since}");
+    }
     let mut out = io::stdout().lock();
     let mut is_gone = false;
     loop {

@@ -100,13 +100,8 @@ pub enum Event {
         /// How it answers.
         turn: Turn,
     },
-    /// A reload took effect.
-    Reloaded {
-        /// How everything stands since.
-        picture: Arc<Picture>,
-        /// What has changed, by name.
-        changes: Arc<str>,
-    },
+    /// A reload took effect: this is how everything stands since.
+    Reloaded(Arc<Picture>),
     /// Watchers have missed events: this is how everything stands since.
     Recap(Arc<Picture>),
     /// Backends of a service have come or gone without a reload.

@@ -23,7 +23,8 @@ pub(super) fn entry(event: &Event) -> Option<api::Event> {
             note("listening", "info", Some(service), text)
         }
         Event::Ready(_) => note("ready", "info", None, "the daemon is ready".to_owned()),
-        Event::Missed { .. } | Event::Recap(_) => return None,
+        // That of a reload is written before what comes of it.
+        Event::Missed { .. } | Event::Recap(_) | Event::Reloaded(_) => return None,
         Event::Transition {
             backend,
             from,
@@ -130,13 +131,6 @@ pub(super) fn entry(event: &Event) -> Option<api::Event> {
                 of_backend("settled", "info", backend, text)
             }
         },
-        Event::Reloaded { changes, .. } => {
-            let mut text = "the configuration was reloaded".to_owned();
-            if !changes.is_empty() {
-                text += &format!(": {changes}");
-            }
-            note("reloaded", "info", None, text)
-        }
         Event::Membership { standing, .. } => {
             let (service, eligible, configured) =
                 (&standing.service, standing.eligible, standing.configured);
@@ -156,6 +150,15 @@ pub(super) fn entry(event: &Event) -> Option<api::Event> {
             note("accepted", "info", Some(service), text)
         }
     })
+}
+
+/// A reload takes effect, with these `changes`.
+pub(super) fn reloaded(changes: &str) -> api::Event {
+    let mut text = "the configuration was reloaded".to_owned();
+    if !changes.is_empty() {
+        text += &format!(": {changes}");
+    }
+    note("reloaded", "info", None, text)
 }
 
 /// Accepting pauses because there are as many sessions as there may be, in all or at a service, or it

@@ -285,6 +285,35 @@ fn a_standby_stands_down_by_command() {
 }
 
 #[test]
+fn what_an_operator_does_is_told_before_what_comes_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_active, _standby, service) = active_and_standby();
+    let (config, api) = with_socket(Config::of(service), directory.path());
+    let daemon = Daemon::start(&config);
+    daemon.wait_until_up(0, "active");
+    daemon.wait_until_up(0, "standby");
+    let since = event(&api, 0, "ready").id;
+    let drain = json!({ "do": "drain", "deadline_seconds": 90.0 });
+    let one = "/v1/services/web/backends/active";
+    let drained: Changed = api.post(one, &drain).good();
+    assert!(
+        drained
+            .text
+            .contains("no session runs there, and the deadline is in 1m30s"),
+        "{drained:?}"
+    );
+    let tier = event(&api, since, "tier");
+    assert!(event(&api, since, "changed").id < tier.id, "{tier:?}");
+    let file = daemon.beside("ballast.toml");
+    let late = (tier.id + 1000).to_string();
+    let said = ballast(&file, &["events", "--since", &late]);
+    said.exits_with(0);
+    assert_eq!(said.stdout, "");
+    let expected = format!("no events since number {late}\n");
+    assert_eq!(said.stderr, expected);
+}
+
+#[test]
 fn nothing_is_told_of_a_service_that_there_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let a = Backend::named("a");

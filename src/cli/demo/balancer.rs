@@ -59,7 +59,7 @@ impl Balancer {
                     | Event::Failover(_)
                     | Event::Tier { .. }
                     | Event::Suspect { .. }
-                    | Event::Reloaded { .. }
+                    | Event::Reloaded(_)
                     | Event::Recap(_)
                     | Event::Membership { .. }
                     | Event::Rejected { .. }

@@ -182,7 +182,7 @@ The rows count sessions: the demo's own clients open about fifty a second.
             | Event::Failover(_)
             | Event::Tier { .. }
             | Event::Suspect { .. }
-            | Event::Reloaded { .. }
+            | Event::Reloaded(_)
             | Event::Recap(_)
             | Event::Membership { .. }
             | Event::Rejected { .. }

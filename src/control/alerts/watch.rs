@@ -130,7 +130,7 @@ impl Watch {
                     self.suspected(backend, *address, turn, now, &mut notices);
                 }
             }
-            Event::Ready(picture) | Event::Reloaded { picture, .. } => {
+            Event::Ready(picture) | Event::Reloaded(picture) => {
                 self.files(config, picture, now, &mut notices);
                 self.review(config, picture, now, &mut notices);
             }
@@ -534,10 +534,7 @@ mod tests {
     }
 
     fn standing(service: &str, eligible: usize) -> Event {
-        Event::Reloaded {
-            picture: picture(service, eligible, &[]),
-            changes: "".into(),
-        }
+        Event::Reloaded(picture(service, eligible, &[]))
     }
 
     use Occasion::{AllDown, BackendDown, BackendUp, Degraded, Flapping, ReloadFailed, Standby};

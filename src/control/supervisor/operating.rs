@@ -171,13 +171,15 @@ impl Supervisor {
                 durable: false,
             });
         }
-        self.administered(&service);
         let besides = if unbound {
             ", and its deadline is removed"
         } else {
             ""
         };
         let text = format!("{whom}: {}{besides}", told(change));
+        // Before what comes of it, such as a standby that takes over.
+        self.note(&service, target.backend.as_deref(), &said_by(&text, by));
+        self.administered(&service);
         let (eligible, configured) = self.standing_of(&service);
         tracing::info!(
             %service,
@@ -188,7 +190,6 @@ impl Supervisor {
             eligible = %format_args!("{eligible}/{configured}"),
             "changed by an operator"
         );
-        self.note(&service, target.backend.as_deref(), &said_by(&text, by));
         Ok(Changed {
             text: came_of(
                 &format!("{whom} {}", came(change, &aside, concerned.len())),
@@ -218,10 +219,10 @@ impl Supervisor {
             }
             serving.roster.fail_back();
         }
-        self.reconsider(&name);
-        tracing::info!(%service, change = "fail back", by, "changed by an operator");
         let text = format!("{service}: standby tiers that are not needed stand down");
+        tracing::info!(%service, change = "fail back", by, "changed by an operator");
         self.note(&name, None, &said_by(&text, by));
+        self.reconsider(&name);
         Ok(Changed {
             text,
             ..Changed::default()
@@ -439,6 +440,18 @@ fn came(change: &Change, aside: &[Duty], all: usize) -> String {
 /// What came of it, in a sentence that begins with what they are.
 fn came_of(they_are: &str, change: &Change, sessions: u64, standing: (usize, usize)) -> String {
     let running = match (change, sessions) {
+        (
+            Change::Drain {
+                deadline_seconds: Some(seconds),
+            },
+            0,
+        ) => {
+            let time = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+            format!(
+                "no session runs there, and the deadline is in {}",
+                written(time)
+            )
+        }
         (_, 0) => "no session runs there".to_owned(),
         (Change::CloseSessions, some) => counted(some, "session"),
         (

@@ -159,11 +159,13 @@ impl Supervisor {
             Step::Built(started, staging, Ok((built, shut_out))) => {
                 let (staged, endpoints) = *staging;
                 let plan = Plan::between(&self.running.config, staged.config());
+                let changes = few(plan.names());
+                // Before what comes of it, such as a standby that takes over.
+                self.journal.write(journal::reloaded(&changes));
                 self.apply(staged, built, endpoints);
                 self.reloads.applied += 1;
                 self.reloads.last_took = Some(started.elapsed());
                 self.options.broken.clear();
-                let changes = few(plan.names());
                 tracing::info!(
                     %plan,
                     changes,
@@ -175,10 +177,7 @@ impl Supervisor {
                 for what in &plan.needs_restart {
                     tracing::warn!(%what, "takes effect after a restart only");
                 }
-                self.tell(|| Event::Reloaded {
-                    picture: self.picture(),
-                    changes: changes.as_str().into(),
-                });
+                self.tell_watchers(Event::Reloaded(self.picture()));
                 self.end_reload(&Ok(Reloaded {
                     plan: plan.to_string(),
                     changes,
