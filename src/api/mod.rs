@@ -18,7 +18,7 @@ mod view;
 pub use change::{Build, Change, Changed, NOWHERE, Refused, Reloaded, Target};
 pub use event::{Event, Events, Failover, Failovers, UnderWay};
 pub use explain::{Chance, Explained, Explanation};
-pub use plan::{Difference, Effect, Plan, Probe, Proposal, Prospect};
+pub use plan::{Difference, Edit, Effect, Plan, Probe, Proposal, Prospect};
 pub use session::{Session, Sessions};
 pub use simulation::{Share, Shares, Simulation, Without};
 pub use view::{

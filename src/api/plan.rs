@@ -23,6 +23,9 @@ pub struct Plan {
     pub summary: String,
     /// What it would log as its `changes`, all of them.
     pub changes: Vec<String>,
+    /// What of them is other than it was, key by key, as the files are written.
+    #[serde(default)]
+    pub edits: Vec<Edit>,
     /// Keys outside of services whose new value takes effect at once.
     pub settings: Vec<String>,
     /// What takes effect only after a restart, in words.
@@ -45,6 +48,19 @@ pub struct Plan {
     /// where nothing else changes.
     #[serde(default)]
     pub clears_rejection: bool,
+}
+
+/// One key of something that changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Edit {
+    /// What changes: `service web`, `backend web/a`; empty outside of services.
+    pub of: String,
+    /// As the file has it, such as `weight` or `timeouts.idle`.
+    pub key: String,
+    /// What it says, shortened; what holds without it where it is not written.
+    pub before: String,
+    /// What it would say.
+    pub after: String,
 }
 
 /// What would come of a reload.

@@ -17,6 +17,7 @@ mod conflicts;
 mod decode;
 mod differing;
 mod discovery;
+pub mod edits;
 mod foreign;
 mod handover;
 mod health;

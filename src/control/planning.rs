@@ -13,6 +13,7 @@ use super::rehearsal::{Part, Rehearsal, Scene};
 use super::running::Running;
 use super::sessions;
 use crate::api;
+use crate::config::edits;
 use crate::config::plan::Changes;
 use crate::config::{Config, Plan, ReloadGuard, ServiceConfig};
 use crate::forecast::{Table, Tried, clients};
@@ -41,6 +42,8 @@ pub(super) struct Draft {
     runs_programs: bool,
     /// Whether a file was rejected since the last that took effect.
     after_rejection: bool,
+    /// The file in force, and the one that would be.
+    texts: (Arc<str>, Arc<str>),
 }
 
 /// A service that runs and would not go on as it is.
@@ -62,13 +65,15 @@ struct Before {
 
 impl Running {
     /// Everything that the plan of `prepared` is told from, which `is_own` to the daemon when it was read from its
-    /// file; listeners are tried on `workers` sockets. `after_rejection` is whether a file was rejected before.
+    /// file; listeners are tried on `workers` sockets. `after_rejection` is whether a file was rejected before,
+    /// `texts` the file in force and that one.
     pub(super) fn draft(
         &self,
         prepared: &Prepared,
         workers: usize,
         is_own: bool,
         after_rejection: bool,
+        texts: (Arc<str>, Arc<str>),
     ) -> Draft {
         let config = &prepared.loaded.config;
         let plan = Plan::between(&self.config, config);
@@ -108,6 +113,7 @@ impl Running {
             plan,
             runs_programs: is_own,
             after_rejection,
+            texts,
         }
     }
 
@@ -189,6 +195,7 @@ impl Draft {
             warnings,
             problems,
             after_rejection,
+            texts: (before, after),
             ..
         } = self;
         let strings = |all: &[&'static str]| all.iter().map(ToString::to_string).collect();
@@ -197,6 +204,7 @@ impl Draft {
             path,
             summary: plan.to_string(),
             changes: plan.names(),
+            edits: edits(&plan, &before, &after),
             settings: strings(&plan.settings),
             services: difference(&plan.services),
             listeners: difference(&plan.listeners),
@@ -348,6 +356,32 @@ fn kept_out(old: &Config, new: &Config, name: &str) -> Option<Wanted> {
         kept_out: Some(rules),
         ..Wanted::default()
     })
+}
+
+/// What of that which changes is other than it was.
+fn edits(plan: &Plan, before: &str, after: &str) -> Vec<api::Edit> {
+    let services = plan
+        .services
+        .changed
+        .iter()
+        .map(|it| format!("service {it}"));
+    let backends = plan
+        .backends
+        .changed
+        .iter()
+        .map(|it| format!("backend {it}"));
+    let mut changed: HashSet<String> = services.chain(backends).collect();
+    changed.insert(String::new());
+    edits::between(before, after)
+        .into_iter()
+        .filter(|it| changed.contains(&it.of))
+        .map(|it| api::Edit {
+            of: it.of,
+            key: it.key,
+            before: it.before,
+            after: it.after,
+        })
+        .collect()
 }
 
 fn difference<T: ToString>(changes: &Changes<T>) -> api::Difference {
