@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command }) => match command {
             Command::Run { file, last_good } => run::run(&file.config, last_good),
-            Command::Check(file) => check::run(&file.config),
+            Command::Check(file) => check::run(&client::file(file.config.as_deref())),
             Command::Explain(options) => explain::run(&options),
             Command::Plan(options) => plan::run(&options),
             Command::Reload(options) => reload::run(&options),
@@ -91,7 +91,8 @@ Getting started:
   ballast run -c ballast.toml       the daemon, in the foreground
 
 Files:
-  /etc/ballast/ballast.toml         the configuration, unless -c names another
+  /etc/ballast/ballast.toml         the configuration, unless -c names another or
+                                    the daemon that is asked runs with another
 
 Exit codes:
   0  a clean end
@@ -132,7 +133,7 @@ enum Command {
     /// value, and what is allowed instead. Opens no socket and resolves no name, so it is safe
     /// beside a running daemon.
     #[command(after_long_help = check_details())]
-    Check(ConfigFile),
+    Check(NamedFile),
     /// Tell which backend a client gets, and why not each other one
     ///
     /// Asks the running daemon, whose own table answers: the backend that the client gets or would be
@@ -268,6 +269,14 @@ struct ConfigFile {
     config: PathBuf,
 }
 
+#[derive(Args, Debug)]
+struct NamedFile {
+    /// The configuration file [default: that of the daemon that answers, else
+    /// /etc/ballast/ballast.toml]
+    #[arg(short, long, value_name = "PATH")]
+    config: Option<PathBuf>,
+}
+
 /// A file without `-c` is the likeliest surplus argument there is.
 fn hinted(mut error: clap::Error) -> clap::Error {
     let argument = match error.get(ContextKind::InvalidArg) {
@@ -359,7 +368,8 @@ Exit codes:
   2  a wrong command line
 
 Examples:
-  ballast check                    with /etc/ballast/ballast.toml
+  ballast check                    the file of the daemon that answers, or else
+                                   /etc/ballast/ballast.toml
   ballast check -c new.toml        a draft, before it replaces the daemon's file",
     );
     details
@@ -377,18 +387,13 @@ mod tests {
 
     #[test]
     fn the_default_configuration_is_in_etc() {
-        for command in ["run", "check"] {
-            let arguments = Arguments::try_parse_from(["ballast", command]).unwrap();
-            let (Command::Run { file, .. } | Command::Check(file)) = arguments.command else {
-                panic!("not {command}");
-            };
-            assert_eq!(file.config, PathBuf::from(CONFIGURATION));
-        }
-        let arguments = Arguments::try_parse_from(["ballast", "doctor"]).unwrap();
-        let Command::Doctor { reach, .. } = arguments.command else {
-            panic!("not doctor");
+        let arguments = Arguments::try_parse_from(["ballast", "run"]).unwrap();
+        let Command::Run { file, .. } = arguments.command else {
+            panic!("not run");
         };
-        assert_eq!(reach.config, PathBuf::from(CONFIGURATION));
+        assert_eq!(file.config, PathBuf::from(CONFIGURATION));
+        let reach = client::Reach::of(None);
+        assert_eq!(reach.file(None), PathBuf::from(CONFIGURATION));
     }
 
     #[test]

@@ -11,10 +11,7 @@ use clap::Args;
 use super::client::{Client, Failure, Reach};
 use super::figures::{grouped, of};
 use super::status::VIEW;
-use crate::api::{Effect, Plan, Probe, Proposal, Prospect, View};
-
-/// The file without `-c`.
-const PRESET_FILE: &str = "/etc/ballast/ballast.toml";
+use crate::api::{Edit, Effect, Plan, Probe, Proposal, Prospect, View};
 
 /// Where a plan is asked for.
 pub(super) const PLAN: &str = "/v1/plan";
@@ -30,7 +27,8 @@ pub(super) struct Options {
 
 /// The whole subcommand: 0 when nothing would change, 2 when something would, 1 for problems.
 pub(super) fn run(options: &Options) -> ExitCode {
-    let made = Client::find(&options.reach).and_then(|client| ask(&client, &options.reach.config));
+    let named = options.reach.config.as_deref();
+    let made = Client::find(&options.reach).and_then(|client| ask(&client, named));
     match made {
         Ok((plan, asked)) => {
             let text = match options.json {
@@ -52,16 +50,15 @@ pub(super) fn run(options: &Options) -> ExitCode {
     }
 }
 
-/// The plan of the file at `path`, which is the daemon's own unless it is another one.
-fn ask(client: &Client, path: &Path) -> Result<(Plan, Option<String>), Failure> {
+/// The plan of the file that is `named`, which is the daemon's own unless it is another one.
+fn ask(client: &Client, named: Option<&Path>) -> Result<(Plan, Option<String>), Failure> {
     let view: View = client.get(VIEW)?;
-    let is_preset = path == Path::new(PRESET_FILE);
     let own = view.process.configuration.path.as_deref().map(Path::new);
-    let same = own.is_some_and(|own| is_same(own, path, view.process.pid));
-    if is_preset || same {
+    let is_own = |path: &Path| own.is_some_and(|own| is_same(own, path, view.process.pid));
+    let Some(path) = named.filter(|path| !is_own(path)) else {
         let plan = client.post(PLAN, &Proposal::default())?;
         return Ok((plan, None));
-    }
+    };
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::Unknown(format!("{} cannot be read: {error}", path.display())))?;
     let proposal = Proposal {
@@ -126,6 +123,8 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
     for change in plan.changes.iter().take(MOST_SHOWN) {
         let (sign, what) = change.split_at_checked(1).unwrap_or(("", change));
         put(&mut text, &format!("  {sign} {what}"));
+        let name = what.split(" (").next().unwrap_or(what);
+        text += &edited(plan, |it| sign == "~" && it.of == name);
     }
     let more = plan.changes.len().saturating_sub(MOST_SHOWN);
     if more > 0 {
@@ -136,12 +135,14 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
     }
     for key in &plan.settings {
         put(&mut text, &format!("  ~ {key}"));
+        text += &edited(plan, |it| is_within(it, key));
     }
     for what in &plan.needs_restart {
         put(
             &mut text,
             &format!("  ! {what}: takes effect after a restart only"),
         );
+        text += &edited(plan, |it| is_within(it, what));
     }
     if !plan.effects.is_empty() {
         text.push('\n');
@@ -154,6 +155,24 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
         put(&mut text, &format!("It would log: {}", plan.summary));
     }
     text
+}
+
+/// What of something that changes is other than it was, a line for each key.
+fn edited(plan: &Plan, wanted: impl Fn(&Edit) -> bool) -> String {
+    let mut text = String::new();
+    for Edit {
+        key, before, after, ..
+    } in plan.edits.iter().filter(|it| wanted(it)).take(MOST_SHOWN)
+    {
+        put(&mut text, &format!("      {key}: {before} → {after}"));
+    }
+    text
+}
+
+/// Whether it is about a key outside of services, or one of that section.
+fn is_within(edit: &Edit, key: &str) -> bool {
+    let rest = edit.key.strip_prefix(key);
+    edit.of.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Whether nothing would be other than it is.

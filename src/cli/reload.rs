@@ -37,12 +37,17 @@ fn carry_out(options: &Options) -> Result<bool, Failure> {
     let client = Client::find(&options.reach)?;
     let plan: Plan = client.post(PLAN, &Proposal::default())?;
     let mut out = io::stdout();
-    let _ = out.write_all(told(&plan, None).as_bytes());
-    let _ = out.flush();
+    // With --yes it is asked for all the same, so that the daemon refuses it as it refuses a SIGHUP: with an
+    // answer here, a line in the log and an event.
+    let is_refused = plan.outcome == Prospect::Rejected && options.yes;
+    if !is_refused {
+        let _ = out.write_all(told(&plan, None).as_bytes());
+        let _ = out.flush();
+    }
     match plan.outcome {
         Prospect::Nothing => return Ok(true),
-        Prospect::Rejected => return Ok(false),
-        Prospect::Changes => {}
+        Prospect::Rejected if !options.yes => return Ok(false),
+        Prospect::Rejected | Prospect::Changes => {}
     }
     if !options.yes && !agreed() {
         return Ok(false);
@@ -86,7 +91,9 @@ const RELOAD: &str = "/v1/reload";
 pub(super) const DETAILS: &str = "\
 Tells what the reload would do, as 'ballast plan' does, asks, has the daemon
 read its file again, and waits for what comes of it. -c only says where the
-daemon is: it reads the file that it was started with.
+daemon is: it reads the file that it was started with. With --yes a file that
+would be rejected is asked for as well: the daemon's log and its events say
+that it was refused and why, as after a SIGHUP; without, nothing is done.
 
 Exit codes:
   0  the file is in force, or was already

@@ -15,8 +15,8 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use tracing::Level;
 
-use super::ConfigFile;
 use super::figures::wrapped;
+use super::{NamedFile, client};
 use crate::api::{Share, Shares, Simulation, Without};
 use crate::config::{self, ServiceConfig};
 use crate::forecast::{Table, Tried, clients};
@@ -28,7 +28,7 @@ use crate::telemetry::logging;
 #[derive(Args, Debug)]
 pub(super) struct Simulate {
     #[command(flatten)]
-    file: ConfigFile,
+    file: NamedFile,
     /// So many made-up clients, or a file with an IP address on each line
     #[arg(long, value_name = "N|FILE", default_value = "10000")]
     clients: String,
@@ -79,8 +79,8 @@ fn json(simulation: &Simulation) -> String {
 }
 
 fn simulation(arguments: &Simulate) -> anyhow::Result<Simulation> {
-    let path = &arguments.file.config;
-    let loaded = config::load(path).map_err(|rejected| {
+    let path = client::file(arguments.file.config.as_deref());
+    let loaded = config::load(&path).map_err(|rejected| {
         let report = rejected.render(logging::is_colourful());
         anyhow::anyhow!("{} cannot be used\n{report}", path.display())
     })?;

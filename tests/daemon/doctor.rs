@@ -156,3 +156,39 @@ fn the_file_of_the_daemon_that_answers_is_judged_when_no_other_is_named() {
     let runs = said(&found, "daemon", "fine") + &said(&found, "daemon", "advice");
     assert!(runs.contains(&format!("pid {}", daemon.pid())), "{found}");
 }
+
+#[test]
+fn check_and_simulate_are_about_the_file_of_the_daemon_that_answers_unless_another_is_named() {
+    let server = Backend::named("a");
+    let config = Config::of(Service::new("web").backend("a", server.address()));
+    let daemon = Daemon::start(&config.admin("listen", "127.0.0.1:0"));
+    let file = daemon.beside("ballast.toml");
+    let ballast = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ballast"))
+            .args(arguments)
+            .env("BALLAST_ADMIN", daemon.api().address().to_string())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        (text(output.stdout), text(output.stderr))
+    };
+    let of_daemon = format!(
+        "no file is named, so this is about that of the running daemon: {}\n",
+        file.display()
+    );
+    let (out, err) = ballast(&["check"]);
+    assert!(
+        out.contains(&format!("{} is valid", file.display())),
+        "{out}"
+    );
+    assert!(err.contains(&of_daemon), "{err}");
+    let (out, err) = ballast(&["simulate", "--clients", "10"]);
+    assert!(out.contains("web"), "{out}");
+    assert!(err.contains(&of_daemon), "{err}");
+    let other = daemon.beside("other.toml");
+    fs::write(&other, small("")).unwrap();
+    let (out, err) = ballast(&["check", "-c", other.to_str().unwrap()]);
+    assert!(out.contains("other.toml is valid"), "{out}");
+    assert!(!err.contains("no file is named"), "{err}");
+}

@@ -543,6 +543,17 @@ fn a_reload_by_command_tells_first_asks_and_waits_for_what_comes_of_it() {
     for part in ["+ backend web/b", "no terminal to ask at"] {
         assert!(said.contains(part), "{part}\n{said}");
     }
+    // What changes is told key by key, too.
+    write(empty_of(&empty).service(web().key("retries", 1).timeout("idle", "9s")));
+    let (_, said) = asked.ballast(&["plan"]);
+    for part in [
+        "~ service web (retries, timeouts)\n",
+        "      retries: 2 (default) → 1\n",
+        "      timeouts.idle: 1h (default) → 9s\n",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    write(empty_of(&empty).service(web().backend("b", b.address())));
     let outcome =
         |line: &crate::support::Line| line.says(words::RELOADED) || line.says(words::REJECTED);
     assert!(asked.daemon.log().all(mark, outcome).is_empty());
@@ -557,4 +568,31 @@ fn a_reload_by_command_tells_first_asks_and_waits_for_what_comes_of_it() {
     let (code, said) = reload(&["--yes"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("unknown key `bind`"), "{said}");
+    assert!(said.contains("the running configuration stays"), "{said}");
+    // It leaves the same trace as by SIGHUP.
+    let line = asked
+        .daemon
+        .wait_for(mark, words::REJECTED, "rejected", "1");
+    assert!(
+        line.text("problems").contains("unknown key `bind`"),
+        "{line:?}"
+    );
+    let events: Events = asked.api.get("/v1/events").good();
+    let told = events.events.iter().find(|it| it.kind == "rejected");
+    assert!(
+        told.is_some_and(|it| it.text.contains("unknown key `bind`")),
+        "{events:?}"
+    );
+    // Who is asked first is told, and nothing is done.
+    let (code, said) = reload(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("A reload would be rejected"), "{said}");
+    assert_eq!(
+        asked
+            .daemon
+            .log()
+            .all(mark, |it| it.says(words::REJECTED))
+            .len(),
+        1
+    );
 }

@@ -11,6 +11,8 @@ mod exchange;
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,7 +28,9 @@ pub(super) use door::Address;
 use door::Door;
 use exchange::Reply;
 
-use crate::api::{NOWHERE, Refused};
+use super::CONFIGURATION;
+use super::status::VIEW;
+use crate::api::{NOWHERE, Refused, View};
 use crate::config::{AdminDoors, admin_doors};
 use crate::model::one_line;
 
@@ -42,14 +46,68 @@ pub(super) struct Reach {
     /// A file with the bearer token; changes over TCP need it
     #[arg(long, value_name = "PATH")]
     token_file: Option<PathBuf>,
-    /// The configuration file
-    #[arg(
-        short,
-        long,
-        value_name = "PATH",
-        default_value = "/etc/ballast/ballast.toml"
-    )]
-    pub(super) config: PathBuf,
+    /// The configuration file [default: /etc/ballast/ballast.toml]
+    #[arg(short, long, value_name = "PATH")]
+    pub(super) config: Option<PathBuf>,
+}
+
+impl Reach {
+    /// Nothing but a file, if one is named.
+    pub(super) fn of(config: Option<&Path>) -> Self {
+        Self {
+            admin: None,
+            token_file: None,
+            config: config.map(Path::to_owned),
+        }
+    }
+
+    /// Where it is written where the daemon answers.
+    fn written(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(CONFIGURATION))
+    }
+
+    /// The file that a command is about which needs no daemon: the one that is named; else that of a daemon of
+    /// this machine which has told `view`, and that is said; else the preset one.
+    pub(super) fn file(&self, view: Option<&View>) -> PathBuf {
+        if let Some(named) = &self.config {
+            return named.clone();
+        }
+        let Some(file) = view.and_then(file_in_use) else {
+            return CONFIGURATION.into();
+        };
+        if file != Path::new(CONFIGURATION) {
+            // With stderr closed there is nobody left to tell.
+            let _ = writeln!(
+                io::stderr(),
+                "ballast: no file is named, so this is about that of the running daemon: {}",
+                file.display()
+            );
+        }
+        file
+    }
+}
+
+/// The same for whoever has not asked the daemon yet.
+pub(super) fn file(named: Option<&Path>) -> PathBuf {
+    let reach = Reach::of(named);
+    let ask = || Client::find(&reach)?.get::<View>(VIEW);
+    let view = match named {
+        Some(_) => None,
+        None => ask().ok(),
+    };
+    reach.file(view.as_ref())
+}
+
+/// Where the file is that a daemon runs with, seen from where that process is; `None` when that is not this
+/// machine.
+fn file_in_use(view: &View) -> Option<PathBuf> {
+    let process = Path::new("/proc").join(view.process.pid.to_string());
+    let file = Path::new(view.process.configuration.path.as_deref()?);
+    let file = match file.is_absolute() {
+        true => file.to_owned(),
+        false => fs::read_link(process.join("cwd")).ok()?.join(file),
+    };
+    (process.exists() && file.exists()).then_some(file)
 }
 
 /// A daemon that can be asked.
@@ -230,7 +288,11 @@ fn refused(reply: &Reply, door: &Door, path: &str) -> Failure {
         Ok(Refused { error, .. }) if error == NOWHERE => {
             return broken(format!("it knows no {path}"));
         }
-        Ok(Refused { error, help, .. }) => (error, help),
+        Ok(refused) => {
+            let problems = refused.problems.iter();
+            let problems: String = problems.map(|it| format!("\n  {it}")).collect();
+            (refused.error + &problems, refused.help)
+        }
         Err(_) => {
             let body = one_line(&String::from_utf8_lossy(&reply.body), MOST_WORDS);
             return broken(format!("{status}: {body}"));
@@ -257,12 +319,19 @@ fn doors(reach: &Reach, environment: Option<&OsStr>) -> Result<Vec<Door>, Failur
         }
         (None, None) => None,
     };
-    let written = admin_doors(&reach.config);
+    let written = admin_doors(reach.written());
     let Some(address) = said else {
-        let written = written.map_err(|why| no_file(&reach.config, &why))?;
-        let doors = doors_of(&written, reach);
+        let doors = match written {
+            Ok(written) => doors_of(&written, reach),
+            Err(_) if is_there(reach) => Vec::new(),
+            Err(why) => return Err(no_file(reach.written(), &why)),
+        };
         return match doors.is_empty() {
-            true => Err(no_table(&reach.config)),
+            true if is_there(reach) => Ok(vec![Door {
+                address: Address::Unix(SOCKET.into()),
+                token_file: None,
+            }]),
+            true => Err(no_table(reach.written())),
             false => Ok(doors),
         };
     };
@@ -277,6 +346,11 @@ fn doors(reach: &Reach, environment: Option<&OsStr>) -> Result<Vec<Door>, Failur
         token_file: reach.token_file.clone().or(of_the_file),
         address,
     }])
+}
+
+/// Whether there is a socket where nobody has to say that it is.
+fn is_there(reach: &Reach) -> bool {
+    reach.config.is_none() && Path::new(SOCKET).exists()
 }
 
 fn doors_of(written: &AdminDoors, reach: &Reach) -> Vec<Door> {
@@ -319,6 +393,8 @@ fn no_table(path: &Path) -> Failure {
 
 /// Who may be at the other end.
 const ANOTHER: &str = "is it a ballast of another version, or another program?";
+/// Where the daemon answers by the unit and the reference file.
+const SOCKET: &str = "/run/ballast/admin.sock";
 /// Names the daemon where no option does.
 const ENVIRONMENT: &str = "BALLAST_ADMIN";
 /// How long a connect may take; the daemon is on this machine, or near.
@@ -340,7 +416,7 @@ mod tests {
         Reach {
             admin: admin.map(|text| text.parse().unwrap()),
             token_file: None,
-            config: config.into(),
+            config: Some(config.into()),
         }
     }
 

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 use super::access::{Node, Want, Who};
 use crate::api::View;
 use crate::cli::client::{Client, Failure, Reach};
+use crate::cli::eyes;
 use crate::cli::rates::Rates;
-use crate::cli::{CONFIGURATION, eyes};
 use crate::config::{self, AlertTarget, Config};
 use crate::confine::{kernel_has_landlock, no_account};
 use crate::health::Kind;
@@ -169,7 +169,7 @@ impl Facts {
     /// Everything about this machine, the file, and the daemon where one answers; that takes a second.
     pub(super) fn read(reach: &Reach) -> Self {
         let view = watched(reach).ok();
-        let path = judged(reach, view.as_ref().map(|(_, after)| after));
+        let path = reach.file(view.as_ref().map(|(_, after)| after));
         let path = path.as_path();
         let loaded = config::load_in_place_of(path, path, &no_account);
         let refusal = loaded
@@ -215,17 +215,6 @@ impl Facts {
             daemon,
             who,
         }
-    }
-}
-
-/// The file that is judged: the one that the daemon runs with which answers where the operator says, unless
-/// another is named.
-fn judged(reach: &Reach, view: Option<&View>) -> PathBuf {
-    let of_daemon = view.and_then(|view| view.process.configuration.path.as_deref());
-    let of_daemon = of_daemon.map(Path::new).filter(|path| path.is_absolute());
-    match of_daemon {
-        Some(path) if reach.config == Path::new(CONFIGURATION) => path.to_owned(),
-        Some(_) | None => reach.config.clone(),
     }
 }
 
