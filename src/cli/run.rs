@@ -136,7 +136,7 @@ fn tell(text: &str) {
 
 /// A thread that blocks in control's place ends when it had nothing to do for this long. They take turns: with
 /// tokio's ten seconds a look at a file now and then would keep all that a busy moment has needed.
-const UNUSED: Duration = Duration::from_secs(1);
+const UNUSED: Duration = Duration::from_millis(100);
 
 fn serve(loaded: Loaded, options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
