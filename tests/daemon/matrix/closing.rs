@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -175,23 +176,35 @@ fn a_drain_deadline_in_the_midst_of_streams_resets_them_and_counts_them() {
         &Config::of_each_relay(|service| service.backend("only", meeting.address()))
             .runtime("drain_timeout", "500ms"),
     );
-    let sessions = pairs(&daemon, &meeting);
-    let count = sessions.len();
-    let since = Instant::now();
-    thread::scope(|threads| {
+    let mut arriving = Vec::new();
+    let sessions = pairs(&daemon, &meeting)
+        .into_iter()
+        .map(|(name, (near, far))| {
+            let heard = Pattern::new(3, u64::MAX / 2);
+            arriving.push(heard.progress());
+            (name, (near, far, heard))
+        });
+    let sessions: Vec<_> = sessions.collect();
+    let stopping = thread::scope(|threads| {
         let moving = threads.spawn(|| {
-            at_once(sessions, |(near, mut far)| {
-                let data = Pattern::new(3, u64::MAX / 2);
-                let sending = send(&near, &data);
-                let (arrived, end) = data.receive(&mut far);
-                assert!(arrived > 0);
+            at_once(sessions, |(near, mut far, heard)| {
+                // A pattern tells of one progress only: this one's is of no interest.
+                let sending = send(&near, &Pattern::new(3, u64::MAX / 2));
+                let (arrived, end) = heard.receive(&mut far);
                 assert_eq!(end, End::Reset, "after {arrived} bytes");
                 sending.join().unwrap().unwrap_err();
             });
         });
+        for progress in &arriving {
+            eventually("the stream arrives", || {
+                (progress.load(Ordering::Relaxed) > 0).then_some(())
+            });
+        }
+        let stopping = Instant::now();
         daemon.signal(Signal::TERM);
-        assert_eq!(daemon.wait_until_stopped(), count as u64);
+        assert_eq!(daemon.wait_until_stopped(), arriving.len() as u64);
         moving.join().unwrap();
+        stopping
     });
-    assert!(since.elapsed() < Duration::from_secs(15));
+    assert!(stopping.elapsed() < Duration::from_secs(15));
 }
