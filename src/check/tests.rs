@@ -167,9 +167,11 @@ fn hunted() {
         match answer.verdict {
             Verdict::Alive => format!("{} alive {:?}", (b'a' + kind % KINDS) as char, answer.agent),
             Verdict::Dead(why) => {
+                // Without what the server said, which may have quotation marks of its own.
                 let why = why.to_string();
-                let why = why.split('"').step_by(2).collect::<String>();
-                format!("{} {why}", (b'a' + kind % KINDS) as char)
+                let (why, rest) = why.split_once('"').unwrap_or((&why, ""));
+                let more = rest.rsplit_once('"').map_or("", |(_, more)| more);
+                format!("{} {why}{more}", (b'a' + kind % KINDS) as char)
             }
         }
     });
