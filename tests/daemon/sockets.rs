@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::support::netns::{Host, ip, is_alone, lose, nft, run_alone, sysctl};
+use crate::support::netns::{Host, has_run_alone, ip, lose, nft, sysctl};
 use crate::support::{
     Api, Backend, Config, Daemon, End, Launch, Meeting, Pattern, RELAYS, Service, ask_name,
     ballast, connect, connect_fast, connect_from, eventually, fresh_ip, name_and_part, read_name,
@@ -211,14 +211,7 @@ fn clients_come_by_multipath_tcp_and_by_plain_tcp() {
 /// Row 15 of the faults.
 #[test]
 fn port_exhaustion_tries_the_next_source_then_the_next_backend() {
-    let body = "few_ports";
-    run_alone(&format!("{}::{body}", module_path!()));
-}
-
-#[test]
-#[ignore = "not a test: what port_exhaustion_tries_the_next_source_then_the_next_backend runs"]
-fn few_ports() {
-    if !is_alone() {
+    if has_run_alone(port_exhaustion_tries_the_next_source_then_the_next_backend) {
         return;
     }
     // Over TCP, asking would take one of the few ports.
@@ -313,14 +306,7 @@ fn few_ports() {
 /// Row 35 of the faults.
 #[test]
 fn a_vanished_host_is_reaped_by_keepalive_or_by_the_user_timeout() {
-    let body = "vanished";
-    run_alone(&format!("{}::{body}", module_path!()));
-}
-
-#[test]
-#[ignore = "not a test: what a_vanished_host_is_reaped_by_keepalive_or_by_the_user_timeout runs"]
-fn vanished() {
-    if !is_alone() {
+    if has_run_alone(a_vanished_host_is_reaped_by_keepalive_or_by_the_user_timeout) {
         return;
     }
     let silent = Meeting::new();
@@ -373,14 +359,7 @@ fn vanished() {
 
 #[test]
 fn backends_see_the_client_itself_as_the_source_under_the_documented_rules() {
-    let body = "transparent";
-    run_alone(&format!("{}::{body}", module_path!()));
-}
-
-#[test]
-#[ignore = "not a test: what backends_see_the_client_itself_as_the_source_under_the_documented_rules runs"]
-fn transparent() {
-    if !is_alone() {
+    if has_run_alone(backends_see_the_client_itself_as_the_source_under_the_documented_rules) {
         return;
     }
     let clients = Host::beyond("clients", "10.78.0.1", "10.78.0.2");
@@ -416,14 +395,7 @@ fn transparent() {
 
 #[test]
 fn packets_to_backends_are_marked_and_leave_by_their_interface() {
-    let body = "marked";
-    run_alone(&format!("{}::{body}", module_path!()));
-}
-
-#[test]
-#[ignore = "not a test: what packets_to_backends_are_marked_and_leave_by_their_interface runs"]
-fn marked() {
-    if !is_alone() {
+    if has_run_alone(packets_to_backends_are_marked_and_leave_by_their_interface) {
         return;
     }
     // Two ways to one address: by the one with the mark there is somebody.
@@ -508,14 +480,7 @@ fn an_interface_of_a_listener_stays_until_a_restart_and_its_other_options_change
 
 #[test]
 fn a_syn_brings_the_first_bytes_of_clients_and_takes_them_on_to_backends() {
-    let body = "fast_open";
-    run_alone(&format!("{}::{body}", module_path!()));
-}
-
-#[test]
-#[ignore = "not a test: what a_syn_brings_the_first_bytes_of_clients_and_takes_them_on_to_backends runs"]
-fn fast_open() {
-    if !is_alone() {
+    if has_run_alone(a_syn_brings_the_first_bytes_of_clients_and_takes_them_on_to_backends) {
         return;
     }
     let text = |service: Service| {
@@ -574,17 +539,10 @@ fn fast_opens() -> (u64, u64) {
 
 #[test]
 fn bytes_that_come_and_go_in_a_syn_count_towards_the_bandwidth() {
-    let body = "fast_open_within_bandwidth";
-    run_alone(&format!("{}::{body}", module_path!()));
-}
-
-#[test]
-#[ignore = "not a test: what bytes_that_come_and_go_in_a_syn_count_towards_the_bandwidth runs"]
-fn fast_open_within_bandwidth() {
     const LENGTH: u64 = 300_000;
     /// Less the burst, at a megabyte a second.
     const LEAST: Duration = Duration::from_millis(200);
-    if !is_alone() {
+    if has_run_alone(bytes_that_come_and_go_in_a_syn_count_towards_the_bandwidth) {
         return;
     }
     sysctl("net.ipv4.tcp_fastopen", "3");

@@ -1,6 +1,7 @@
 //! Networks of their own, for what would disturb others or takes a privilege: rules that drop packets,
 //! switches of the kernel, addresses that are nobody's.
 
+use std::any::type_name;
 use std::env;
 use std::fs;
 use std::os::fd::AsFd;
@@ -17,33 +18,38 @@ use super::servers::run;
 /// Set where the packets of loopback are nobody else's.
 const ALONE: &str = "BALLAST_TESTS_ALONE";
 
-/// Runs the test at `path`, which is ignored otherwise, in a process with a network of its own, where `lo` is
-/// up. Only root may have one; for others, it is skipped.
-pub fn run_alone(path: &str) {
+/// Runs `test`, which asks this first, in a process with a network of its own, where `lo` is up; there it is
+/// told that it has not run yet. Only root may have one; for others, it is skipped.
+pub fn has_run_alone<T: Fn()>(_test: T) -> bool {
+    if is_alone() {
+        return false;
+    }
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root may have a network of its own");
-        return;
+        return true;
     }
     if !installed(&["unshare", "nft", "ip", "ss", "sysctl"]) {
-        return;
+        return true;
     }
+    let path = type_name::<T>();
     let (_, body) = path.split_once("::").expect("a path within the crate");
     let said = run(&mut alone(body));
     assert!(said.contains("1 passed"), "{said}");
+    true
 }
 
-/// What runs `body`, an ignored test of this binary, in such a process.
+/// What runs `body`, a test of this binary, in such a process.
 pub fn alone(body: &str) -> Command {
     let mut command = Command::new("unshare");
     command
         .arg("--net")
         .arg(env::current_exe().expect("a running test"))
-        .args(["--exact", body, "--ignored", "--nocapture"])
+        .args(["--exact", body, "--include-ignored", "--nocapture"])
         .env(ALONE, "1");
     command
 }
 
-/// Whether this is the process that [`run_alone`] has started; `lo` is up then.
+/// Whether this is the process that [`alone`] runs; `lo` is up then.
 pub fn is_alone() -> bool {
     let alone = env::var_os(ALONE).is_some();
     if alone {

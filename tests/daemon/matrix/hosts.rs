@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use super::{at_once, send};
-use crate::support::netns::{is_alone, lose, run_alone};
+use crate::support::netns::{has_run_alone, lose};
 use crate::support::{Config, Daemon, End, Meeting, Pattern, RELAYS, eventually, words};
 
 /// More than arrives until the host is gone.
@@ -16,13 +16,8 @@ const BULK: u64 = 1024 * 1024;
 
 #[test]
 fn a_host_that_vanishes_in_the_midst_of_a_stream_leaves_a_right_start_and_a_reset() {
-    run_alone(&format!("{}::vanishing", module_path!()));
-}
-
-#[test]
-#[ignore = "not a test: what a_host_that_vanishes_in_the_midst_of_a_stream_leaves_a_right_start_and_a_reset runs"]
-fn vanishing() {
-    if !is_alone() {
+    if has_run_alone(a_host_that_vanishes_in_the_midst_of_a_stream_leaves_a_right_start_and_a_reset)
+    {
         return;
     }
     let meeting = Meeting::new();
