@@ -29,7 +29,7 @@ use self::tasks::Tasks;
 use self::timers::Timers;
 pub use self::timers::{Sleep, sleep, sleep_until, timeout_at};
 
-/// So many tasks run in a row before the loop looks at what has happened meanwhile.
+/// So many tasks take short turns in a row before the loop looks at what has happened meanwhile.
 const TURNS: usize = 64;
 
 thread_local! {
@@ -172,6 +172,15 @@ pub async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+/// Says of the task that runs whether its turns are long from the next one on. A long turn comes behind whoever is ready
+/// for a short one, and the loop looks at what has happened after each.
+///
+/// # Panics
+/// Outside of [`run`].
+pub fn take_long_turns(long: bool) {
+    Reactor::current().tasks.take_long_turns(long);
 }
 
 fn nanoseconds(from: Instant, to: Instant) -> u64 {

@@ -1,6 +1,6 @@
-//! Who runs, and in which order: first come, first served.
+//! Who runs, and in which order: first come, first served, but long turns one by one and behind the short.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +20,10 @@ type Running = Pin<Box<dyn Future<Output = ()>>>;
 pub(super) struct Tasks {
     all: RefCell<Slab<Task>>,
     ready: RefCell<VecDeque<u32>>,
+    /// The same of those whose turns are long.
+    ready_long: RefCell<VecDeque<u32>>,
+    /// Who runs.
+    running: Cell<Option<u32>>,
     home: Arc<Home>,
 }
 
@@ -34,6 +38,8 @@ struct Alarm {
     place: u32,
     /// It is in the line already, or over for good.
     rung: AtomicBool,
+    /// Its turns are long. Only its own thread asks.
+    long: AtomicBool,
     home: Arc<Home>,
 }
 
@@ -52,6 +58,8 @@ impl Tasks {
         Self {
             all: RefCell::default(),
             ready: RefCell::default(),
+            ready_long: RefCell::default(),
+            running: Cell::default(),
             home: Arc::new(Home {
                 woken: Mutex::default(),
                 rung: AtomicBool::new(false),
@@ -69,6 +77,7 @@ impl Tasks {
         let alarm = Arc::new(Alarm {
             place,
             rung: AtomicBool::new(true),
+            long: AtomicBool::new(false),
             home: Arc::clone(&self.home),
         });
         entry.insert(Task {
@@ -80,17 +89,36 @@ impl Tasks {
 
     /// Whether all wait for something.
     pub(super) fn nobody_is_ready(&self) -> bool {
-        self.ready.borrow().is_empty()
+        self.ready.borrow().is_empty() && self.ready_long.borrow().is_empty()
     }
 
-    /// Lets tasks run, in the order in which they became ready, and so many at most.
+    /// Lets tasks run, in the order in which they became ready, and so many at most; then one of those whose turns
+    /// are long.
     pub(super) fn run(&self, most: usize) {
-        for _ in 0..most {
-            let Some(place) = self.ready.borrow_mut().pop_front() else {
-                return;
-            };
-            self.run_one(place as usize);
+        for (line, most) in [(&self.ready, most), (&self.ready_long, 1)] {
+            for _ in 0..most {
+                let Some(place) = line.borrow_mut().pop_front() else {
+                    break;
+                };
+                self.running.set(Some(place));
+                self.run_one(place as usize);
+                self.running.set(None);
+            }
         }
+    }
+
+    /// Which line whoever runs belongs to from its next turn on.
+    pub(super) fn take_long_turns(&self, long: bool) {
+        if let Some(place) = self.running.get()
+            && let Some(task) = self.all.borrow().get(place as usize)
+        {
+            task.alarm.long.store(long, Ordering::Relaxed);
+        }
+    }
+
+    fn line_up(&self, place: u32, long: bool) {
+        let line = if long { &self.ready_long } else { &self.ready };
+        line.borrow_mut().push_back(place);
     }
 
     fn run_one(&self, place: usize) {
@@ -119,8 +147,12 @@ impl Tasks {
     /// Takes in who was woken by other threads.
     pub(super) fn collect(&self) {
         if self.home.rung.load(Ordering::Relaxed) && self.home.rung.swap(false, Ordering::AcqRel) {
-            let mut woken = self.home.woken();
-            self.ready.borrow_mut().extend(woken.drain(..));
+            let all = self.all.borrow();
+            for place in self.home.woken().drain(..) {
+                let task = all.get(place as usize);
+                let is_long = |it: &Task| it.alarm.long.load(Ordering::Relaxed);
+                self.line_up(place, task.is_some_and(is_long));
+            }
         }
     }
 
@@ -173,7 +205,7 @@ impl Wake for Alarm {
             let current = current.borrow();
             let own = current.as_ref().map(|it: &Rc<Reactor>| &it.tasks);
             match own.filter(|own| Arc::ptr_eq(&own.home, &self.home)) {
-                Some(own) => own.ready.borrow_mut().push_back(self.place),
+                Some(own) => own.line_up(self.place, self.long.load(Ordering::Relaxed)),
                 None => self.home.leave_word(self.place),
             }
         });

@@ -77,6 +77,62 @@ fn whoever_always_has_something_to_do_does_not_keep_others_from_hearing() {
 }
 
 #[test]
+fn long_turns_come_one_by_one_and_behind_the_short() {
+    let order = reacting(async {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        for (name, long) in [("a", true), ("b", false), ("c", true), ("d", false)] {
+            let order = Rc::clone(&order);
+            spawn(async move {
+                take_long_turns(long);
+                for _ in 0..2 {
+                    // Ready at once, and in the line again.
+                    again().await;
+                    order.borrow_mut().push(name);
+                }
+            });
+        }
+        while order.borrow().len() < 8 {
+            yield_now().await;
+        }
+        order.take()
+    });
+    assert_eq!(order, ["b", "d", "b", "d", "a", "c", "a", "c"]);
+}
+
+#[test]
+fn between_two_long_turns_the_loop_hears_what_has_happened() {
+    reacting(async {
+        let (near, mut far) = pair();
+        let source = Source::both_ways(near).unwrap();
+        let heard = Rc::new(Cell::new(false));
+        let told = Rc::clone(&heard);
+        spawn(async move {
+            readable(&source).await;
+            told.set(true);
+        });
+        take_long_turns(true);
+        again().await;
+        far.write_all(b"x").unwrap();
+        again().await;
+        assert!(heard.get());
+    });
+}
+
+/// Has the task line up anew at once, as one that has more to do.
+async fn again() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if waited {
+            return Poll::Ready(());
+        }
+        waited = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[test]
 fn another_thread_wakes_a_task_that_sleeps() {
     let (ask, asked) = mpsc::channel::<oneshot::Sender<usize>>();
     let other = thread::spawn(move || {

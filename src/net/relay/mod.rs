@@ -22,12 +22,15 @@ use crate::admission::Toward;
 use crate::config::RelayMode;
 use crate::model::{Cause, Meter, Tally, Who};
 use crate::pool::{Brake, Lane};
+use crate::reactor;
 
 /// One read by copying takes at most this much.
 const BUFFER: usize = 64 * 1024;
 /// While a session runs, its bytes are counted in pieces of this size: too rarely to be felt, and often
 /// enough for whoever watches a long one.
 const PIECE: u64 = 64 * 1024;
+/// Whoever moves this much in a turn lets others go first.
+const BULK: u64 = 32 * 1024;
 /// How often a session that still has something to be checked is looked at.
 const CHECK: Duration = Duration::from_secs(15);
 /// A peer that acknowledges nothing for this long, although data waits for it, is gone.
@@ -111,6 +114,8 @@ pub struct Relay {
     gave_up: bool,
     /// Nothing is left to check before the silence gets too long, or something moves again.
     settled: bool,
+    /// It has moved bulk in its last turn that has moved anything.
+    bulk: bool,
     /// Whose FIN or failure came first.
     first_to_end: Option<Who>,
 }
@@ -142,6 +147,7 @@ impl Relay {
             kept_alive: terms.kept_alive,
             gave_up: false,
             settled: false,
+            bulk: false,
             first_to_end: None,
         }
     }
@@ -246,6 +252,11 @@ impl Relay {
             && let Some(tally) = tally
         {
             tally.moved(pieces[0], pieces[1]);
+        }
+        let bulk = after.0 + after.1 - before.0 - before.1 >= BULK;
+        if progress && bulk != self.bulk {
+            self.bulk = bulk;
+            reactor::take_long_turns(bulk);
         }
         if progress || entered != self.states() {
             meter.set_moved(after);
