@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::client::{Client, Failure, Reach};
+use super::client::{Address, Client, Failure, Reach};
 use super::figures::{grouped, of};
 use super::status::VIEW;
 use crate::api::{Edit, Effect, Plan, Probe, Proposal, Prospect, View};
@@ -54,6 +54,8 @@ pub(super) fn run(options: &Options) -> ExitCode {
 fn ask(client: &Client, named: Option<&Path>) -> Result<(Plan, Option<String>), Failure> {
     let view: View = client.get(VIEW)?;
     let own = view.process.configuration.path.as_deref().map(Path::new);
+    // A file of the same name on another machine is another file.
+    let own = own.filter(|_| client.answered().is_some_and(Address::is_here));
     let is_own = |path: &Path| own.is_some_and(|own| is_same(own, path, view.process.pid));
     let Some(path) = named.filter(|path| !is_own(path)) else {
         let plan = client.post(PLAN, &Proposal::default())?;
@@ -72,9 +74,8 @@ fn ask(client: &Client, named: Option<&Path>) -> Result<(Plan, Option<String>), 
     Ok((plan, proposal.name))
 }
 
-/// Whether `path` is the file that the daemon calls `own`, seen from where that process is.
+/// Whether `path` is the file that a daemon of this machine calls `own`, seen from where that process is.
 fn is_same(own: &Path, path: &Path, pid: u32) -> bool {
-    // Over a network there is no such process, or it is another one, whose file is hardly the same.
     let directory = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
     let own = fs::canonicalize(directory.join(own));
     own.is_ok_and(|own| fs::canonicalize(path).is_ok_and(|path| path == own))
@@ -126,13 +127,7 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
         let name = what.split(" (").next().unwrap_or(what);
         text += &edited(plan, |it| sign == "~" && it.of == name);
     }
-    let more = plan.changes.len().saturating_sub(MOST_SHOWN);
-    if more > 0 {
-        put(
-            &mut text,
-            &format!("  … and {more} more; --json has all of them"),
-        );
-    }
+    text += &rest("  ", plan.changes.len().saturating_sub(MOST_SHOWN));
     for key in &plan.settings {
         put(&mut text, &format!("  ~ {key}"));
         text += &edited(plan, |it| is_within(it, key));
@@ -150,6 +145,7 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
     for effect in plan.effects.iter().take(MOST_SHOWN) {
         text += &of_service(effect);
     }
+    text += &rest("  ", plan.effects.len().saturating_sub(MOST_SHOWN));
     if plan.outcome == Prospect::Changes {
         text.push('\n');
         put(&mut text, &format!("It would log: {}", plan.summary));
@@ -160,12 +156,14 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
 /// What of something that changes is other than it was, a line for each key.
 fn edited(plan: &Plan, wanted: impl Fn(&Edit) -> bool) -> String {
     let mut text = String::new();
+    let mut edits = plan.edits.iter().filter(|it| wanted(it));
     for Edit {
         key, before, after, ..
-    } in plan.edits.iter().filter(|it| wanted(it)).take(MOST_SHOWN)
+    } in edits.by_ref().take(MOST_SHOWN)
     {
         put(&mut text, &format!("      {key}: {before} → {after}"));
     }
+    text += &rest("      ", edits.count());
     text
 }
 
@@ -238,6 +236,7 @@ fn of_service(effect: &Effect) -> String {
     for probe in effect.probes.iter().take(MOST_SHOWN) {
         put(&mut text, &format!("    {}", of_probe(probe)));
     }
+    text += &rest("    ", effect.probes.len().saturating_sub(MOST_SHOWN));
     text
 }
 
@@ -254,12 +253,20 @@ fn of_probe(probe: &Probe) -> String {
     }
 }
 
+/// That there are `more`, if there are.
+fn rest(indent: &str, more: usize) -> String {
+    match more {
+        0 => String::new(),
+        _ => format!("{indent}… and {more} more; --json has all of them\n"),
+    }
+}
+
 fn put(text: &mut String, line: &str) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{line}");
 }
 
-/// Changes, services or probes that are shown.
+/// Changes, keys of one, services or probes of one that are shown.
 const MOST_SHOWN: usize = 50;
 
 pub(super) const DETAILS: &str = "\

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -191,4 +192,40 @@ fn check_and_simulate_are_about_the_file_of_the_daemon_that_answers_unless_anoth
     let (out, err) = ballast(&["check", "-c", other.to_str().unwrap()]);
     assert!(out.contains("other.toml is valid"), "{out}");
     assert!(!err.contains("no file is named"), "{err}");
+}
+
+#[test]
+fn a_daemon_that_cannot_be_asked_for_its_file_is_told_of_and_none_at_all_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let mute = directory.path().join("mute.sock");
+    // It takes connections, and never answers.
+    let _mute = UnixListener::bind(&mute).unwrap();
+    let said = |command: &str, admin: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ballast"))
+            .arg(command)
+            .env("BALLAST_ADMIN", admin)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let mute = format!("unix:{}", mute.display());
+    for (admin, why) in [
+        (
+            "nowhere",
+            "BALLAST_ADMIN is \"nowhere\": expected an address",
+        ),
+        (&*mute, "no answer within 1 s\n"),
+    ] {
+        for command in ["check", "simulate"] {
+            let said = said(command, admin);
+            let about = "ballast: no file is named, so this is about /etc/ballast/ballast.toml; \
+                         that of a running daemon may be another: ";
+            let line = said.lines().find(|line| line.starts_with(about));
+            let line = line.unwrap_or_else(|| panic!("{said}")).to_owned() + "\n";
+            assert!(line.contains(why), "{line}");
+        }
+    }
+    let nobody = format!("unix:{}/nobody.sock", directory.path().display());
+    let said = said("check", &nobody);
+    assert!(!said.contains("no file is named"), "{said}");
 }

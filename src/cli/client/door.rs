@@ -39,6 +39,17 @@ impl Address {
         };
         Self::Tcp(text)
     }
+
+    /// Whether who answers there is surely on this machine.
+    pub(in crate::cli) fn is_here(&self) -> bool {
+        let Self::Tcp(text) = self else {
+            return true;
+        };
+        match text.parse::<SocketAddr>() {
+            Ok(address) => address.ip().to_canonical().is_loopback(),
+            Err(_) => text.starts_with("localhost:"),
+        }
+    }
 }
 
 impl FromStr for Address {

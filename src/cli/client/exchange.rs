@@ -52,13 +52,6 @@ pub(super) async fn run(
     address: &Address,
     request: Request<Full<Bytes>>,
 ) -> Result<Reply, Failure> {
-    let within = |limit: Duration| {
-        move |_| Failure::Broken {
-            address: address.to_string(),
-            why: format!("no answer within {} s", limit.as_secs()),
-            help: "is it overloaded, or is something else listening there?",
-        }
-    };
     let connected = match address {
         Address::Tcp(host) => {
             let connected = timeout(CONNECT, TcpStream::connect(host.as_str())).await;
@@ -76,12 +69,21 @@ pub(super) async fn run(
         Stream::Unix(stream) => timeout(EXCHANGE, exchange(stream, request)).await,
     };
     answered
-        .map_err(within(EXCHANGE))?
+        .map_err(|_| late(address, EXCHANGE))?
         .map_err(|why| Failure::Broken {
             address: address.to_string(),
             why,
             help: "is another program listening there?",
         })
+}
+
+/// Nobody has answered in that time.
+pub(super) fn late(address: &Address, limit: Duration) -> Failure {
+    Failure::Broken {
+        address: address.to_string(),
+        why: format!("no answer within {} s", limit.as_secs()),
+        help: "is it overloaded, or is something else listening there?",
+    }
 }
 
 enum Stream {
@@ -111,6 +113,7 @@ fn unreachable(address: &Address, error: &io::Error) -> Failure {
             false => told(error),
         },
         help: help.into(),
+        is_absent: is(Kind::NotFound) || is(Kind::ConnectionRefused),
     }
 }
 

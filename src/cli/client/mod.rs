@@ -3,16 +3,15 @@
 //! own.
 //!
 //! Every command waits here, blocking: who must do something meanwhile has a thread for it. Next:
-//! [`door`] for where a daemon answers, [`exchange`] for the bytes.
+//! [`door`] for where a daemon answers, [`exchange`] for the bytes, [`file`] for the file that a daemon has.
 
 mod door;
 mod exchange;
+mod file;
 
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,14 +22,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
 pub(super) use door::Address;
 use door::Door;
 use exchange::Reply;
+pub(super) use file::{file, file_of};
 
 use super::CONFIGURATION;
-use super::status::VIEW;
-use crate::api::{NOWHERE, Refused, View};
+use crate::api::{NOWHERE, Refused};
 use crate::config::{AdminDoors, admin_doors};
 use crate::model::one_line;
 
@@ -65,49 +65,6 @@ impl Reach {
     fn written(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(CONFIGURATION))
     }
-
-    /// The file that a command is about which needs no daemon: the one that is named; else that of a daemon of
-    /// this machine which has told `view`, and that is said; else the preset one.
-    pub(super) fn file(&self, view: Option<&View>) -> PathBuf {
-        if let Some(named) = &self.config {
-            return named.clone();
-        }
-        let Some(file) = view.and_then(file_in_use) else {
-            return CONFIGURATION.into();
-        };
-        if file != Path::new(CONFIGURATION) {
-            // With stderr closed there is nobody left to tell.
-            let _ = writeln!(
-                io::stderr(),
-                "ballast: no file is named, so this is about that of the running daemon: {}",
-                file.display()
-            );
-        }
-        file
-    }
-}
-
-/// The same for whoever has not asked the daemon yet.
-pub(super) fn file(named: Option<&Path>) -> PathBuf {
-    let reach = Reach::of(named);
-    let ask = || Client::find(&reach)?.get::<View>(VIEW);
-    let view = match named {
-        Some(_) => None,
-        None => ask().ok(),
-    };
-    reach.file(view.as_ref())
-}
-
-/// Where the file is that a daemon runs with, seen from where that process is; `None` when that is not this
-/// machine.
-fn file_in_use(view: &View) -> Option<PathBuf> {
-    let process = Path::new("/proc").join(view.process.pid.to_string());
-    let file = Path::new(view.process.configuration.path.as_deref()?);
-    let file = match file.is_absolute() {
-        true => file.to_owned(),
-        false => fs::read_link(process.join("cwd")).ok()?.join(file),
-    };
-    (process.exists() && file.exists()).then_some(file)
 }
 
 /// A daemon that can be asked.
@@ -117,6 +74,8 @@ pub(super) struct Client {
     doors: Vec<Door>,
     /// The door behind which somebody has answered.
     open: Cell<Option<usize>>,
+    /// How long each door may take for an answer, where that is less than usual.
+    patience: Option<Duration>,
     runtime: Runtime,
 }
 
@@ -125,8 +84,11 @@ pub(super) struct Client {
 pub(super) enum Failure {
     /// Nobody says where the daemon is.
     #[error("{0}")]
+    Nowhere(String),
+    /// What is asked for, or how, is not known here.
+    #[error("{0}")]
     Unknown(String),
-    /// It is not there.
+    /// It cannot be reached.
     #[error("cannot reach the daemon at {address}: {why}\n  {help}")]
     Unreachable {
         /// Where it should be.
@@ -135,6 +97,8 @@ pub(super) enum Failure {
         why: String,
         /// What to do.
         help: String,
+        /// Nobody listens there.
+        is_absent: bool,
     },
     /// It is there, and something went wrong on the way.
     #[error("the daemon at {address} does not answer as it should: {why}\n  {help}")]
@@ -161,6 +125,15 @@ impl Failure {
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }
+
+    /// Whether there is no daemon, as far as anybody knows: not that one cannot be asked.
+    pub(super) fn is_absence(&self) -> bool {
+        match self {
+            Self::Nowhere(_) => true,
+            Self::Unreachable { is_absent, .. } => *is_absent,
+            Self::Unknown(_) | Self::Broken { .. } | Self::Refused { .. } => false,
+        }
+    }
 }
 
 impl Client {
@@ -175,8 +148,17 @@ impl Client {
         Ok(Self {
             doors,
             open: Cell::new(None),
+            patience: None,
             runtime,
         })
+    }
+
+    /// Waits so long for an answer, and no longer.
+    pub(super) fn patient_for(self, patience: Duration) -> Self {
+        Self {
+            patience: Some(patience),
+            ..self
+        }
     }
 
     /// Where the daemon answers, for people.
@@ -185,6 +167,12 @@ impl Client {
             .first()
             .map(|door| door.address.to_string())
             .unwrap_or_default()
+    }
+
+    /// Where it has answered.
+    pub(super) fn answered(&self) -> Option<&Address> {
+        let door = self.doors.get(self.open.get()?)?;
+        Some(&door.address)
     }
 
     /// Why nothing can be changed from here, where that is known before it is tried.
@@ -234,12 +222,16 @@ impl Client {
 
     /// Tries one door after the other until somebody is behind one.
     fn ask(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Reply, Failure> {
-        let mut closed = None;
+        let mut closed: Option<Failure> = None;
         for (at, door) in self.doors.iter().enumerate() {
             let asked = door.ask(&method, path, body.as_ref());
-            let asked = self.runtime.block_on(asked);
+            let asked = self.runtime.block_on(self.in_time(door, asked));
             if let Err(failure @ Failure::Unreachable { .. }) = asked {
-                closed.get_or_insert(failure);
+                // That somebody is there who cannot be asked says more than that nobody is.
+                closed = match closed {
+                    Some(first) if failure.is_absence() || !first.is_absence() => Some(first),
+                    Some(_) | None => Some(failure),
+                };
                 continue;
             }
             self.open.set(Some(at));
@@ -250,6 +242,19 @@ impl Client {
             };
         }
         Err(closed.unwrap_or_else(|| Failure::Unknown("there is no daemon to ask".into())))
+    }
+
+    /// What is `asked` at that door, as long as there is patience for it.
+    async fn in_time(
+        &self,
+        door: &Door,
+        asked: impl Future<Output = Result<Reply, Failure>>,
+    ) -> Result<Reply, Failure> {
+        let Some(patience) = self.patience else {
+            return asked.await;
+        };
+        let answered = timeout(patience, asked).await;
+        answered.unwrap_or_else(|_| Err(exchange::late(&door.address, patience)))
     }
 
     /// A document that the daemon has sent.
@@ -374,7 +379,7 @@ fn no_file(path: &Path, why: &str) -> Failure {
         "permission denied" => "run this as a user who may read it",
         _ => "name the file that the daemon runs with by -c PATH",
     };
-    Failure::Unknown(format!(
+    Failure::Nowhere(format!(
         "nothing says where the daemon answers: {}: {why}\n  \
          {first}, or say where it answers with --admin 127.0.0.1:9900 or \
          --admin unix:/run/ballast/admin.sock",
@@ -383,7 +388,7 @@ fn no_file(path: &Path, why: &str) -> Failure {
 }
 
 fn no_table(path: &Path) -> Failure {
-    Failure::Unknown(format!(
+    Failure::Nowhere(format!(
         "nothing says where the daemon answers: {} has no [admin] table. Add these two lines to it:\n\n    \
          [admin]\n    listen = \"127.0.0.1:9900\"\n\n  \
          and reload the daemon (systemctl reload ballast), or name the file that it runs with by -c PATH",

@@ -13,9 +13,10 @@ use std::time::{Duration, SystemTime};
 
 use super::access::{Node, Want, Who};
 use crate::api::View;
-use crate::cli::client::{Client, Failure, Reach};
+use crate::cli::client::{Client, Failure, Reach, file_of};
 use crate::cli::eyes;
 use crate::cli::rates::Rates;
+use crate::cli::status::VIEW;
 use crate::config::{self, AlertTarget, Config};
 use crate::confine::{kernel_has_landlock, no_account};
 use crate::health::Kind;
@@ -168,8 +169,9 @@ fn counter(text: &str, line: &str, name: &str) -> Option<u64> {
 impl Facts {
     /// Everything about this machine, the file, and the daemon where one answers; that takes a second.
     pub(super) fn read(reach: &Reach) -> Self {
-        let view = watched(reach).ok();
-        let path = reach.file(view.as_ref().map(|(_, after)| after));
+        let watched = watched(reach);
+        let asked = watched.as_ref().map(|it| (&it.client, &it.after));
+        let path = file_of(reach, asked);
         let path = path.as_path();
         let loaded = config::load_in_place_of(path, path, &no_account);
         let refusal = loaded
@@ -197,7 +199,7 @@ impl Facts {
                 .unwrap_or_else(process::own_descriptors),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             // A daemon without an admin API is judged by what /proc says.
-            rates: view.map_or_else(BTreeMap::new, |(before, after)| rates(&before, &after)),
+            rates: watched.map_or_else(|_| BTreeMap::new(), |it| rates(&it.before, &it.after)),
             kernel: Kernel::read(),
             meters: Meters::read(),
             clock: Clock {
@@ -219,11 +221,22 @@ impl Facts {
 }
 
 /// What the daemon says, twice.
-fn watched(reach: &Reach) -> Result<(View, View), Failure> {
+struct Watched {
+    client: Client,
+    before: View,
+    after: View,
+}
+
+fn watched(reach: &Reach) -> Result<Watched, Failure> {
     let client = Client::find(reach)?;
-    let before: View = client.get("/v1/view")?;
+    let before = client.get(VIEW)?;
     thread::sleep(WATCHED);
-    Ok((before, client.get("/v1/view")?))
+    let after = client.get(VIEW)?;
+    Ok(Watched {
+        client,
+        before,
+        after,
+    })
 }
 
 fn rates(before: &View, after: &View) -> BTreeMap<SocketAddr, f64> {
