@@ -1,6 +1,7 @@
 //! What is to be said of a daemon in a few sentences: which of all that a view tells an operator wants to
 //! know first. What is to be said of a backend in a word is [`condition`](super::condition)'s business.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::condition::{Condition, Gravity, is_by_operator, since_when};
@@ -16,6 +17,8 @@ pub(super) struct Finding {
     pub(super) subject: String,
     /// In words, one line each.
     pub(super) lines: Vec<String>,
+    /// Of a backend that is missing: the service that may suffer from it.
+    missed_by: Option<String>,
 }
 
 impl Finding {
@@ -52,22 +55,34 @@ pub(super) fn findings(view: &View) -> Vec<Finding> {
     all
 }
 
-/// What is wrong, each a line and the cause before what comes of it: what a service suffers from is the worst
-/// of its backends, even where somebody wanted that one so.
-pub(super) fn headlines(all: &[Finding]) -> Vec<String> {
-    let mut told: Vec<&Finding> = Vec::new();
-    for finding in all.iter().filter(|it| it.gravity == Gravity::Wrong) {
-        let cause = all
-            .iter()
-            .find(|it| it.is_of_a_backend_of(&finding.subject));
-        for finding in cause.into_iter().chain([finding]) {
-            if !told.contains(&finding) {
-                told.push(finding);
+/// What is wrong, at `most` so many lines and the cause before what comes of it: what a service suffers from is
+/// the worst of the backends that it misses, even where somebody wanted that one so.
+pub(super) fn headlines(all: &[Finding], most: usize) -> Vec<String> {
+    let mut causes: HashMap<&str, usize> = HashMap::new();
+    for (at, finding) in all.iter().enumerate() {
+        if let Some(service) = &finding.missed_by {
+            causes.entry(service).or_insert(at);
+        }
+    }
+    let mut told: Vec<usize> = Vec::new();
+    let wrong = all.iter().enumerate();
+    for (at, finding) in wrong.filter(|(_, it)| it.gravity == Gravity::Wrong) {
+        if told.len() >= most {
+            break;
+        }
+        let cause = match finding.missed_by {
+            None => causes.get(&*finding.subject).copied(),
+            Some(_) => None,
+        };
+        for at in cause.into_iter().chain([at]) {
+            if !told.contains(&at) {
+                told.push(at);
             }
         }
     }
     let line = |it: &Finding| Some(format!("{}: {}", it.subject, it.gist()?));
-    told.into_iter().filter_map(line).collect()
+    let told = told.into_iter().take(most);
+    told.filter_map(|at| line(&all[at])).collect()
 }
 
 /// Why a backend is in its condition, as short as it can be told beside that.
@@ -96,6 +111,7 @@ fn daemon(view: &View) -> Vec<Finding> {
             gravity: Gravity::Wrong,
             subject: DAEMON.into(),
             lines: vec!["it stops: no new clients are served".into()],
+            missed_by: None,
         });
     }
     if process.max_connections > 0 && process.sessions >= process.max_connections {
@@ -106,6 +122,7 @@ fn daemon(view: &View) -> Vec<Finding> {
                 "all {} sessions of max_connections are in use: new clients wait",
                 grouped(process.max_connections)
             )],
+            missed_by: None,
         });
     }
     if let Some(rejection) = &process.configuration.rejected {
@@ -127,6 +144,7 @@ fn daemon(view: &View) -> Vec<Finding> {
             gravity: Gravity::Wrong,
             subject: CONFIGURATION.into(),
             lines,
+            missed_by: None,
         });
     }
     all
@@ -177,6 +195,7 @@ fn service(service: &Service, now: &str) -> impl Iterator<Item = Finding> {
             gravity,
             subject: service.name.clone(),
             lines,
+            missed_by: None,
         })
 }
 
@@ -310,10 +329,14 @@ fn backend(service: &Service, backend: &Backend, now: &str) -> Option<Finding> {
     if !cost.is_empty() {
         lines.push(cost.join(", "));
     }
+    // One that stands by, or serves with less weight than it might, is no trouble.
+    let is_missed =
+        gravity == Gravity::Wrong || !(backend.serving || condition == Condition::Standby);
     Some(Finding {
         gravity: gravity.min(Gravity::Noted),
         subject: format!("{}/{}", service.name, backend.name),
         lines,
+        missed_by: is_missed.then(|| service.name.clone()),
     })
 }
 
@@ -602,9 +625,49 @@ mod tests {
             "api/b: down for 10s: its checks fail: refused",
             "api: 1 of 2 backends should serve and does not",
         ];
-        assert_eq!(headlines(&findings(&view)), expected);
+        assert_eq!(headlines(&findings(&view), 9), expected);
+        assert_eq!(headlines(&findings(&view), 3), expected[..3]);
         let why = reason(&disabled);
         assert_eq!(why.as_deref(), Some("disabled by an operator (uid 0)"));
+    }
+
+    #[test]
+    fn a_backend_that_serves_is_no_cause() {
+        let weighed = Backend {
+            admin: Some(Admin {
+                duty: "serve".into(),
+                weight_percent: 40,
+                ..Admin::default()
+            }),
+            ..up("a")
+        };
+        let mut service = Service {
+            name: "web".into(),
+            unserved: Unserved {
+                total: 1,
+                last: Some("2026-11-21T12:00:09.000Z".into()),
+                causes: Vec::new(),
+            },
+            backends: vec![weighed],
+            ..Service::default()
+        };
+        let turned_away = "web: 1 client was turned away, the last 1s ago";
+        let told = |service: &Service| headlines(&findings(&view(service.clone())), 5);
+        assert_eq!(told(&service), [turned_away]);
+        // A tier that stands by is not missed, whatever its weight.
+        service.backends[0].serving = false;
+        assert_eq!(told(&service), [turned_away]);
+        let mut drained = up("b");
+        drained.serving = false;
+        drained.why = Some("drained by an operator".into());
+        drained.admin = Some(Admin {
+            duty: "drain".into(),
+            weight_percent: 100,
+            ..Admin::default()
+        });
+        service.backends.push(drained);
+        let cause = "web/b: drained by an operator";
+        assert_eq!(told(&service), [cause, turned_away]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::api::{Backend, Service, Standing, View};
 use crate::cli::condition::{Condition, Gravity};
-use crate::cli::findings::findings;
+use crate::cli::findings::Finding;
 use crate::cli::rates::{Rate, Rates};
 
 /// Names a line, whatever moves around it.
@@ -131,8 +131,8 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Whether a line is shown, where `known` are those of which there is something to be known.
-    fn takes(&self, row: &Row<'_>, known: &HashSet<String>) -> bool {
-        if self.only_wrong && !known.contains(&row.subject()) {
+    fn takes(&self, row: &Row<'_>, known: &HashSet<&str>) -> bool {
+        if self.only_wrong && !known.contains(&*row.subject()) {
             return false;
         }
         if self.text.is_empty() {
@@ -146,10 +146,15 @@ impl Filter {
     }
 }
 
-/// The lines.
-pub(super) fn rows<'a>(view: &'a View, rates: &Rates, sort: Sort, filter: &Filter) -> Vec<Row<'a>> {
+/// The lines of a view, and of what is to be known of it.
+pub(super) fn rows<'a>(
+    (view, findings): (&'a View, &[Finding]),
+    rates: &Rates,
+    sort: Sort,
+    filter: &Filter,
+) -> Vec<Row<'a>> {
     let known = match filter.only_wrong {
-        true => findings(view).into_iter().map(|it| it.subject).collect(),
+        true => findings.iter().map(|it| &*it.subject).collect(),
         false => HashSet::new(),
     };
     let mut all = Vec::new();
@@ -195,6 +200,7 @@ pub(super) fn rows<'a>(view: &'a View, rates: &Rates, sort: Sort, filter: &Filte
 mod tests {
     use super::*;
     use crate::api::{State, Traffic};
+    use crate::cli::findings::findings;
 
     fn view() -> View {
         let backend = |name: &str, state, sessions| Backend {
@@ -228,7 +234,7 @@ mod tests {
 
     fn shown(sort: Sort, filter: &Filter) -> Vec<String> {
         let view = view();
-        rows(&view, &Rates::default(), sort, filter)
+        rows((&view, &findings(&view)), &Rates::default(), sort, filter)
             .iter()
             .map(|row| match row.backend {
                 Some(backend) => format!("{}/{}", row.service.name, backend.name),

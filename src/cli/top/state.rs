@@ -10,6 +10,7 @@ use super::history::History;
 use super::rows::{Filter, Key, Row, Sort, rows};
 use crate::api::{Backend, Change, Event, Service, View};
 use crate::cli::backend::outlook;
+use crate::cli::findings::{Finding, findings};
 use crate::cli::rates::Rates;
 
 /// Everything there is to show.
@@ -21,6 +22,8 @@ pub(super) struct Top {
     pub(super) locked: Option<&'static str>,
     /// How it last stood.
     pub(super) view: Option<Box<View>>,
+    /// What is to be known of that.
+    pub(super) findings: Vec<Finding>,
     /// What has happened lately, oldest first.
     pub(super) events: Vec<Event>,
     pub(super) rates: Rates,
@@ -102,6 +105,7 @@ impl Top {
             address,
             locked: None,
             view: None,
+            findings: Vec::new(),
             events: Vec::new(),
             rates: Rates::default(),
             history: History::default(),
@@ -141,7 +145,10 @@ impl Top {
     /// The lines of the list.
     pub(super) fn rows(&self) -> Vec<Row<'_>> {
         match &self.view {
-            Some(view) => rows(view, &self.rates, self.sort, &self.filter),
+            Some(view) => {
+                let known = (&**view, &*self.findings);
+                rows(known, &self.rates, self.sort, &self.filter)
+            }
             None => Vec::new(),
         }
     }
@@ -171,6 +178,7 @@ impl Top {
             self.history.add(&view, &self.rates);
         }
         self.trouble = None;
+        self.findings = findings(&view);
         self.view = Some(view);
         if let Some(note) = &mut self.note {
             note.left = note.left.saturating_sub(1);

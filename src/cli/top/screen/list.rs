@@ -8,7 +8,7 @@ use super::canvas::{Look, put};
 use super::numbers;
 use crate::cli::condition::{Condition, since_when};
 use crate::cli::figures::{ago, count, fitted, rate, time, width};
-use crate::cli::findings::{Finding, findings, reason};
+use crate::cli::findings::{Finding, reason};
 use crate::cli::top::history::sparkline;
 use crate::cli::top::rows::{Row, Sort};
 use crate::cli::top::state::Top;
@@ -35,11 +35,7 @@ pub(super) fn list(buffer: &mut Buffer, area: Rect, top: &mut Top, look: Look) {
     );
     let bold = Style::new().add_modifier(Modifier::BOLD);
     put(buffer, area, 0, 0, &heading, bold);
-    let findings = match (&top.view, top.filter.only_wrong) {
-        (Some(view), true) => Some(findings(view)),
-        (Some(_) | None, _) => None,
-    };
-    if findings.is_some() {
+    if top.filter.only_wrong {
         put(buffer, area, columns.reason(), 0, "WHY", bold);
     }
     let count = rows.len();
@@ -54,8 +50,8 @@ pub(super) fn list(buffer: &mut Buffer, area: Rect, top: &mut Top, look: Look) {
             ..area
         };
         draw_row(buffer, one, (row, name), top, columns, look);
-        if let Some(findings) = &findings {
-            draw_reason(buffer, one, row, findings, columns);
+        if top.filter.only_wrong {
+            draw_reason(buffer, one, row, &top.findings, columns);
         }
         if Some(first + line) == selected {
             buffer.set_style(one, Style::new().add_modifier(Modifier::REVERSED));
@@ -148,7 +144,7 @@ fn draw_reason(
     let why = match row.backend {
         Some(backend) => reason(backend),
         None => {
-            let own = findings.iter().find(|it| it.subject == row.subject());
+            let own = findings.iter().find(|it| it.subject == row.service.name);
             own.and_then(Finding::gist).map(str::to_owned)
         }
     };

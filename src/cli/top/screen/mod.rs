@@ -22,7 +22,7 @@ use super::state::{Pane, Proposal, Top};
 use crate::api::View;
 use crate::cli::condition::Gravity;
 use crate::cli::figures::{fitted, grouped, of, rate, time, width};
-use crate::cli::findings::{findings, headlines};
+use crate::cli::findings::headlines;
 
 /// The whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, top: &mut Top, look: Look) {
@@ -165,8 +165,8 @@ fn state(view: &View, top: &Top, look: Look) -> (String, Style) {
         let text = format!("{why}; this was at {at}Z");
         return (text, look.of(Gravity::Wrong));
     }
-    let all = findings(view);
-    let wrong = all.iter().filter(|it| it.gravity == Gravity::Wrong).count();
+    let all = top.findings.iter();
+    let wrong = all.filter(|it| it.gravity == Gravity::Wrong).count();
     if wrong == 0 {
         let eligible: u64 = view.services.iter().map(|it| u64::from(it.eligible)).sum();
         let configured: u64 = view
@@ -182,9 +182,8 @@ fn state(view: &View, top: &Top, look: Look) -> (String, Style) {
         );
         return (text, look.of(Gravity::Well));
     }
-    let mut told = headlines(&all);
-    told.truncate(MOST_TOLD);
-    let text = format!("{wrong} wrong: {}", told.join(" · "));
+    let told = headlines(&top.findings, MOST_TOLD).join(" · ");
+    let text = format!("{wrong} wrong: {told}");
     (text, look.of(Gravity::Wrong))
 }
 
