@@ -2,6 +2,8 @@
 //! here is what of them. A text as it is written is compared, so `60s` and `1m` are different words for the
 //! same; whoever tells of them tells of what has changed.
 
+use std::collections::HashMap;
+
 use toml::{Table, Value};
 
 use super::keys::{Preset, SECTIONS};
@@ -55,7 +57,7 @@ fn twins<'a>(
             .flatten()
             .filter_map(|it| Some((name(it.as_table()?)?, it.as_table()?)))
     };
-    let before: std::collections::HashMap<&str, &Table> = all(old).collect();
+    let before: HashMap<&str, &Table> = all(old).collect();
     all(new).filter_map(move |(name, is)| Some((name, *before.get(name)?, is)))
 }
 
@@ -72,6 +74,7 @@ fn walk(
     skipped: &[&str],
     edits: &mut Vec<Edit>,
 ) {
+    let nothing = Table::new();
     let gone = old.keys().filter(|key| !new.contains_key(*key));
     for key in new.keys().chain(gone) {
         let (was, is) = (old.get(key), new.get(key));
@@ -82,15 +85,12 @@ fn walk(
             "" => key.clone(),
             path => format!("{path}.{key}"),
         };
-        let nothing = Table::new();
-        let section = |value: Option<&'_ Value>| value.is_none_or(Value::is_table);
+        let section = |value: Option<&Value>| value.is_none_or(Value::is_table);
         match section(was) && section(is) {
             true => {
-                let table = |value: Option<&_>| match value {
-                    Some(Value::Table(table)) => table.clone(),
-                    Some(_) | None => nothing.clone(),
-                };
-                walk((of, &path), &table(was), &table(is), &[], edits);
+                let was = was.and_then(Value::as_table).unwrap_or(&nothing);
+                let is = is.and_then(Value::as_table).unwrap_or(&nothing);
+                walk((of, &path), was, is, &[], edits);
             }
             false => {
                 let said = |value: Option<&Value>| value.map_or_else(|| preset(of, &path), shown);

@@ -370,11 +370,21 @@ fn edits(plan: &Plan, before: &str, after: &str) -> Vec<api::Edit> {
         .changed
         .iter()
         .map(|it| format!("backend {it}"));
-    let mut changed: HashSet<String> = services.chain(backends).collect();
-    changed.insert(String::new());
+    let changed: HashSet<String> = services.chain(backends).collect();
+    // What is written otherwise and means the same, such as 60s and 1m, is no change.
+    let restarts = plan.needs_restart.iter().map(String::as_str);
+    let keys: Vec<&str> = plan.settings.iter().copied().chain(restarts).collect();
+    let is_within = |it: &str, key: &str| {
+        let rest = it.strip_prefix(key);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let has_changed = |it: &edits::Edit| match &*it.of {
+        "" => keys.iter().any(|key| is_within(&it.key, key)),
+        of => changed.contains(of),
+    };
     edits::between(before, after)
         .into_iter()
-        .filter(|it| changed.contains(&it.of))
+        .filter(has_changed)
         .map(|it| api::Edit {
             of: it.of,
             key: it.key,
@@ -397,4 +407,32 @@ fn difference<T: ToString>(changes: &Changes<T>) -> api::Difference {
 /// What is said of a loss that is not allowed.
 pub(super) fn refused(loss: &str) -> String {
     format!("{loss}; if that is meant, write reload_guard = \"warn\" in [runtime]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::compile;
+
+    #[test]
+    fn what_is_only_written_otherwise_is_no_edit() {
+        let file = |runtime: &str, idle: &str, weight: u32| {
+            format!(
+                "runtime.drain_timeout = \"{runtime}\"\nlog.level = \"info\"\n\
+                 [[service]]\nname = \"web\"\nlisten = \"[::]:80\"\ntimeouts.idle = \"{idle}\"\n\
+                 [[service.backend]]\nname = \"a\"\naddress = \"10.0.0.1:80\"\nweight = {weight}\n"
+            )
+        };
+        let told = |old: &str, new: &str| -> Vec<String> {
+            let [was, is] = [old, new].map(|text| compile(text, "f").unwrap().config);
+            let edits = edits(&Plan::between(&was, &is), old, new).into_iter();
+            edits.map(|it| it.key).collect()
+        };
+        let old = file("60s", "60s", 1);
+        assert_eq!(told(&old, &file("1m", "1m", 1)), [""; 0]);
+        assert_eq!(told(&old, &file("1m", "60s", 2)), ["weight"]);
+        assert_eq!(told(&old, &file("2m", "1m", 1)), ["runtime.drain_timeout"]);
+        let restart = old.replace("log.level = \"info\"", "log.format = \"json\"");
+        assert_eq!(told(&old, &restart), ["log.format"]);
+    }
 }

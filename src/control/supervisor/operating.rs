@@ -177,7 +177,8 @@ impl Supervisor {
             ""
         };
         let text = format!("{whom}: {}{besides}", told(change));
-        // Before what comes of it, such as a standby that takes over.
+        // Before what comes of it, such as a standby that takes over. The log tells it after that, since its
+        // line says how many may serve then.
         self.note(&service, target.backend.as_deref(), &said_by(&text, by));
         self.administered(&service);
         let (eligible, configured) = self.standing_of(&service);

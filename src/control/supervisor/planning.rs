@@ -106,9 +106,9 @@ impl Supervisor {
             Ok(prepared) => {
                 let workers = self.workers.count();
                 let after_rejection = self.reloads.rejection.is_some();
-                let edits = (Arc::clone(&self.text), Arc::clone(&prepared.loaded.text));
+                let texts = (Arc::clone(&self.text), Arc::clone(&prepared.loaded.text));
                 self.running
-                    .draft(&prepared, workers, asked.is_own, after_rejection, edits)
+                    .draft(&prepared, workers, asked.is_own, after_rejection, texts)
             }
             Err(problems) => {
                 let _ = asked.reply.send(Ok(api::Plan {

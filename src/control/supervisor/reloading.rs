@@ -160,7 +160,8 @@ impl Supervisor {
                 let (staged, endpoints) = *staging;
                 let plan = Plan::between(&self.running.config, staged.config());
                 let changes = few(plan.names());
-                // Before what comes of it, such as a standby that takes over.
+                // Before what comes of it, such as a standby that takes over. The log tells it after that, since its
+                // line says how long all of it has taken.
                 self.journal.write(journal::reloaded(&changes));
                 self.apply(staged, built, endpoints);
                 self.reloads.applied += 1;
