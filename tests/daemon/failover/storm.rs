@@ -3,17 +3,15 @@
 //! packets are dropped.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{AGREES, Timeline, apart, timeline};
+use crate::support::netns::{has_run_alone, nft};
 use crate::support::{
-    Config, Daemon, Failure, Line, ProcessBackend, Service, Storm, connect, installed, read_name,
-    run, words,
+    Config, Daemon, Failure, Line, ProcessBackend, Service, Storm, connect, read_name, words,
 };
 
 const CLIENTS: u64 = 16;
@@ -26,33 +24,22 @@ const FLAPS: usize = 5;
 
 #[test]
 fn four_faults_under_a_storm_cost_nobody_who_could_be_moved() {
-    alone("one_round_of_faults");
+    if has_run_alone(four_faults_under_a_storm_cost_nobody_who_could_be_moved) {
+        return;
+    }
+    // On a machine that has other things to do, nobody is to be taken for lost who is only late.
+    let mut field = Field::new(Duration::from_secs(5));
+    for fault in FAULTS {
+        fault(&mut field);
+    }
 }
 
 /// A measurement: how long clients notice, and how far the log is from what they have seen.
 #[test]
 #[ignore = "a measurement of a minute, which wants an idle machine and a release build"]
 fn four_faults_under_a_storm_take_so_long() {
-    print!("{}", alone("many_rounds_of_faults").unwrap_or_default());
-}
-
-#[test]
-#[ignore = "not a test: what four_faults_under_a_storm_cost_nobody_who_could_be_moved runs"]
-fn one_round_of_faults() {
-    if env::var_os(ALONE).is_some() {
-        // On a machine that has other things to do, nobody is to be taken for lost who is only late.
-        let mut field = Field::new(Duration::from_secs(5));
-        for fault in FAULTS {
-            fault(&mut field);
-        }
-    }
-}
-
-#[test]
-#[ignore = "not a test: what four_faults_under_a_storm_take_so_long runs"]
-fn many_rounds_of_faults() {
     const ROUNDS: usize = 5;
-    if env::var_os(ALONE).is_none() {
+    if has_run_alone(four_faults_under_a_storm_take_so_long) {
         return;
     }
     // Clients that give up soon come back soon, so that there is always one to see what goes on.
@@ -125,7 +112,6 @@ type Stalled = Arc<Mutex<Vec<(Instant, Instant)>>>;
 impl Field {
     /// With clients that wait at most so long for a frozen backend.
     fn new(patience: Duration) -> Self {
-        run(Command::new("ip").args(["link", "set", "lo", "up"]));
         let backends: BTreeMap<_, _> = ["flapping", "frozen", "refusing", "silent"]
             .map(|name| (name, ProcessBackend::named(name)))
             .into();
@@ -246,7 +232,7 @@ fn silent(field: &mut Field) -> Round {
     field.storm.pass(200);
     let failed = field.failed(before);
     assert!(failed.is_empty(), "{failed:?}\n{}", line.raw());
-    run(Command::new("nft").arg("delete table inet t"));
+    nft("delete table inet t");
     let times = timeline(&line);
     let stalled = std::mem::take(&mut *field.stalled.lock().unwrap());
     let first = stalled.iter().map(|(began, _)| *began).min().unwrap();
@@ -331,29 +317,6 @@ fn flapping(field: &mut Field) -> Round {
     }
 }
 
-/// Set where the packets of loopback are nobody else's.
-const ALONE: &str = "BALLAST_TESTS_ALONE";
-
-/// Has a test of this file run in a network of its own; what it says, where that is possible.
-fn alone(body: &str) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root may have a network of its own");
-        return None;
-    }
-    if !installed(&["unshare", "nft", "ip"]) {
-        return None;
-    }
-    let (_, module) = module_path!().split_once("::").unwrap();
-    let said = run(Command::new("unshare")
-        .arg("--net")
-        .arg(env::current_exe().unwrap())
-        .args(["--exact", &format!("{module}::{body}")])
-        .args(["--ignored", "--nocapture"])
-        .env(ALONE, "1"));
-    assert!(said.contains("1 passed"), "{said}");
-    Some(said)
-}
-
 /// Has the kernel drop every SYN to that address.
 fn drop_handshakes(address: SocketAddr) {
     let rules = format!(
@@ -361,5 +324,5 @@ fn drop_handshakes(address: SocketAddr) {
          add rule inet t i ip daddr {} tcp flags syn / syn,ack drop",
         address.ip()
     );
-    run(Command::new("nft").arg(rules));
+    nft(&rules);
 }
