@@ -14,6 +14,7 @@ mod header;
 mod waiting;
 
 use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ pub struct Client {
     pub address: ClientAddr,
     /// Its place among `max_connections`.
     pub permit: Permit,
+    /// What its backend can be reached with, if there is a shortage.
+    pub reserve: Option<OwnedFd>,
 }
 
 /// Serves one client until both sides are done, and lets go of `guard` then.
@@ -61,7 +64,8 @@ pub async fn serve<G>(context: Rc<Context>, route: Door, client: Client, guard: 
     let ticket = context.registry.enter();
     let mut record = Record::open(context.worker, client.address, route, client.permit);
     ticket.introduce(record.facts());
-    let mut established = Box::pin(establish(client.socket, &context, &ticket, &mut record)).await;
+    let came = (client.socket, client.reserve);
+    let mut established = Box::pin(establish(came, &context, &ticket, &mut record)).await;
     let ending = match &mut established {
         Ok(relay) => {
             let (tally, meter) = (record.tally(), record.meter());
@@ -88,7 +92,7 @@ pub async fn serve<G>(context: Rc<Context>, route: Door, client: Client, guard: 
 /// socket is dropped, and so reset. The snapshot is let go before the relay starts, so that old
 /// tables do not live as long as the longest session.
 async fn establish(
-    client: Arrival,
+    (client, mut reserve): (Arrival, Option<OwnedFd>),
     context: &Context,
     ticket: &Ticket,
     record: &mut Record,
@@ -153,6 +157,8 @@ async fn establish(
             outgoing: snapshot.outgoing.as_deref(),
             client: record.client(),
             page: route.page(context.worker),
+            listener: route.listener(),
+            shortage: context.shortage,
         };
         match connect(
             backend.address(),
@@ -161,6 +167,7 @@ async fn establish(
             deadline,
             stays,
             &introduction,
+            reserve.take(),
         )
         .await
         {
@@ -186,11 +193,9 @@ async fn establish(
                 let fair = cause != Cause::TimedOut || deadline < give_up;
                 record.connect_failed(cause, fair.then_some((&context.witness, tried)));
                 skip.insert(index);
-                let who = if cause == Cause::Exhausted {
-                    context.shortage.ask(route.listener());
-                    Who::Ballast
-                } else {
-                    Who::Backend
+                let who = match cause == Cause::Exhausted {
+                    true => Who::Ballast,
+                    false => Who::Backend,
                 };
                 ending = Ending::new(who, Phase::Connect, cause);
                 tracing::debug!(

@@ -14,7 +14,7 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt,
 };
 
-use super::{Event, Socket, Ticket, options};
+use super::{Event, Shortage, Socket, Ticket, options, shortage};
 use crate::config::Outgoing;
 use crate::model::{Address, Cause, ClientAddr, Page, Sources, UnixPath, Who};
 
@@ -41,11 +41,24 @@ pub struct Dialer<'a> {
     pub client: ClientAddr,
     /// Where it is counted that a source has no port left.
     pub page: &'a Page,
+    /// Whose clients are to wait …
+    pub listener: Address,
+    /// … when there is nothing to connect with.
+    pub shortage: &'a Shortage,
+}
+
+impl Dialer<'_> {
+    /// Tells those who have to know of it.
+    fn has_failed(&self, error: &io::Error) {
+        if shortage::is_met_in(error) {
+            self.shortage.meet(self.listener, error);
+        }
+    }
 }
 
 /// Connects to `address`, at the latest by `deadline`, for as long as `client` stays, and sends
-/// `introduction`, if there is one, before anything else. Tells how many of the client's bytes went with
-/// the SYN, and are taken from it then.
+/// `introduction`, if there is one, before anything else. What is in `reserve` is spent on it. Tells how many of
+/// the client's bytes went with the SYN, and are taken from it then.
 ///
 /// # Errors
 /// [`Connecting::Failed`] with [`Cause::TimedOut`] past the deadline, or with what the network
@@ -57,12 +70,15 @@ pub async fn connect(
     deadline: Instant,
     mut client: Option<&mut Socket>,
     introduction: &[u8],
+    reserve: Option<OwnedFd>,
 ) -> Result<(Socket, u64), Connecting> {
     let address = match address {
         Address::Inet(address) => address,
         Address::Unix(path) => {
+            // Makes room for a socket of that family.
+            drop(reserve);
             // Rare, so not part of what every connect weighs.
-            let connecting = Box::pin(at_path(path, ticket, deadline, client));
+            let connecting = Box::pin(at_path(path, dialer, ticket, deadline, client));
             let mut socket = connecting.await?;
             if !introduction.is_empty() {
                 socket.introduce(introduction).map_err(Connecting::Failed)?;
@@ -74,9 +90,10 @@ pub async fn connect(
         Some(outgoing) if outgoing.fast_open => first_flight(introduction, client.as_deref()),
         Some(_) | None => Vec::new(),
     };
-    let started = start(address, dialer, &flight);
-    let (mut socket, flown) =
-        started.map_err(|error| Connecting::Failed(Cause::from_io(&error)))?;
+    let (mut socket, flown) = start(address, dialer, &flight, reserve).map_err(|error| {
+        dialer.has_failed(&error);
+        Connecting::Failed(Cause::from_io(&error))
+    })?;
     let early = flown.saturating_sub(introduction.len());
     ticket.schedule(deadline);
     poll_fn(|cx| {
@@ -107,6 +124,7 @@ pub async fn connect(
 /// is tried again, as the kernel does with a SYN.
 async fn at_path(
     path: UnixPath,
+    dialer: &Dialer<'_>,
     ticket: &Ticket,
     deadline: Instant,
     mut client: Option<&mut Socket>,
@@ -122,6 +140,7 @@ async fn at_path(
             false => Cause::from_io(&error),
         };
         if cause != Cause::TimedOut || now >= deadline {
+            dialer.has_failed(&error);
             return Err(Connecting::Failed(cause));
         }
         ticket.schedule(deadline.min(now + FULL));
@@ -189,9 +208,14 @@ fn first_flight(introduction: &[u8], client: Option<&Socket>) -> Vec<u8> {
 
 /// A socket that connects, from the first source that has a port left; with how much of `flight` went
 /// with its SYN.
-fn start(address: SocketAddr, dialer: &Dialer<'_>, flight: &[u8]) -> io::Result<(Socket, usize)> {
-    let from = |source| {
-        let started = start_from(source, address, dialer.outgoing, flight);
+fn start(
+    address: SocketAddr,
+    dialer: &Dialer<'_>,
+    flight: &[u8],
+    mut reserve: Option<OwnedFd>,
+) -> io::Result<(Socket, usize)> {
+    let mut from = |source| {
+        let started = start_from(source, address, dialer.outgoing, flight, reserve.take());
         if let Err(error) = &started
             && error.kind() == io::ErrorKind::AddrNotAvailable
         {
@@ -236,14 +260,22 @@ fn start_from(
     address: SocketAddr,
     outgoing: Option<&Outgoing>,
     flight: &[u8],
+    reserve: Option<OwnedFd>,
 ) -> io::Result<(Socket, usize)> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
         AddressFamily::INET6
     };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    let fd = match reserve {
+        // Let go of, it might be another's before it is this one's.
+        Some(reserve) if address.is_ipv4() => reserve,
+        reserve => {
+            drop(reserve);
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?
+        }
+    };
     // Without it the kernel leaves urgent bytes out of the stream. Accepted sockets inherit it.
     sockopt::set_socket_oobinline(&fd, true)?;
     if let Some(outgoing) = outgoing {
@@ -335,11 +367,14 @@ mod tests {
                     outgoing: None,
                     client: ClientAddr::new(address),
                     page: &Page::default(),
+                    listener: address.into(),
+                    shortage: Shortage::new(),
                 },
                 &ticket,
                 Instant::now() + Duration::from_secs(10),
                 None,
                 b"",
+                None,
             )
             .await
         });

@@ -26,6 +26,6 @@ pub use header::{Unheard, hear};
 pub use listener::{BindError, BoundListener, Claim};
 pub use options::of_probe;
 pub use registry::{Event, Registry, Ticket};
-pub use shortage::{Shortage, reserve};
+pub use shortage::Shortage;
 pub use socket::{Arrival, Socket};
 pub use sys::{clock_is_synchronised, raise_descriptor_limit, reset_everything};

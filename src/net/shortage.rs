@@ -2,56 +2,74 @@
 //!
 //! A session takes two descriptors, and its client is there as soon as the first one is. Who is taken with the last of
 //! them can only be reset when there is none to reach a backend with, while in the queue it could have waited. So
-//! for a while after somebody met it, a client is taken only with another descriptor in reserve.
+//! once somebody has met it, a client is taken only with another descriptor in reserve, which goes with it, from
+//! worker to worker and through whatever it waits for, until its backend is dialled with it. That ends with the
+//! first client that can be taken so when nobody has met it for a while.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 
 use crate::model::Address;
 
-/// It is over when nobody has met it for so long.
+/// It may be over when nobody has met it for so long.
 const WARY: Duration = Duration::from_secs(10);
 
 /// What a process knows of it.
 #[derive(Debug)]
 pub struct Shortage {
     born: Instant,
-    /// Until when it is felt, in milliseconds since then; 0 if it never was.
+    /// Until when it is certain, in milliseconds since `born`; 0 if it is not felt.
     until: AtomicU64,
 }
 
 impl Shortage {
     /// Nobody has met it yet. Lives as long as the process, so that workers need not count references.
     pub fn new() -> &'static Self {
-        Box::leak(Box::new(Self {
-            born: Instant::now(),
+        Box::leak(Box::new(Self::since(Instant::now())))
+    }
+
+    fn since(born: Instant) -> Self {
+        Self {
+            born,
             until: AtomicU64::new(0),
-        }))
+        }
     }
 
-    /// Whether it was met lately.
-    pub fn is_felt(&self) -> bool {
-        let until = self.until.load(Ordering::Relaxed);
-        until > 0 && self.now() < until
-    }
-
-    /// Somebody has met it who serves clients of `listener`. Said once for as long as it is felt.
+    /// Somebody has met it who serves clients of `listener`. Said once until nobody has for a while.
     pub fn meet(&self, listener: Address, error: &io::Error) {
         let now = self.now();
-        let until = now + WARY.as_millis() as u64;
+        let until = now.saturating_add(WARY.as_millis() as u64);
         if self.until.swap(until, Ordering::Relaxed) <= now {
             tracing::warn!(%listener, %error, "accepting rests");
         }
     }
 
-    /// Tells whether it is this that has kept a client of `listener` from its backend, and not a lack of ports.
-    pub fn ask(&self, listener: Address) {
-        if let Err(error) = reserve() {
-            self.meet(listener, &error);
+    /// What the next client is taken with, if it is felt: a socket that an IPv4 backend is reached with, and that
+    /// makes room for another one.
+    ///
+    /// # Errors
+    /// What the kernel is short of: the client has to wait.
+    pub fn reserve(&self) -> io::Result<Option<OwnedFd>> {
+        if self.until.load(Ordering::Relaxed) == 0 {
+            return Ok(None);
+        }
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+        let socket = rustix::net::socket_with(family, kind, flags, Some(ipproto::TCP))?;
+        Ok(Some(socket))
+    }
+
+    /// A client was taken with a reserve: it is over, unless somebody has met it lately.
+    pub fn was_spared(&self) {
+        let until = self.until.load(Ordering::Relaxed);
+        if until <= self.now() {
+            // Who meets it at this moment is right.
+            let (set, failed) = (Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.until.compare_exchange(until, 0, set, failed);
         }
     }
 
@@ -60,28 +78,50 @@ impl Shortage {
     }
 }
 
-/// What a session needs to reach a backend with, to be let go of when its client is there.
-///
-/// # Errors
-/// What the kernel is short of.
-pub fn reserve() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC;
-    rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
-        .map_err(io::Error::from)
+/// Whether it is this that `error` tells of. A source without a port left is another matter: that is no
+/// reason to let clients wait who go elsewhere.
+pub(super) fn is_met_in(error: &io::Error) -> bool {
+    let short = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|it| short.contains(&it))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn it_is_felt_only_after_somebody_has_met_it() {
-        let shortage = Shortage::new();
-        assert!(!shortage.is_felt());
+    fn met(shortage: &Shortage) {
         let listener = Address::Inet("127.0.0.1:80".parse().unwrap());
-        shortage.ask(listener);
-        assert!(!shortage.is_felt(), "there is no lack of descriptors");
         shortage.meet(listener, &io::Error::from_raw_os_error(libc::EMFILE));
-        assert!(shortage.is_felt());
+    }
+
+    #[test]
+    fn a_reserve_is_taken_only_after_somebody_has_met_it() {
+        let shortage = Shortage::new();
+        assert!(shortage.reserve().unwrap().is_none());
+        met(shortage);
+        assert!(shortage.reserve().unwrap().is_some());
+        shortage.was_spared();
+        assert!(shortage.reserve().unwrap().is_some(), "it was met just now");
+    }
+
+    #[test]
+    fn it_is_over_only_when_a_client_was_taken_after_its_time() {
+        let long_ago = Instant::now().checked_sub(2 * WARY).unwrap();
+        let mut shortage = Shortage::since(long_ago);
+        *shortage.until.get_mut() = 1;
+        assert!(shortage.reserve().unwrap().is_some(), "nobody has tried");
+        met(&shortage);
+        shortage.was_spared();
+        assert!(shortage.reserve().unwrap().is_some(), "it was met again");
+        *shortage.until.get_mut() = 1;
+        shortage.was_spared();
+        assert!(shortage.reserve().unwrap().is_none());
+    }
+
+    #[test]
+    fn ports_are_another_matter() {
+        let says = |number| is_met_in(&io::Error::from_raw_os_error(number));
+        assert!(says(libc::EMFILE) && says(libc::ENOMEM));
+        assert!(!says(libc::EADDRNOTAVAIL) && !says(libc::ECONNREFUSED));
     }
 }

@@ -174,8 +174,8 @@ pub async fn yield_now() {
     .await;
 }
 
-/// Says of the task that runs whether its turns are long from the next one on. A long turn comes behind whoever is ready
-/// for a short one, and the loop looks at what has happened after each.
+/// Says of the task that runs whether its turns are long from the next time it is woken on. A long turn comes behind
+/// whoever is ready for a short one, and the loop looks at what has happened after each.
 ///
 /// # Panics
 /// Outside of [`run`].

@@ -9,7 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Command, Peers, serve};
 use crate::admission::Thrift;
-use crate::net::{Accepted, Listener, reserve};
+use crate::net::{Accepted, Listener};
 use crate::pool::{Admission, Door, Permits, Turn};
 use crate::reactor::{sleep, timeout_at, yield_now};
 use crate::session::{Client, Context};
@@ -85,10 +85,7 @@ impl Acceptor {
                     behind = true;
                     sleep(by.min(BACK_OFF)).await;
                 }
-                Batch::Exhausted(error) => {
-                    self.context.shortage.meet(self.route.listener(), &error);
-                    sleep(BACK_OFF).await;
-                }
+                Batch::Exhausted(error) => self.back_off(&error).await,
             }
             // Too many have come to nothing for those who are served.
             if let Some(rest) = rest {
@@ -139,34 +136,27 @@ impl Acceptor {
         let admission = snapshot.admission.as_deref();
         let own = admission.and_then(Admission::permits);
         let permits = own.unwrap_or(self.permits);
-        let short = self.context.shortage.is_felt();
-        let most = match (short, behind) {
-            // The next one is to find taken what this one takes to reach its backend.
-            (true, _) => 1,
-            (false, true) => LATE_BATCH,
-            (false, false) => BATCH,
-        };
+        let shortage = self.context.shortage;
+        let most = if behind { LATE_BATCH } else { BATCH };
         for _ in 0..most {
             // The permit comes first and goes back if nobody is there: an idle listener hoards none.
             let Some(permit) = permits.try_acquire() else {
                 return Batch::Full;
             };
-            let reserve = match short.then(reserve).transpose() {
+            let reserve = match shortage.reserve() {
                 Ok(reserve) => reserve,
-                Err(error) => {
-                    self.peers.own().accept_failed();
-                    return Batch::Exhausted(error);
-                }
+                Err(error) => return Batch::Exhausted(error),
             };
             let turns = match self.take_turn(admission) {
                 Ok(turns) => turns,
                 Err(early) => return Batch::Early(early),
             };
-            let accepted = listener.accept(behind);
-            drop(reserve);
-            match accepted {
+            match listener.accept(behind) {
                 Accepted::Client(socket, address) => {
                     taken.clients += 1;
+                    if reserve.is_some() {
+                        shortage.was_spared();
+                    }
                     let [of_all, own] = turns;
                     self.permits.accepted(of_all);
                     if let Some(admission) = admission {
@@ -177,6 +167,7 @@ impl Acceptor {
                         socket,
                         address,
                         permit,
+                        reserve,
                     };
                     if worker == self.peers.own {
                         serve(&self.context, self.route.clone(), client, seat);
@@ -196,7 +187,6 @@ impl Acceptor {
                 }
                 Accepted::Exhausted(error) => {
                     self.give_back(admission, turns);
-                    self.peers.own().accept_failed();
                     return Batch::Exhausted(error);
                 }
             }
@@ -233,6 +223,13 @@ impl Acceptor {
         }
     }
 
+    /// Says that the process or the machine is out of something, and waits for better times.
+    async fn back_off(&self, error: &io::Error) {
+        self.peers.own().accept_failed();
+        self.context.shortage.meet(self.route.listener(), error);
+        sleep(BACK_OFF).await;
+    }
+
     /// Serves those who are in the queue of a listener that lets nobody new in.
     async fn empty(&mut self, listener: &Listener) {
         let give_up = Instant::now() + LINGER;
@@ -247,7 +244,7 @@ impl Acceptor {
                     }
                 }
                 Batch::Early(by) => sleep(by.min(BACK_OFF)).await,
-                Batch::Exhausted(_) => sleep(BACK_OFF).await,
+                Batch::Exhausted(error) => self.back_off(&error).await,
             }
         }
     }

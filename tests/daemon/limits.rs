@@ -194,7 +194,7 @@ fn whoever_would_be_taken_with_the_last_descriptor_waits_for_two() {
     let settled = || daemon.descriptors();
     steadily(Duration::from_millis(500), "descriptors settle", settled);
     let mark = daemon.log().mark();
-    let limit = daemon.leave_one_descriptor();
+    let limit = daemon.leave_descriptors(1);
     // The reset may be there before the client knows that it is connected.
     if let Ok(mut first) = connect(address) {
         assert_eq!(first.end(), End::Reset);
@@ -215,6 +215,60 @@ fn whoever_would_be_taken_with_the_last_descriptor_waits_for_two() {
     let told = daemon.log().all(mark, |line| line.says(words::RESTS));
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].has("level", "WARN"), "{}", told[0].raw());
+}
+
+#[test]
+fn whoever_was_taken_with_a_descriptor_in_reserve_keeps_it_whatever_it_waits_for() {
+    let backend = Backend::named("only");
+    let proxied = |name: &str| {
+        Service::new(name)
+            .health("interval", "1h")
+            .proxy_protocol("accept_from", "127.0.0.1/32")
+            .proxy_protocol("timeout", "1m")
+            .backend("only", backend.address())
+    };
+    let config = Config::of(proxied("one")).service(proxied("two"));
+    let daemon = Daemon::start(&config.runtime("workers", 2).log_every_session());
+    for service in ["one", "two"] {
+        daemon.wait_for(0, words::BACKEND_UP, "service", service);
+    }
+    let addresses = ["one", "two"].map(|service| daemon.address(service));
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
+    let settled = || daemon.descriptors();
+    let before = steadily(Duration::from_millis(500), "descriptors settle", settled);
+    let mark = daemon.log().mark();
+    let limit = daemon.leave_descriptors(3);
+    let three = daemon.leave_descriptors(1);
+    let mut first = connect(addresses[0]).unwrap();
+    first.put(header);
+    assert_eq!(first.end(), End::Reset);
+    daemon.wait_for(mark, words::RESTS, "level", "WARN");
+    let mut waiting: Vec<_> = (0..10)
+        .map(|client| connect(addresses[client % 2]).unwrap())
+        .collect();
+    daemon.allow_descriptors(three);
+    eventually("somebody is taken", || {
+        (daemon.descriptors() >= before + 2).then_some(())
+    });
+    // They come through both listeners, to both workers; what is left is enough to take one more, and not to serve it.
+    for client in &mut waiting {
+        assert!(client.is_silent(PAUSE / 10), "nobody has said who it is");
+        client.put(header);
+    }
+    let served = eventually("whoever was taken is served", || {
+        (waiting.iter_mut()).position(|client| !client.is_silent(Duration::ZERO))
+    });
+    let mut served = waiting.swap_remove(served);
+    assert_eq!(read_name(&mut served).unwrap(), "only");
+    for client in &mut waiting {
+        assert!(client.is_silent(PAUSE / 10), "neither served nor reset");
+    }
+    daemon.allow_descriptors(limit);
+    for mut client in waiting {
+        assert_eq!(read_name(&mut client).unwrap(), "only");
+    }
+    let told = daemon.log().all(mark, |line| line.says(words::RESTS));
+    assert_eq!(told.len(), 1, "{told:?}");
 }
 
 #[test]

@@ -311,18 +311,19 @@ impl Daemon {
         prlimit(Some(pid), Resource::Nofile, none(limits.maximum)).expect("our child")
     }
 
-    /// Lets it open one more descriptor until [`Daemon::allow_descriptors`].
-    pub fn leave_one_descriptor(&self) -> Rlimit {
+    /// Lets it open so many more descriptors until [`Daemon::allow_descriptors`]. It is to have settled.
+    pub fn leave_descriptors(&self, count: usize) -> Rlimit {
         let pid = Pid::from_child(&self.child);
         // The limit is on their numbers, and the least that is free comes first.
         let is_free = |fd: &u64| !Path::new(&format!("/proc/{}/fd/{fd}", self.pid())).exists();
-        let free = (0..).find(is_free).expect("some number is free");
+        let mut free = (0..).filter(is_free);
+        let last = free.nth(count - 1).expect("some number is free");
         let limits = rustix::process::getrlimit(Resource::Nofile);
-        let one = Rlimit {
-            current: Some(free + 1),
+        let so_many = Rlimit {
+            current: Some(last + 1),
             maximum: limits.maximum,
         };
-        prlimit(Some(pid), Resource::Nofile, one).expect("our child")
+        prlimit(Some(pid), Resource::Nofile, so_many).expect("our child")
     }
 
     /// Gives it the limit back that one of these two returned.

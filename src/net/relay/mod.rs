@@ -266,6 +266,9 @@ impl Relay {
             return Poll::Ready(self.outcome());
         }
         let failed = self.failure().is_some();
+        if failed != had_failed {
+            self.hold(Instant::now());
+        }
         if entered != self.states() || failed != had_failed || (progress && self.settled) {
             // A direction that has ended shortens the patience with the other, and what was sent
             // after everything had been acknowledged has to be checked again.
@@ -352,9 +355,10 @@ impl Relay {
         now < braked.check
     }
 
-    /// Limits to bandwidth that are new since the session began.
+    /// Limits to bandwidth that are new since the session began. They hold back nothing that a failed side has left.
     fn take_notice(&mut self, ticket: &Ticket, workspace: &RefCell<Workspace>) {
         if self.braked.is_none()
+            && self.failure().is_none()
             && let Some(throttle) = ticket.throttle()
         {
             let worker = workspace.borrow().worker;
@@ -379,7 +383,7 @@ impl Relay {
             });
         }
         if let Some(failure) = self.failure()
-            && self.last().is_some_and(|last| last <= now)
+            && self.held_until().is_some_and(|until| until <= now)
         {
             return Err(failure);
         }
@@ -399,7 +403,7 @@ impl Relay {
     /// moves just now does: it may be left unacknowledged, or meet a limit to bandwidth that is new.
     fn next_check(&mut self, now: Instant, meter: &Meter) -> Instant {
         let silence = meter.active() + self.patience();
-        let limit = self.last().map_or(silence, |last| last.min(silence));
+        let limit = (self.held_until()).map_or(silence, |until| until.min(silence));
         self.settled = now > meter.active()
             && self.kept_alive
             && !self.client.has_unacknowledged()
@@ -411,14 +415,19 @@ impl Relay {
         }
     }
 
-    /// Until when a failed side's bytes may come that only a limit to bandwidth holds back: whoever is slowed down
-    /// is not silent, and might not be done for hours.
-    fn last(&mut self) -> Option<Instant> {
-        self.failure()?;
-        let patience = self.patience();
-        let braked = self.braked.as_mut()?;
-        let last = *(braked.last).get_or_insert_with(|| Instant::now() + patience);
-        braked.brake.until().map(|_| last)
+    /// A side has failed at `now`. Whoever is slowed down is not silent, and might not be done with what it has left
+    /// for hours, so that has an end.
+    fn hold(&mut self, now: Instant) {
+        let until = now + self.patience();
+        if let Some(braked) = &mut self.braked {
+            braked.held_until = Some(until);
+        }
+    }
+
+    /// Until when a failed side's bytes may come, if nothing but a limit to bandwidth holds them back.
+    fn held_until(&self) -> Option<Instant> {
+        let braked = self.braked.as_ref()?;
+        braked.held_until.filter(|_| braked.brake.until().is_some())
     }
 
     /// How long silence may last. Once a side has failed, what is left is delivery to the other.
@@ -454,7 +463,7 @@ struct Braked {
     /// When the session is to be checked, whatever else it is woken for.
     check: Instant,
     /// Once a side has failed: until when what it had sent before may still be held back.
-    last: Option<Instant>,
+    held_until: Option<Instant>,
 }
 
 fn lane_of(braked: &mut Option<Box<Braked>>, toward: Toward) -> Option<Lane<'_>> {
@@ -467,7 +476,7 @@ impl Braked {
         Box::new(Self {
             brake,
             check,
-            last: None,
+            held_until: None,
         })
     }
 }
