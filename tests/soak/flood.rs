@@ -19,8 +19,9 @@
 //!
 //! The flood is met in three ways: by somebody else on the same machine, which is what the generator and the kernel
 //! cost these two cores without any doing of Ballast's; by a service with `[service.limits]`; and by one without.
-//! They take turns, each time after a while of quiet, because a machine that others use as well is not the same from
-//! one minute to the next: what counts is the median of what was found in each round, with the least and the most.
+//! They take turns, in an order that rotates and each time after a while of quiet, because a machine that others use as
+//! well is not the same from one minute to the next: what counts is the median of what was found in each round, held
+//! against all the quiet of that round, with the least and the most.
 //! How clients of the flooded service itself fare who come now and then, each from a source of its own, is in the
 //! last column: how many are served within a second, and how soon. What answers them is the flooded backend,
 //! which runs when nobody else wants to.
@@ -70,10 +71,10 @@ fn what_a_flood_costs_the_sessions_of_another_service() {
     let mut site = Site::start();
     let mut seen = Vec::new();
     thread::sleep(AFTER);
-    for _ in 0..rounds {
-        for target in &targets {
-            seen.push((*target, site.flood(*target, seconds)));
-        }
+    for round in 0..rounds as usize {
+        let order = targets.iter().cycle().skip(round).take(targets.len());
+        let floods = order.map(|&target| (target, site.flood(target, seconds)));
+        seen.push(floods.collect::<Vec<_>>());
     }
     let samples = site.clients.end();
     let failed = samples.iter().filter(|it| !it.well).count();
@@ -83,8 +84,13 @@ fn what_a_flood_costs_the_sessions_of_another_service() {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for target in targets {
-        let of_it = seen.iter().filter(|it| it.0 == target);
-        let rows = of_it.map(|(_, it)| it.row(&samples)).collect::<Vec<_>>();
+        let mut rows = Vec::new();
+        for round in &seen {
+            let quiet = round.iter().map(|(_, it)| it.quiet(&samples));
+            let quiet = quiet.collect::<Vec<_>>().concat();
+            let of_it = round.iter().filter(|it| it.0 == target);
+            rows.extend(of_it.map(|(_, it)| it.row(&quiet, &samples)));
+        }
         println!("| {} | {} |", target.title(), row(&rows));
     }
 }
@@ -248,12 +254,16 @@ struct Row {
 }
 
 impl Seen {
-    /// `samples` are those of the other service.
-    fn row(&self, samples: &[Sample]) -> Row {
+    /// Those of the other service's sessions that were before it.
+    fn quiet(&self, samples: &[Sample]) -> Vec<Sample> {
+        within(samples, self.quiet, self.began)
+    }
+
+    /// `samples` are the other service's sessions, and `quiet` those while nobody was flooded.
+    fn row(&self, quiet: &[Sample], samples: &[Sample]) -> Row {
         let of = |from: Instant, to: Instant| within(samples, from, to);
-        let quiet = of(self.quiet, self.began);
         let busy = of(self.began, self.ended);
-        let (least, most) = (quantile(&quiet, 0.99), quantile(&busy, 0.99));
+        let (least, most) = (quantile(quiet, 0.99), quantile(&busy, 0.99));
         let bound = least * 2;
         let step = Duration::from_millis(50);
         let calm = (0..).map(|steps| step * steps).find(|&after| {
@@ -270,7 +280,7 @@ impl Seen {
             tried: self.tried as f64 / seconds,
             accepted: self.accepted as f64 / seconds,
             refused: self.refused as f64 / seconds,
-            quiet: times(&quiet),
+            quiet: times(quiet),
             flooded: times(&busy),
             times: most.as_secs_f64() / least.as_secs_f64(),
             back: milliseconds(back),
