@@ -342,7 +342,7 @@ pub struct Backend {
     pub address: Option<String>,
     /// What its checks say.
     pub state: State,
-    /// Since when.
+    /// Since when; while it is failing or recovering, since the first check that said so.
     pub since: Option<String>,
     /// Whether new sessions go to it.
     pub serving: bool,

@@ -218,7 +218,7 @@ fn backend(
             (State::Down, 0) => api::State::Down,
             (State::Down, _) => api::State::Recovering,
         },
-        since: known.map(|it| clock.tell(it.since())),
+        since: known.map(|it| clock.tell(it.turned().unwrap_or(it.since()))),
         serving: portion.is_some(),
         why: why(member, view, known, portion.is_some()),
         weight: view.weight,

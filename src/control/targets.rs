@@ -101,6 +101,11 @@ impl Target {
         self.health.since()
     }
 
+    /// Since when probes have said otherwise, if the last one does.
+    pub(super) fn turned(&self) -> Option<Instant> {
+        self.health.turned()
+    }
+
     /// What the last probe that failed has met.
     pub(super) fn last_failure(&self) -> Option<&Why> {
         self.last_failure.as_ref()

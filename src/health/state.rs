@@ -62,6 +62,8 @@ pub struct Health {
     state: State,
     since: Instant,
     against: u32,
+    /// When the first of those against it came.
+    turned: Option<Instant>,
     /// The state is what somebody knew before: the next verdict decides.
     presumed: bool,
 }
@@ -73,6 +75,7 @@ impl Health {
             state: State::Unknown,
             since: now,
             against: 0,
+            turned: None,
             presumed: false,
         }
     }
@@ -104,6 +107,11 @@ impl Health {
     /// Verdicts in a row that speak against the state.
     pub fn against(&self) -> u32 {
         self.against
+    }
+
+    /// Since when verdicts have spoken against the state, if the last one does.
+    pub fn turned(&self) -> Option<Instant> {
+        self.turned
     }
 
     /// How many verdicts in a row it takes to leave the state.
@@ -147,9 +155,11 @@ impl Health {
         self.presumed = false;
         if self.state == to {
             self.against = 0;
+            self.turned = None;
             return None;
         }
         self.against = self.against.saturating_add(1);
+        self.turned.get_or_insert(now);
         if self.against < needed {
             return None;
         }
@@ -206,6 +216,22 @@ mod tests {
     #[test]
     fn nothing_is_known_before_the_first_verdict() {
         assert_eq!(Health::new(Instant::now()).state(), State::Unknown);
+    }
+
+    #[test]
+    fn what_speaks_against_a_state_is_dated_from_the_first_verdict_that_did() {
+        let policy = policy(3, 3);
+        let mut health = settled(true, &policy);
+        let at = |seconds| health.since() + Duration::from_secs(seconds);
+        let [first, second, third, fourth] = [100, 101, 102, 103].map(at);
+        assert_eq!(health.turned(), None);
+        health.observe(DEAD, &policy, first);
+        health.observe(DEAD, &policy, second);
+        assert_eq!(health.turned(), Some(first));
+        health.observe(&Verdict::Alive, &policy, third);
+        assert_eq!(health.turned(), None);
+        health.observe(DEAD, &policy, fourth);
+        assert_eq!(health.turned(), Some(fourth));
     }
 
     #[test]
