@@ -5,6 +5,9 @@
 //! once somebody has met it, a client is taken only with another descriptor in reserve, which goes with it, from
 //! worker to worker and through whatever it waits for, until its backend is dialled with it. That ends with the
 //! first client that can be taken so when nobody has met it for a while.
+//!
+//! The one in reserve is an IPv4 socket. For a backend over IPv6 or at a path, and for a second try, it is let go right
+//! before another one is made, and whoever comes in between takes it.
 
 use std::io;
 use std::os::fd::OwnedFd;
