@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use tracing::Level;
 
-use super::figures::wrapped;
+use super::figures::{fitted, width, wrapped};
 use super::{NamedFile, client};
 use crate::api::{Share, Shares, Simulation, Without};
 use crate::config::{self, ServiceConfig};
@@ -381,7 +381,7 @@ fn told(shares: &Shares, simulation: &Simulation) -> String {
     let backends = &shares.backends;
     let width = backends
         .iter()
-        .map(|it| it.backend.chars().count())
+        .map(|it| width(&it.backend))
         .max()
         .unwrap_or(0)
         .clamp(7, 34);
@@ -397,7 +397,7 @@ fn told(shares: &Shares, simulation: &Simulation) -> String {
     for it in backends.iter().take(MOST_SHOWN) {
         let mut line = format!(
             "  {:<width$}  {:>6}  {}",
-            crate::model::one_line(&it.backend, width.saturating_sub(1).max(1)),
+            fitted(&it.backend, width),
             it.weight,
             figures(&it.seat, it.clients, it.percent, it.ideal_percent)
         );
@@ -489,5 +489,33 @@ mod tests {
     fn thousands_are_set_apart() {
         let all = [0, 12, 999, 1000, 1_234_567].map(grouped);
         assert_eq!(all, ["0", "12", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_name_is_shown_whole_where_it_fits_and_with_both_ends_where_not() {
+        let long = "storage-number-one-of-the-northern-building";
+        let shown = |names: &[&str]| {
+            let backends = names.iter().map(|&name| Share {
+                backend: name.to_owned(),
+                seat: "serves".to_owned(),
+                ..Share::default()
+            });
+            let shares = Shares {
+                backends: backends.collect(),
+                ..Shares::default()
+            };
+            told(&shares, &Simulation::default())
+        };
+        for names in [&["store-1", "a"], &["storage-number-one", "store-1"]] {
+            let text = shown(names);
+            for name in names {
+                assert!(text.contains(&format!("\n  {name} ")), "{text}");
+            }
+        }
+        let text = shown(&[long]);
+        assert!(
+            text.contains("\n  storage-number-on…orthern-building  "),
+            "{text}"
+        );
     }
 }
