@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::door::{Address, told};
-use super::{Client, Failure, Reach};
+use super::{Client, Failure, Reach, environment};
 use crate::api::View;
 use crate::cli::CONFIGURATION;
 use crate::cli::status::VIEW;
@@ -36,7 +36,10 @@ pub(in crate::cli) fn file_of(reach: &Reach, asked: Result<(&Client, &View), &Fa
     }
     let in_use = match asked {
         Ok((client, view)) => in_use(client.answered(), view),
-        Err(failure) if failure.is_absence() => return CONFIGURATION.into(),
+        // One that somebody has named is missed; any other need not be there.
+        Err(failure) if failure.is_absence() && !reach.names_a_daemon(environment().as_deref()) => {
+            return CONFIGURATION.into();
+        }
         // What to do about it is for whoever wants the daemon itself.
         Err(failure) => Err(failure.to_string().lines().take(1).collect()),
     };

@@ -10,7 +10,7 @@ mod exchange;
 mod file;
 
 use std::cell::Cell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,6 +59,11 @@ impl Reach {
             token_file: None,
             config: config.map(Path::to_owned),
         }
+    }
+
+    /// Whether somebody has said which daemon it is, here or in the `environment`.
+    fn names_a_daemon(&self, environment: Option<&OsStr>) -> bool {
+        self.admin.is_some() || environment.is_some()
     }
 
     /// Where it is written where the daemon answers.
@@ -139,8 +144,7 @@ impl Failure {
 impl Client {
     /// Finds the daemon; nothing is sent yet.
     pub(super) fn find(reach: &Reach) -> Result<Self, Failure> {
-        let environment = std::env::var_os(ENVIRONMENT).filter(|value| !value.is_empty());
-        let doors = doors(reach, environment.as_deref())?;
+        let doors = doors(reach, environment().as_deref())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -265,6 +269,11 @@ impl Client {
             help: ANOTHER,
         })
     }
+}
+
+/// The daemon that the environment names.
+fn environment() -> Option<OsString> {
+    std::env::var_os(ENVIRONMENT).filter(|value| !value.is_empty())
 }
 
 /// One segment of a path, whatever is in a name.
@@ -447,6 +456,15 @@ mod tests {
             wrong.starts_with("BALLAST_ADMIN is \"nowhere\": "),
             "{wrong}"
         );
+    }
+
+    #[test]
+    fn a_daemon_is_named_by_an_option_or_the_environment_and_not_by_a_file() {
+        let file = Path::new("/etc/a.toml");
+        assert!(!reach(file, None).names_a_daemon(None));
+        assert!(reach(file, Some("127.0.0.1:3")).names_a_daemon(None));
+        assert!(Reach::of(None).names_a_daemon(Some(OsStr::new("127.0.0.1:2"))));
+        assert!(!Reach::of(None).names_a_daemon(None));
     }
 
     #[test]
