@@ -75,7 +75,7 @@ fn ask(client: &Client, named: Option<&Path>) -> Result<(Plan, Option<String>), 
 }
 
 /// Whether `path` is the file that a daemon of this machine calls `own`, seen from where that process is.
-fn is_same(own: &Path, path: &Path, pid: u32) -> bool {
+pub(super) fn is_same(own: &Path, path: &Path, pid: u32) -> bool {
     let directory = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
     let own = fs::canonicalize(directory.join(own));
     own.is_ok_and(|own| fs::canonicalize(path).is_ok_and(|path| path == own))

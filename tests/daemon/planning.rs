@@ -525,6 +525,30 @@ fn who_may_not_change_anything_gets_no_plan() {
 }
 
 #[test]
+fn a_reload_of_a_file_that_is_not_the_daemons_is_refused() {
+    let [a, b] = ["a", "b"].map(Backend::named);
+    let listener = fresh_listen();
+    let web = || web(&listener, &a);
+    let (asked, empty) = Asked::of(web());
+    let other = asked.daemon.beside("other.toml");
+    let proposed = empty_of(&empty).service(web().backend("b", b.address()));
+    std::fs::write(&other, proposed.text()).unwrap();
+    let reload =
+        |file: &Path| asked.ballast(&["reload", "--yes", "-c", &file.display().to_string()]);
+    let own = asked.daemon.beside("ballast.toml");
+    let (code, said) = reload(&other);
+    assert_eq!(code, Some(2), "{said}");
+    for part in [
+        format!("the daemon reloads its own file {}", own.display()),
+        format!("'ballast plan -c {}'", other.display()),
+    ] {
+        assert!(said.contains(&part), "{part}\n{said}");
+    }
+    let (code, said) = reload(&own);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn a_reload_by_command_tells_first_asks_and_waits_for_what_comes_of_it() {
     let [a, b] = ["a", "b"].map(Backend::named);
     let listener = fresh_listen();
