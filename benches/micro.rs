@@ -20,7 +20,9 @@ use ballast::admission::{Access, Rate, Source, SourceRules, Sources};
 use ballast::config::{ListenConfig, RelayMode, SocketConfig, compile};
 use ballast::model::{Backend, BackendId, ClientAddr, DownFlag, Load, Meter, Page};
 use ballast::net::relay::{Relay, Terms, Workspace};
-use ballast::net::{Accepted, BoundListener, Dialer, Listener, Registry, Socket, connect};
+use ballast::net::{
+    Accepted, BoundListener, Dialer, Listener, Registry, Shortage, Socket, connect,
+};
 use ballast::reactor::{self, Source as Descriptor};
 use ballast::strategy::{Candidate, Entry, Flow, Parameters, REGISTRY, Skip, Strategy};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -239,8 +241,10 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
             outgoing: None,
             client: ClientAddr::new(address),
             page: &Page::default(),
+            listener: address.into(),
+            shortage: Shortage::new(),
         };
-        let (backend, early) = connect(address.into(), &dialer, &ticket, deadline, None, b"")
+        let (backend, early) = connect(address.into(), &dialer, &ticket, deadline, None, b"", None)
             .await
             .expect("a backend");
         let terms = Terms {
