@@ -1,13 +1,20 @@
-//! Notices as they are drafted: what an alert says of each thing that it tells of. Whether it tells of it is for [`watch`](super::watch).
+//! Notices as they are drafted: one alert's words on one event. Whether there is anything to tell is for
+//! [`watch`](super::watch).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::notice::{Details, Notice, Status};
 use crate::config::{AlertConfig, Occasion};
-use crate::control::Standing;
-use crate::health::{Failover, Turn};
 use crate::model::{Address, BackendId};
+
+/// What one alert tells of one event.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) config: &'a AlertConfig,
+    pub(super) now: Moment,
+    notices: Vec<Notice>,
+}
 
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -17,141 +24,61 @@ pub(super) struct Moment {
     pub(super) wall: Duration,
 }
 
-/// What was last told of a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Trouble {
-    pub(super) degraded: bool,
-    pub(super) all_down: bool,
+/// Whom a notice is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum About<'a> {
+    Configuration,
+    Service(&'a Arc<str>),
+    /// And where it is, while it is known.
+    Backend(&'a BackendId, Option<Address>),
 }
 
-/// What there is to tell of a service that stood as it `was` and stands as it `is`.
-pub(super) fn compared(
-    config: &AlertConfig,
-    standing: &Standing,
-    was: Trouble,
-    is: Trouble,
-    now: Moment,
-    notices: &mut Vec<Notice>,
-) {
-    let (eligible, configured) = (standing.eligible, standing.configured);
-    let below_percent = config.degraded_below;
-    let all = [
-        (
-            Occasion::Degraded,
-            was.degraded,
-            is.degraded,
-            Details::Degraded {
-                eligible,
-                configured,
-                below_percent,
-            },
-        ),
-        (
-            Occasion::AllDown,
-            was.all_down,
-            is.all_down,
-            Details::AllDown { configured },
-        ),
-    ];
-    for (event, was, is, details) in all {
-        if was != is {
-            notices.push(Notice {
-                event,
-                status: if is { Status::Firing } else { Status::Resolved },
-                time: now.wall,
-                service: Some(Arc::clone(&standing.service)),
-                backend: None,
-                address: None,
-                details,
-            });
+impl<'a> Draft<'a> {
+    pub(super) fn new(config: &'a AlertConfig, now: Moment) -> Self {
+        Self {
+            config,
+            now,
+            notices: Vec::new(),
         }
     }
-}
 
-/// What was told of whom there is no more.
-pub(super) fn gone(
-    event: Occasion,
-    service: &Arc<str>,
-    backend: Option<&Arc<str>>,
-    now: Moment,
-) -> Notice {
-    Notice {
-        event,
-        status: Status::Resolved,
-        time: now.wall,
-        service: Some(Arc::clone(service)),
-        backend: backend.cloned(),
-        address: None,
-        details: Details::Gone { why: GONE },
+    /// Adds a notice, if the alert tells of such an event.
+    pub(super) fn tell(
+        &mut self,
+        event: Occasion,
+        status: Status,
+        about: About<'_>,
+        details: Details,
+    ) {
+        if !self.config.tells_of(event) {
+            return;
+        }
+        let (service, backend, address) = match about {
+            About::Configuration => (None, None, None),
+            About::Service(service) => (Some(service), None, None),
+            About::Backend(id, address) => (Some(id.service()), Some(id.name()), address),
+        };
+        self.notices.push(Notice {
+            event,
+            status,
+            time: self.now.wall,
+            service: service.cloned(),
+            backend: backend.cloned(),
+            address,
+            details,
+        });
     }
-}
 
-pub(super) fn over(failover: &Failover, now: Moment) -> Notice {
-    let since = now.at.saturating_duration_since(failover.began);
-    Notice {
-        event: Occasion::Failover,
-        status: Status::Firing,
-        time: now.wall,
-        service: Some(Arc::clone(failover.backend.service())),
-        backend: Some(Arc::clone(failover.backend.name())),
-        address: Some(failover.address),
-        details: Details::Failover {
-            why: failover.why.to_string(),
-            began: now.wall.saturating_sub(since),
-            detected: failover.after(failover.detected),
-            moved: failover.after(failover.moved),
-            total: failover.total(),
-            sessions_hurt: failover.sessions_hurt,
-            sessions_moved: failover.sessions_moved,
-            eligible: failover.eligible,
-            configured: failover.configured,
-        },
+    /// Adds that what was told of someone is so no more: there is no such service or backend.
+    pub(super) fn tell_gone(&mut self, event: Occasion, about: About<'_>) {
+        self.tell(event, Status::Resolved, about, Details::Gone { why: GONE });
     }
-}
 
-pub(super) fn suspect(backend: &BackendId, address: Address, turn: &Turn, now: Moment) -> Notice {
-    Notice {
-        event: Occasion::Suspect,
-        status: if turn.suspect {
-            Status::Firing
-        } else {
-            Status::Resolved
-        },
-        time: now.wall,
-        service: Some(Arc::clone(backend.service())),
-        backend: Some(Arc::clone(backend.name())),
-        address: Some(address),
-        details: Details::Suspect {
-            latency: turn.latency,
-            usual: turn.usual,
-            phi: turn.phi.round(),
-        },
-    }
-}
-
-pub(super) fn reload(
-    service: Option<Arc<str>>,
-    status: Status,
-    problems: &[String],
-    now: Moment,
-) -> Notice {
-    let short = |problem: &String| problem.chars().take(MOST_OF_A_PROBLEM).collect();
-    Notice {
-        event: Occasion::ReloadFailed,
-        status,
-        time: now.wall,
-        service,
-        backend: None,
-        address: None,
-        details: Details::Reload {
-            problems: problems.iter().take(MOST_PROBLEMS).map(short).collect(),
-        },
+    /// All there is to tell, in the order in which it was added.
+    pub(super) fn into_notices(self) -> Vec<Notice> {
+        self.notices
     }
 }
 
 /// Why a backend that has left is not down any more.
 pub(super) const GONE: &str = "no longer configured";
-/// Problems of a file that an alert tells; the log has all of them.
-const MOST_PROBLEMS: usize = 10;
-/// Characters of each.
-const MOST_OF_A_PROBLEM: usize = 400;

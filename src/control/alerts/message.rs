@@ -49,11 +49,7 @@ impl Message {
             alert,
             host,
             time,
-            status: if firing {
-                Status::Firing
-            } else {
-                Status::Resolved
-            },
+            status: Status::firing(firing),
             severity: severity.unwrap_or(Severity::Info),
             held_back,
             omitted,

@@ -3,13 +3,13 @@
 //! drops the oldest for a watcher that lags, and of each alert one message at a time is on its way
 //! while a bounded number of notices gathers for the next.
 //!
-//! Follow an event: [`watch`] has each [`notice`] of it drafted ([`drafting`]), [`outbox`] holds them until
-//! they may go, [`message`] is what is said, in the words of [`wording`], [`delivery`] tries until it is said, over [`webhook`] or by [`exec`].
+//! Follow an event: [`watch`] decides what there is to tell of it and has each [`notice`] drafted ([`drafting`]),
+//! [`outbox`] holds them until they may go, [`message`] is what is said, in the words of [`wording`], and
+//! [`delivery`] tries until it is said, over [`webhook`] or by [`exec`].
 
 mod delivery;
 mod drafting;
 mod exec;
-mod flapping;
 mod message;
 mod notice;
 mod outbox;

@@ -60,6 +60,10 @@ impl Severity {
 }
 
 impl Status {
+    pub(super) fn firing(fires: bool) -> Self {
+        if fires { Self::Firing } else { Self::Resolved }
+    }
+
     /// As in a message.
     pub(super) fn name(self) -> &'static str {
         match self {
