@@ -85,12 +85,11 @@ impl Source {
         if TEST_FILES.iter().any(|name| self.path.ends_with(name)) {
             return String::new();
         }
-        let text = self
-            .text
-            .split("#[cfg(test)]\nmod ")
-            .next()
-            .unwrap_or_default();
-        text.lines()
+        let mut modules = self.text.match_indices("#[cfg(test)]\nmod ");
+        let written_out = |at: &usize| self.text[*at..].lines().nth(1).unwrap().ends_with('{');
+        let end = modules.find_map(|(at, _)| Some(at).filter(written_out));
+        self.text[..end.unwrap_or(self.text.len())]
+            .lines()
             .filter(|line| !line.trim_start().starts_with("//"))
             .map(|line| line.split(" // ").next().unwrap_or_default())
             .collect::<Vec<_>>()
@@ -340,7 +339,11 @@ fn the_reader_of_imports_sees_every_form() {
         Vec::<String>::new()
     );
     assert_eq!(
-        seen("#[cfg(test)]\nmod tests { use crate::cli; }", 1),
+        seen("#[cfg(test)]\nmod tests {\nuse crate::cli;\n}", 1),
         Vec::<String>::new()
+    );
+    assert_eq!(
+        seen("#[cfg(test)]\nmod testing;\nuse crate::net;", 1),
+        ["net"]
     );
 }

@@ -101,11 +101,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        let body = Refused {
-            error: error.into(),
-            ..Refused::default()
-        };
-        Self::with(status, body)
+        Self::with(status, Refused::new(error))
     }
 
     pub(super) fn with(status: StatusCode, body: Refused) -> Self {

@@ -65,6 +65,22 @@ pub struct Refused {
     pub problems: Vec<String>,
 }
 
+impl Refused {
+    /// For this reason.
+    pub fn new(error: impl Into<String>) -> Self {
+        Self {
+            error: error.into(),
+            ..Self::default()
+        }
+    }
+
+    /// With what is allowed, or what to do instead.
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
 /// `POST /v1/reload`: the file has taken effect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {

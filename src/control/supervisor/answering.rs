@@ -67,10 +67,7 @@ impl Supervisor {
     fn list_sessions(&self, query: Query, reply: oneshot::Sender<Result<Sessions, Denied>>) {
         let client = query.client.as_deref().map(sessions::address);
         if client == Some(None) {
-            let refused = api::Refused {
-                error: "`client` is no IP address".to_owned(),
-                ..api::Refused::default()
-            };
+            let refused = api::Refused::new("`client` is no IP address");
             let _ = reply.send(Err(Denied::Unfit(refused)));
             return;
         }

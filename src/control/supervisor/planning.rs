@@ -68,13 +68,7 @@ impl Planning {
 impl Supervisor {
     /// Begins the plan of `proposal`. Whoever has asked may be gone.
     pub(super) fn begin_plan(&mut self, proposal: api::Proposal, reply: Reply) {
-        let refused = |error: &str, help: &str| {
-            Err(api::Refused {
-                error: error.to_owned(),
-                help: Some(help.to_owned()),
-                problems: Vec::new(),
-            })
-        };
+        let refused = |error: &str, help: &str| Err(api::Refused::new(error).with_help(help));
         let Some(path) = &self.options.path else {
             let help = "there is nothing to compare with";
             let _ = reply.send(refused("this daemon has no configuration file", help));

@@ -8,8 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use super::Supervisor;
-use super::operating::said_by;
+use super::{Supervisor, operating};
 use crate::admin::{Bound, Denied};
 use crate::api::{self, Refused, Reloaded};
 use crate::config::plan::Changes;
@@ -104,22 +103,14 @@ const DEFECT: &str = "internal error";
 impl Supervisor {
     /// Reloads for an operator who waits for the outcome.
     pub(super) fn reload_for(&mut self, by: &str, reply: Waiting) {
-        let busy = |error: &str| {
-            let error = error.to_owned();
-            Err(Denied::Busy(Refused {
-                error,
-                ..Refused::default()
-            }))
-        };
+        let busy = |error: &str| Err(Denied::Busy(Refused::new(error)));
         if self.stopping {
             let _ = reply.send(busy("the daemon is stopping"));
         } else if self.options.path.is_none() {
             let _ = reply.send(busy("this daemon has no configuration file"));
         } else {
             tracing::info!(change = "reload", by, "changed by an operator");
-            let text = said_by("a reload is asked for", by);
-            self.journal
-                .write(journal::note("changed", "info", None, text));
+            operating::note(&self.journal, (None, None), "a reload is asked for", by);
             // One that is under way may have read the file before it was changed.
             match matches!(self.reload, Reload::None) {
                 true => self.awaiting.this.push(reply),
@@ -269,9 +260,8 @@ impl Supervisor {
             problems: problems.into(),
         });
         self.end_reload(&Err(Denied::Unfit(Refused {
-            error: "the reload was rejected: the running configuration stays".to_owned(),
-            help: None,
             problems: problems.to_vec(),
+            ..Refused::new("the reload was rejected: the running configuration stays")
         })));
     }
 
