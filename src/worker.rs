@@ -152,6 +152,7 @@ pub struct Workers {
     shared: &'static [Shared],
     inboxes: Vec<UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
+    shortage: &'static Shortage,
 }
 
 /// What other threads see of a worker, on a cache line of its own.
@@ -232,6 +233,7 @@ impl Workers {
             shared,
             inboxes,
             threads,
+            shortage,
         })
     }
 
@@ -251,6 +253,11 @@ impl Workers {
     /// How each of them is.
     pub fn look(&self) -> impl Iterator<Item = Look> {
         self.shared.iter().map(Shared::look)
+    }
+
+    /// What the kernel has lately been short of, so that clients have to wait.
+    pub fn shortage(&self) -> Option<io::Error> {
+        self.shortage.lately()
     }
 
     /// The number that the worker furthest behind has stored last.

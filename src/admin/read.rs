@@ -20,9 +20,15 @@ pub(super) fn healthz(_: Call) -> Later {
 /// Clients may be sent here.
 pub(super) fn readyz(shown: Shown, _: Call) -> Later {
     let missing = missing(&shown.view);
+    // Who is already here is served, and whoever comes waits for a while: no reason to send all of them elsewhere.
+    let short_of = shown.view.process.short_of;
+    let note = short_of.map(|it| format!("short of {}: new clients wait\n", it.words()));
     Box::pin(async move {
         Ok(match missing.is_empty() {
-            true => text(StatusCode::OK, "ready\n"),
+            true => text(
+                StatusCode::OK,
+                "ready\n".to_owned() + &note.unwrap_or_default(),
+            ),
             false => text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n"),
         })
     })

@@ -20,7 +20,8 @@ pub struct Event {
     /// What: `backend-down`, `backend-up`, `ejected`, `returned`, `failover`, `tier`, `suspect`,
     /// `settled`, `reloaded`, `rejected`, `accepted`, `membership`, `changed`, `listening`, `ready`, `stopping`;
     /// `unserved` when no backend of a service may serve and `served` when one may again; `full` when
-    /// accepting pauses at `max_connections` and `room` when it goes on; `drained` when the deadline of a
+    /// accepting pauses at `max_connections` and `room` when it goes on; `short` when clients have to wait
+    /// because descriptors or memory are lacking and `enough` when they need not any more; `drained` when the deadline of a
     /// drain is over and what is left is closed.
     pub kind: String,
     /// `info`, `warn` or `error`.

@@ -23,6 +23,6 @@ pub use session::{Session, Sessions};
 pub use simulation::{Share, Shares, Simulation, Without};
 pub use view::{
     Admin, Alerts, Backend, Check, Configuration, Count, Ended, Histogram, Listener, Process,
-    Queue, Record, Refusals, Rejection, Reloads, Service, Standing, State, Throttling, Traffic,
-    Unserved, View, Worker,
+    Queue, Record, Refusals, Rejection, Reloads, Service, ShortOf, Standing, State, Throttling,
+    Traffic, Unserved, View, Worker,
 };

@@ -32,6 +32,8 @@ pub struct Process {
     pub sessions: u64,
     /// The most there may be.
     pub max_connections: u64,
+    /// What it has been short of in the last seconds, so that clients have to wait.
+    pub short_of: Option<ShortOf>,
     /// Clients that the limits of `[runtime]` would have kept waiting, but for `dry_run`.
     #[serde(default)]
     pub refusals: Vec<Refusals>,
@@ -51,6 +53,29 @@ pub struct Process {
     pub log_lines_dropped_total: u64,
     /// Failures of sessions that passive health has not heard of: it had too many to hear.
     pub failures_unheard_total: u64,
+}
+
+/// What a session takes that may be lacking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShortOf {
+    /// Descriptors, of which the process may have so many.
+    Descriptors,
+    /// Descriptors, of which the machine may have so many.
+    DescriptorsOfTheMachine,
+    /// The kernel's memory for sockets.
+    Memory,
+}
+
+impl ShortOf {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::DescriptorsOfTheMachine => "descriptors of the machine",
+            Self::Memory => "memory for sockets",
+        }
+    }
 }
 
 /// What became of alerts since the start.

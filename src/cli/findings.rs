@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::condition::{Condition, Gravity, is_by_operator, since_when};
 use super::figures::{ago, grouped, of, time};
-use crate::api::{Admin, Backend, Refusals, Service, Standing, State, View};
+use crate::api::{Admin, Backend, Refusals, Service, ShortOf, Standing, State, View};
 
 /// Something that is to be known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +122,24 @@ fn daemon(view: &View) -> Vec<Finding> {
                 "all {} sessions of max_connections are in use: new clients wait",
                 grouped(process.max_connections)
             )],
+            missed_by: None,
+        });
+    }
+    if let Some(short_of) = process.short_of {
+        let cure = match short_of {
+            ShortOf::Descriptors => {
+                "raise LimitNOFILE, or lower max_connections; 'ballast doctor' has the figures"
+            }
+            ShortOf::DescriptorsOfTheMachine => "raise fs.file-max, or find who has so many open",
+            ShortOf::Memory => "raise net.ipv4.tcp_mem or the memory limit of the unit",
+        };
+        all.push(Finding {
+            gravity: Gravity::Wrong,
+            subject: DAEMON.into(),
+            lines: vec![
+                format!("short of {}: new clients wait", short_of.words()),
+                cure.into(),
+            ],
             missed_by: None,
         });
     }
@@ -519,6 +537,15 @@ mod tests {
         let expected = "configuration: /etc/b.toml was rejected 10s ago: what runs is not what is in it; \
                         b.toml:3:1: unknown key";
         assert_eq!(told(&view), [(Gravity::Wrong, expected.to_owned())]);
+    }
+
+    #[test]
+    fn a_shortage_is_wrong_and_told_with_its_cure() {
+        let mut view = view(Service::default());
+        view.process.short_of = Some(ShortOf::Descriptors);
+        let expected = "daemon: short of descriptors: new clients wait; \
+                        raise LimitNOFILE, or lower max_connections; 'ballast doctor' has the figures";
+        assert_eq!(told(&view), [(Gravity::Wrong, expected.into())]);
     }
 
     #[test]

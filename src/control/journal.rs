@@ -174,6 +174,22 @@ pub(super) fn pause(service: Option<&Arc<str>>, full: bool, most: usize) -> api:
     }
 }
 
+/// Clients have to wait for want of something, or need not any more.
+pub(super) fn shortage(of: Option<api::ShortOf>) -> api::Event {
+    match of {
+        Some(of) => {
+            let text = format!("short of {}: new clients wait", of.words());
+            note("short", "warn", None, text)
+        }
+        None => note(
+            "enough",
+            "info",
+            None,
+            "new clients wait no more".to_owned(),
+        ),
+    }
+}
+
 /// An entry that is no more than a line.
 pub(super) fn note(
     kind: &str,

@@ -108,6 +108,7 @@ pub async fn run(
         beat: 0,
         status: String::new(),
         full: false,
+        short_of: None,
         refusing: Refusing::default(),
         alerts,
         closing: Closing::default(),
@@ -228,6 +229,8 @@ struct Supervisor {
     status: String,
     /// `max_connections` was reached when last looked at.
     full: bool,
+    /// What was lacking when last looked at.
+    short_of: Option<api::ShortOf>,
     /// Whose clients are not all let in.
     refusing: Refusing,
     alerts: Alerts,

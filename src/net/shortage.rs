@@ -11,7 +11,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
@@ -27,6 +27,8 @@ pub struct Shortage {
     born: Instant,
     /// Until when it is certain, in milliseconds since `born`; 0 if it is not felt.
     until: AtomicU64,
+    /// What the kernel said last.
+    code: AtomicI32,
 }
 
 impl Shortage {
@@ -39,6 +41,7 @@ impl Shortage {
         Self {
             born,
             until: AtomicU64::new(0),
+            code: AtomicI32::new(0),
         }
     }
 
@@ -46,6 +49,8 @@ impl Shortage {
     pub fn meet(&self, listener: Address, error: &io::Error) {
         let now = self.now();
         let until = now.saturating_add(WARY.as_millis() as u64);
+        let code = error.raw_os_error().unwrap_or(libc::EMFILE);
+        self.code.store(code, Ordering::Relaxed);
         if self.until.swap(until, Ordering::Relaxed) <= now {
             tracing::warn!(%listener, %error, "accepting rests");
         }
@@ -76,6 +81,12 @@ impl Shortage {
         }
     }
 
+    /// What the kernel said to the last of those who have met it lately.
+    pub fn lately(&self) -> Option<io::Error> {
+        let is_late = self.until.load(Ordering::Relaxed) > self.now();
+        is_late.then(|| io::Error::from_raw_os_error(self.code.load(Ordering::Relaxed)))
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -101,8 +112,11 @@ mod tests {
     fn a_reserve_is_taken_only_after_somebody_has_met_it() {
         let shortage = Shortage::new();
         assert!(shortage.reserve().unwrap().is_none());
+        assert!(shortage.lately().is_none());
         met(shortage);
         assert!(shortage.reserve().unwrap().is_some());
+        let said = shortage.lately().unwrap().raw_os_error();
+        assert_eq!(said, Some(libc::EMFILE));
         shortage.was_spared();
         assert!(shortage.reserve().unwrap().is_some(), "it was met just now");
     }
@@ -113,6 +127,7 @@ mod tests {
         let mut shortage = Shortage::since(long_ago);
         *shortage.until.get_mut() = 1;
         assert!(shortage.reserve().unwrap().is_some(), "nobody has tried");
+        assert!(shortage.lately().is_none(), "nobody has met it lately");
         met(&shortage);
         shortage.was_spared();
         assert!(shortage.reserve().unwrap().is_some(), "it was met again");

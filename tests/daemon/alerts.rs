@@ -220,6 +220,7 @@ fn a_service_whose_backends_have_all_left_is_as_down_as_one_whose_backends_have_
     told(&["firing"]);
     write(&full);
     told(&["firing", "resolved"]);
+    daemon.wait_for(0, words::SERVED_AGAIN, "service", "web");
     let mark = daemon.log().mark();
     a.refuse();
     daemon.wait_for(mark, words::NOBODY_SERVES, "service", "web");

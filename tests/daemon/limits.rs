@@ -1,11 +1,14 @@
 //! At its limits Ballast waits and recovers; it neither spins nor forgets.
 
 use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
+use ballast::api;
+
 use crate::support::{
-    Backend, Config, Daemon, End, Held, Launch, Peer, RELAYS, Service, ask_name, connect,
-    eventually, read_name, steadily, words,
+    Api, Backend, Config, Daemon, End, Held, Launch, Line, Peer, RELAYS, Service, ask_name,
+    connect, eventually, read_name, steadily, words,
 };
 
 /// Long enough to see a session that should not start.
@@ -215,6 +218,63 @@ fn whoever_would_be_taken_with_the_last_descriptor_waits_for_two() {
     let told = daemon.log().all(mark, |line| line.says(words::RESTS));
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].has("level", "WARN"), "{}", told[0].raw());
+}
+
+#[test]
+fn a_shortage_is_told_to_whoever_asks_until_it_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let door = format!("unix:{}", socket.display());
+    let backend = Backend::named("only");
+    let service = Service::new("web").health("interval", "1h");
+    let config = Config::of(service.backend("only", backend.address())).runtime("workers", 1);
+    let daemon = Daemon::start(&config.admin("listen", door.clone()));
+    daemon.wait_until_up(0, "only");
+    let api = Api::unix(&socket);
+    assert_eq!(api.get("/readyz").text(), "ready\n");
+    let settled = || daemon.descriptors();
+    steadily(Duration::from_millis(500), "descriptors settle", settled);
+    let limit = daemon.leave_descriptors(1);
+    // Whoever is taken with the last one cannot be served.
+    if let Ok(mut first) = connect(daemon.address("web")) {
+        assert_eq!(first.end(), End::Reset);
+    }
+    let status = || {
+        let status = Command::new(env!("CARGO_BIN_EXE_ballast"))
+            .args(["status", "--admin", &door])
+            .output();
+        let status = status.unwrap();
+        (
+            status.status.code(),
+            String::from_utf8(status.stdout).unwrap(),
+        )
+    };
+    let waiting = connect(daemon.address("web")).unwrap();
+    let ready = api.get("/readyz");
+    assert_eq!(ready.status, 200);
+    assert_eq!(
+        ready.text(),
+        "ready\nshort of descriptors: new clients wait\n"
+    );
+    let (code, told) = status();
+    assert_eq!(code, Some(1));
+    assert!(
+        told.contains("short of descriptors") && told.contains("LimitNOFILE"),
+        "{told}"
+    );
+    let events = |wanted: &str| {
+        let events: api::Events = api.get("/v1/events").good();
+        let mut of = events.events.iter().filter(|it| it.kind == wanted);
+        of.next().map(|it| it.text.clone())
+    };
+    eventually("its begin is an event", || events("short"));
+    daemon.allow_descriptors(limit);
+    drop(waiting);
+    eventually("its end is an event", || events("enough"));
+    assert_eq!(api.get("/readyz").text(), "ready\n");
+    assert!(!status().1.contains("LimitNOFILE"));
+    let over = |line: &Line| line.says(words::RESTS_NO_MORE);
+    daemon.log().wait(0, words::RESTS_NO_MORE, over);
 }
 
 #[test]

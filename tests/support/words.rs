@@ -109,6 +109,8 @@ pub const REPORT: &str = "report";
 pub const BACKEND: &str = "backend";
 /// `message` when a listener cannot accept for want of something (`listener`, `error`).
 pub const RESTS: &str = "accepting rests";
+/// `message` when that has not been so for a while (`short_of`).
+pub const RESTS_NO_MORE: &str = "accepting rests no more";
 /// `message` of a panic (`panic`, `location`, `thread`).
 pub const DEFECT: &str = "internal error";
 /// `message`, at debug, when the kernel grants no pipe.
@@ -132,6 +134,8 @@ pub const IDLE: &str = "idle timeout";
 pub const HALF_CLOSED: &str = "half-closed timeout";
 /// `message` when nobody of a service may serve (`service`).
 pub const NOBODY_SERVES: &str = "no backend may serve: clients are reset";
+/// `message` when clients of a service are served again (`service`).
+pub const SERVED_AGAIN: &str = "clients are served again";
 /// `cause` when nobody may serve.
 pub const NO_BACKEND: &str = "no eligible backend";
 /// `cause` of a client that is no proxy of `accept_from`.

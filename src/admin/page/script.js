@@ -344,7 +344,9 @@ function notices(process) {
     const problems = rejected.problems.slice(0, 10).join("\n");
     shown.push(element("div", { class: "notice bad" }, `The configuration file was rejected at ${clock(time(rejected.at))}; the one before it is in force.`, element("pre", {}, problems)));
   }
-  put($("notices"), rejected ? rejected.at : "", ...shown);
+  const short = process.short_of ? process.short_of.replaceAll("-", " ") : "";
+  if (short) shown.push(element("div", { class: "notice bad" }, `Short of ${short}: new clients wait.`));
+  put($("notices"), `${rejected ? rejected.at : ""} ${short}`, ...shown);
 }
 function lost(why) {
   const key = `lost ${why}`;

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use super::Supervisor;
+use super::ticking::lacking;
 use crate::admin::{Denied, Query, Request};
 use crate::api::{self, Sessions};
 use crate::control::inspect::{self, Clock, time};
@@ -126,6 +127,7 @@ impl Supervisor {
             stopping: self.stopping,
             sessions: self.workers.sessions() as u64,
             max_connections: self.permits.limit() as u64,
+            short_of: self.workers.shortage().map(|it| lacking(&it)),
             refusals: inspect::refusals(&self.permits.sum(), clock),
             workers: workers.collect(),
             configuration: api::Configuration {

@@ -242,6 +242,9 @@ impl Supervisor {
         if self.full {
             status += " (full)";
         }
+        if let Some(short_of) = self.short_of {
+            status += &format!(", short of {}: new clients wait", short_of.words());
+        }
         if !self.options.broken.is_empty() {
             status += ", the configuration is broken: the last good one runs";
         } else if self.reloads.rejection.is_some() {

@@ -311,8 +311,7 @@ fn say_served(service: &str, served: Served, before: Served) {
         Served::ByTheEligible if before == Served::Regardless => {
             tracing::info!(service, "a backend is up: only those that are up are used");
         }
-        // The line of who is back has said it.
-        Served::ByTheEligible => {}
+        Served::ByTheEligible => tracing::info!(service, "clients are served again"),
     }
 }
 

@@ -1,11 +1,13 @@
 //! What is done at every tick, because nothing says when: workers are asked to beat, the watchdog and the
 //! status are told, retired listeners and the sessions of backends that are down are closed.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use super::reloading::Reload;
+use crate::api;
 use crate::control::journal;
 use crate::worker::{Command, die};
 
@@ -54,8 +56,22 @@ impl Supervisor {
                 tracing::info!(max_connections, "accepting goes on");
             }
         }
+        self.tell_shortage();
         self.tell_refusals();
         self.tell_status();
+    }
+
+    /// Tells when clients begin to wait for want of something, and when that is over. That it begins is in the
+    /// log already, by who met it.
+    fn tell_shortage(&mut self) {
+        let short_of = self.workers.shortage().map(|it| lacking(&it));
+        let before = std::mem::replace(&mut self.short_of, short_of);
+        if short_of.is_some() != before.is_some() {
+            self.journal.write(journal::shortage(short_of));
+            if let Some(before) = before {
+                tracing::info!(short_of = before.words(), "accepting rests no more");
+            }
+        }
     }
 
     /// Has sessions of backends that are down closed, as many as are due by now.
@@ -83,5 +99,14 @@ impl Supervisor {
         self.notify
             .watchdog()
             .map_or(TICK, |limit| TICK.min(limit / 2))
+    }
+}
+
+/// What the kernel lacks that says this.
+pub(super) fn lacking(error: &io::Error) -> api::ShortOf {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => api::ShortOf::Descriptors,
+        Some(libc::ENFILE) => api::ShortOf::DescriptorsOfTheMachine,
+        _ => api::ShortOf::Memory,
     }
 }
