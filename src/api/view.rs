@@ -465,6 +465,9 @@ pub struct Record {
     pub up_seconds: f64,
     /// Time down.
     pub down_seconds: f64,
+    /// Of a service: time with fewer than `min_up` because an operator had them out; neither up nor down.
+    #[serde(default)]
+    pub set_aside_seconds: f64,
     /// Times it went down.
     pub failures: u64,
     /// Times it came back.

@@ -309,6 +309,7 @@ fn record(totals: &Totals) -> api::Record {
     api::Record {
         up_seconds: totals.up.as_secs_f64(),
         down_seconds: totals.down.as_secs_f64(),
+        set_aside_seconds: totals.set_aside.as_secs_f64(),
         failures: totals.failures,
         recoveries: totals.recoveries,
         flaps: totals.flaps,

@@ -81,9 +81,9 @@ impl Running {
             let members = &serving.members;
             members.record(&self.targets, &mut self.memory);
             let name = &members.config().name;
-            let whole = members.is_whole(serving.eligible, &self.targets);
+            let course = members.course(serving.eligible, &self.targets);
             let now = Instant::now().into_std();
-            self.memory.note_service(name, whole, now);
+            self.memory.note_service(name, course, now);
             known.extend(members.standings(&self.targets).map(|(it, ..)| it.clone()));
             unresolved.extend(members.unresolved().cloned());
         }

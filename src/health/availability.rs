@@ -7,9 +7,29 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, Default)]
 pub struct Availability {
     totals: Totals,
-    /// Whether it is up, and since when that is not in the totals.
-    now: Option<(bool, Instant)>,
+    /// How it stands, and since when that is not in the totals.
+    now: Option<(Course, Instant)>,
     returned: Option<Instant>,
+}
+
+/// How it stands, as far as that goes into a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Up.
+    Up,
+    /// Down.
+    Down,
+    /// Out of service because an operator wants it so: no failure, and no time up or down.
+    SetAside,
+}
+
+impl From<bool> for Course {
+    fn from(up: bool) -> Self {
+        match up {
+            true => Self::Up,
+            false => Self::Down,
+        }
+    }
 }
 
 /// What a record has come to.
@@ -19,6 +39,10 @@ pub struct Totals {
     pub up: Duration,
     /// Time down, or kept out because its sessions failed.
     pub down: Duration,
+    /// The part of it that came before it was last back: an outage that goes on has not been repaired.
+    pub repaired: Duration,
+    /// Time out of service because an operator wanted it so.
+    pub set_aside: Duration,
     /// Times that it went from up to down.
     pub failures: u64,
     /// Times that it came back.
@@ -36,7 +60,7 @@ impl Totals {
     /// Mean time to repair: time down for each return. What is down still has not been repaired, and
     /// counts as soon as it is.
     pub fn mttr(&self) -> Option<Duration> {
-        mean(self.down, self.recoveries)
+        mean(self.repaired, self.recoveries)
     }
 
     /// The share of the known time that it was up, 0 to 1.
@@ -59,23 +83,26 @@ impl Availability {
         }
     }
 
-    /// Whether it is up, as far as that is known.
-    pub fn is_up(&self) -> Option<bool> {
-        self.now.map(|(up, _)| up)
+    /// How it stands, as far as that is known.
+    pub fn course(&self) -> Option<Course> {
+        self.now.map(|(course, _)| course)
     }
 
-    /// It is up, or down, from `now` on.
-    pub fn enter(&mut self, up: bool, now: Instant) {
-        let before = self.now.map(|(was, _)| was);
+    /// It stands like this from `now` on.
+    pub fn enter(&mut self, course: Course, now: Instant) {
+        let before = self.course();
         self.totals = self.at(now);
-        self.now = Some((up, now));
-        match (before, up) {
-            (Some(true), false) => {
+        self.now = Some((course, now));
+        if course == Course::Up {
+            self.totals.repaired = self.totals.down;
+        }
+        match (before, course) {
+            (Some(Course::Up), Course::Down) => {
                 self.totals.failures += 1;
                 let flaps = |at| now.saturating_duration_since(at) < FLAP;
                 self.totals.flaps += u64::from(self.returned.is_some_and(flaps));
             }
-            (Some(false), true) => {
+            (Some(Course::Down), Course::Up) => {
                 self.totals.recoveries += 1;
                 self.returned = Some(now);
             }
@@ -92,11 +119,12 @@ impl Availability {
     /// The totals as of `now`.
     pub fn at(&self, now: Instant) -> Totals {
         let mut totals = self.totals;
-        if let Some((up, since)) = self.now {
+        if let Some((course, since)) = self.now {
             let time = now.saturating_duration_since(since);
-            let sum = match up {
-                true => &mut totals.up,
-                false => &mut totals.down,
+            let sum = match course {
+                Course::Up => &mut totals.up,
+                Course::Down => &mut totals.down,
+                Course::SetAside => &mut totals.set_aside,
             };
             *sum = sum.saturating_add(time);
         }
@@ -127,13 +155,13 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut record = Availability::default();
-        record.enter(true, at(0));
-        record.enter(false, at(900));
-        record.enter(true, at(1000));
-        record.enter(true, at(1010));
+        record.enter(Course::Up, at(0));
+        record.enter(Course::Down, at(900));
+        record.enter(Course::Up, at(1000));
+        record.enter(Course::Up, at(1010));
         // Down again within a minute.
-        record.enter(false, at(1030));
-        record.enter(true, at(1100));
+        record.enter(Course::Down, at(1030));
+        record.enter(Course::Up, at(1100));
         let totals = record.at(at(2000));
         assert_eq!(
             (totals.failures, totals.recoveries, totals.flaps),
@@ -147,14 +175,49 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_that_goes_on_is_not_repaired() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut record = Availability::default();
+        record.enter(Course::Up, at(0));
+        record.enter(Course::Down, at(100));
+        assert_eq!(record.at(at(105)).mttr(), None);
+        record.enter(Course::Up, at(110));
+        record.enter(Course::Down, at(200));
+        let totals = record.at(at(4000));
+        assert_eq!(totals.mttr(), Some(Duration::from_secs(10)));
+        // It is the same outage after a restart.
+        let mut record = Availability::restored(totals);
+        record.enter(Course::Down, at(5000));
+        assert_eq!(record.at(at(5100)).mttr(), Some(Duration::from_secs(10)));
+        record.enter(Course::Up, at(5100));
+        let repaired = Duration::from_secs(10 + 3800 + 100);
+        assert_eq!(record.at(at(6000)).mttr(), Some(repaired / 2));
+    }
+
+    #[test]
+    fn what_an_operator_takes_out_is_counted_apart_and_is_no_failure() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut record = Availability::default();
+        record.enter(Course::Up, at(0));
+        record.enter(Course::SetAside, at(10));
+        record.enter(Course::Up, at(70));
+        let totals = record.at(at(80));
+        assert_eq!(totals.set_aside, Duration::from_secs(60));
+        assert_eq!((totals.failures, totals.recoveries), (0, 0));
+        assert_eq!(totals.availability(), Some(1.0));
+    }
+
+    #[test]
     fn rest_is_neither_a_failure_nor_time_of_any_kind() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut record = Availability::default();
-        record.enter(true, at(0));
+        record.enter(Course::Up, at(0));
         record.rest(at(10));
-        assert_eq!(record.is_up(), None);
-        record.enter(true, at(100));
+        assert_eq!(record.course(), None);
+        record.enter(Course::Up, at(100));
         let totals = record.at(at(110));
         assert_eq!(
             (totals.up, totals.down),
@@ -167,11 +230,11 @@ mod tests {
     fn a_record_goes_on_after_a_restart_and_the_gap_counts_for_nothing() {
         let start = Instant::now();
         let mut record = Availability::default();
-        record.enter(true, start);
+        record.enter(Course::Up, start);
         let before = record.at(start + Duration::from_secs(10));
         let mut record = Availability::restored(before);
         // A first verdict that is bad is no failure that anybody saw.
-        record.enter(false, start + Duration::from_secs(500));
+        record.enter(Course::Down, start + Duration::from_secs(500));
         let after = record.at(start + Duration::from_secs(530));
         assert_eq!(after.up, Duration::from_secs(10));
         assert_eq!(after.down, Duration::from_secs(30));
@@ -186,7 +249,7 @@ mod tests {
             failures: 1,
             ..Totals::default()
         });
-        record.enter(true, start);
+        record.enter(Course::Up, start);
         let totals = record.at(start + Duration::from_secs(1));
         assert_eq!(totals.up, Duration::MAX);
         assert!(totals.availability().is_some());
@@ -200,12 +263,12 @@ mod tests {
             let start = Instant::now();
             let mut now = start;
             let mut record = Availability::default();
-            record.enter(true, start);
+            record.enter(Course::Up, start);
             let mut before = true;
             let (mut failures, mut recoveries) = (0, 0);
             for (up, millis) in states {
                 now += Duration::from_millis(millis);
-                record.enter(up, now);
+                record.enter(up.into(), now);
                 failures += u64::from(before && !up);
                 recoveries += u64::from(!before && up);
                 before = up;

@@ -15,7 +15,7 @@ mod roster;
 mod state;
 mod trend;
 
-pub use availability::{Availability, Totals};
+pub use availability::{Availability, Course, Totals};
 pub use check::{
     Check, Exchange, Expect, Http, Kind, Mysql, Pattern, Postgres, Program, Redis, Role, Secret,
     StatusSet, Tls, contains,

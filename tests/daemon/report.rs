@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Backend, Config, Daemon, Launch, Line, Service, eventually, words};
+use crate::support::{Api, Backend, Config, Daemon, Launch, Line, Service, eventually, words};
 
 fn report(daemon: &Daemon, arguments: &[&str]) -> Output {
     let told = |line: &Line| line.says(words::ADMIN_LISTENS);
@@ -127,6 +127,38 @@ fn a_service_that_needs_all_of_them_was_down_with_one() {
         .product();
     let predicted = service["predicted_availability"].as_f64().unwrap();
     assert!((predicted - product).abs() < 1e-9, "{predicted} {product}");
+}
+
+#[test]
+fn what_an_operator_takes_out_is_told_apart_and_is_no_failure() {
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let config = web(&a, &b, 1).admin("listen", format!("unix:{}", socket.display()));
+    let daemon = Daemon::start(&config);
+    daemon.wait_until_up(0, "a");
+    daemon.wait_until_up(0, "b");
+    assert!(!text(report(&daemon, &[])).contains("an operator had"));
+    let all = "/v1/services/web/backends";
+    let api = Api::unix(&socket);
+    assert_eq!(api.post(all, &json!({ "do": "disable" })).status, 200);
+    eventually("it has been out for a moment", || {
+        let told = text(report(&daemon, &[]));
+        let parts = told.split_once("an operator had all of them out for ");
+        parts
+            .filter(|(_, rest)| !rest.starts_with("0.0s"))
+            .map(|_| ())
+    });
+    assert_eq!(api.post(all, &json!({ "do": "reset" })).status, 200);
+    let record = &json(&daemon, &[])["services"][0]["record"];
+    assert_eq!(
+        (&record["failures"], &record["down_seconds"]),
+        (&0.into(), &0.0.into())
+    );
+    assert!(
+        record["set_aside_seconds"].as_f64().unwrap() > 0.0,
+        "{record:#}"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::expect::{at_least, in_series};
 use crate::api::{Backend, Event, Events, Failover, Failovers, Record, Service, View};
+use crate::cli::figures::time;
 
 /// All of it.
 #[derive(Debug, Serialize)]
@@ -102,6 +103,23 @@ fn part(backend: &Backend) -> Part {
 /// The time that a record is of.
 pub(super) fn known(record: &Record) -> Duration {
     Duration::try_from_secs_f64(record.up_seconds + record.down_seconds).unwrap_or_default()
+}
+
+/// `an operator had all of them out for 5m: that is no failure`, if one ever had.
+pub(super) fn set_aside(service: &Line) -> Option<String> {
+    let time_out =
+        Duration::try_from_secs_f64(service.record.set_aside_seconds).unwrap_or_default();
+    let who = match service.min_up {
+        0 | 1 => "all of them",
+        _ => "too many of them",
+    };
+    let told = || {
+        format!(
+            "an operator had {who} out for {}: that is no failure",
+            time(time_out)
+        )
+    };
+    (!time_out.is_zero()).then(told)
 }
 
 /// `99.9712 %`; never rounded up to what it is not.

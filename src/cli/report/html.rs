@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::document::{Line, Report, known, percent};
+use super::document::{Line, Report, known, percent, set_aside};
 use super::text::{moment, of_seconds};
 use crate::api::{Failover, Record};
 use crate::cli::figures::{tenths, time};
@@ -59,7 +59,12 @@ fn block(service: &Line) -> String {
         let note = if backend.enabled { "" } else { " (disabled)" };
         block += &row(&format!("{}{note}", backend.name), &backend.record);
     }
-    block + "</tbody></table>\n"
+    block += "</tbody></table>\n";
+    if let Some(aside) = set_aside(service) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(block, "<p>{}.</p>", escaped(&aside));
+    }
+    block
 }
 
 fn row(name: &str, record: &Record) -> String {

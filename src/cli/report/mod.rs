@@ -74,7 +74,8 @@ pub(super) const DETAILS: &str = "\
 What it says:
   available   the share of the known time that it was up. A backend is up
               unless its checks or its sessions say otherwise; a service is
-              while 'min_up' or more of its backends may serve
+              while 'min_up' or more of its backends may serve. Time in which
+              an operator had too many of them out counts apart, as no failure
   predicted   the same of a service, computed from its backends as though
               they failed independently of each other: k out of n. Measured
               worse than predicted, they have a cause in common

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::document::{Line, Report, known, percent};
+use super::document::{Line, Report, known, percent, set_aside};
 use crate::api::Record;
 use crate::cli::events::{failover_row, failover_table};
 use crate::cli::figures::{of, time, width, wrapped};
@@ -73,8 +73,9 @@ fn block(service: &Line) -> String {
         table.row(row(&name, &backend.record));
     }
     let (needed, all) = (service.min_up, service.backends.len());
+    let aside = set_aside(service).map_or_else(String::new, |it| format!("  {it}\n"));
     format!(
-        "\n{}: {needed} of {all} backends must be up\n{}",
+        "\n{}: {needed} of {all} backends must be up\n{}{aside}",
         service.name,
         table.text(COLUMNS, false)
     )

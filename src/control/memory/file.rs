@@ -126,6 +126,11 @@ struct WrittenService {
 struct WrittenTotals {
     up_ms: u64,
     down_ms: u64,
+    /// Not in files of before these were told.
+    #[serde(default)]
+    repaired_ms: Option<u64>,
+    #[serde(default)]
+    set_aside_ms: u64,
     failures: u64,
     recoveries: u64,
     flaps: u64,
@@ -210,6 +215,8 @@ impl From<&Totals> for WrittenTotals {
         Self {
             up_ms: millis(totals.up),
             down_ms: millis(totals.down),
+            repaired_ms: Some(millis(totals.repaired)),
+            set_aside_ms: millis(totals.set_aside),
             failures: totals.failures,
             recoveries: totals.recoveries,
             flaps: totals.flaps,
@@ -222,6 +229,8 @@ impl From<WrittenTotals> for Totals {
         Self {
             up: Duration::from_millis(written.up_ms),
             down: Duration::from_millis(written.down_ms),
+            repaired: Duration::from_millis(written.repaired_ms.unwrap_or(written.down_ms)),
+            set_aside: Duration::from_millis(written.set_aside_ms),
             failures: written.failures,
             recoveries: written.recoveries,
             flaps: written.flaps,
@@ -308,6 +317,8 @@ mod tests {
             totals: Totals {
                 up: Duration::from_millis(1_234),
                 down: Duration::from_millis(5),
+                repaired: Duration::from_millis(4),
+                set_aside: Duration::from_millis(7),
                 failures: 2,
                 recoveries: 1,
                 flaps: 1,
@@ -345,6 +356,20 @@ mod tests {
         written.as_object_mut().unwrap().remove("services");
         let read = decode(written.to_string().as_bytes(), at(1_000), HOUR).unwrap();
         assert_eq!((read.backends, read.services), (vec![entry()], Vec::new()));
+    }
+
+    #[test]
+    fn all_time_down_in_a_file_of_before_repairs_were_told_counts_as_repaired() {
+        let bytes = encode(&contents(), at(1_000)).unwrap();
+        let written = String::from_utf8(bytes).unwrap();
+        let former = written.replace("\"repaired_ms\":4,\"set_aside_ms\":7,", "");
+        assert_ne!(former, written);
+        let read = decode(former.as_bytes(), at(1_000), HOUR).unwrap();
+        let totals = read.backends[0].totals;
+        assert_eq!(
+            (totals.repaired, totals.set_aside),
+            (totals.down, Duration::ZERO)
+        );
     }
 
     #[test]
@@ -447,6 +472,8 @@ mod tests {
                 totals: Totals {
                     up: Duration::from_millis(up),
                     down: Duration::from_millis(down),
+                    repaired: Duration::from_millis(down / 2),
+                    set_aside: Duration::from_millis(up / 2),
                     failures: counts.0,
                     recoveries: counts.1,
                     flaps: counts.2,

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 pub(super) use self::file::Said;
 use self::file::{Contents, Entry};
 use self::writer::{Refusal, Writer};
-use crate::health::{AdminView, Availability, State, Totals};
+use crate::health::{AdminView, Availability, Course, State, Totals};
 use crate::model::{Address, BackendId};
 
 /// All that is remembered.
@@ -144,7 +144,7 @@ impl Memory {
     /// A backend is up or down from `now` on.
     pub(super) fn enter(&mut self, backend: &BackendId, up: bool, now: Instant) {
         let record = self.records.entry(backend.clone()).or_default();
-        record.enter(up, now);
+        record.enter(up.into(), now);
         self.touch();
     }
 
@@ -154,31 +154,23 @@ impl Memory {
         record.map(|record| record.at(now)).unwrap_or_default()
     }
 
-    /// A service has enough backends that serve from `now` on, or has not, or that counts neither way.
-    pub(super) fn note_service(&mut self, service: &Arc<str>, whole: Option<bool>, now: Instant) {
-        match whole {
-            Some(up) => self.enter_service(service, up, now),
-            None => self.rest_service(service, now),
+    /// A service stands like this from `now` on, or nobody knows.
+    pub(super) fn note_service(
+        &mut self,
+        service: &Arc<str>,
+        course: Option<Course>,
+        now: Instant,
+    ) {
+        let known = self.services.get(service).and_then(Availability::course);
+        if known == course {
+            return;
         }
-    }
-
-    fn enter_service(&mut self, service: &Arc<str>, up: bool, now: Instant) {
         let record = self.services.entry(Arc::clone(service)).or_default();
-        if record.is_up() != Some(up) {
-            record.enter(up, now);
-            self.touch();
+        match course {
+            Some(course) => record.enter(course, now),
+            None => record.rest(now),
         }
-    }
-
-    fn rest_service(&mut self, service: &Arc<str>, now: Instant) {
-        if let Some(record) = self
-            .services
-            .get_mut(service)
-            .filter(|it| it.is_up().is_some())
-        {
-            record.rest(now);
-            self.touch();
-        }
+        self.touch();
     }
 
     /// The record of a service.
@@ -387,9 +379,9 @@ mod tests {
         };
         memory.set_admin(&backend, drain, said.clone());
         let (web, gone) = ("web".into(), "gone".into());
-        memory.enter_service(&web, true, now);
-        memory.enter_service(&gone, true, now);
-        memory.enter_service(&web, false, now);
+        memory.note_service(&web, Some(Course::Up), now);
+        memory.note_service(&gone, Some(Course::Up), now);
+        memory.note_service(&web, Some(Course::Down), now);
         memory.retain_services(|it| **it == *"web");
         saved(&mut memory, &backend, State::Down);
 

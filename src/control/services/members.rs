@@ -12,7 +12,7 @@ use crate::control::memory::{Memory, Prior};
 use crate::control::probe::TargetId;
 use crate::control::targets::{Target, Targets};
 use crate::health::{
-    self, AdminView, Decision, Duty, HealthView, Passive, Roster, Rules, State, WhenAllDown,
+    self, AdminView, Course, Decision, Duty, HealthView, Passive, Roster, Rules, State, WhenAllDown,
 };
 use crate::model::{Address, BackendId, Load};
 use crate::pool::{Gate, Throttle};
@@ -324,20 +324,22 @@ impl Members {
         self.rules().min_up.of(in_first.count())
     }
 
-    /// Whether enough of its backends serve when so many are eligible; `None` where that counts neither
-    /// way: what an operator has taken out on purpose has not failed, and of a backend that serves before
-    /// its first verdict nobody knows.
-    pub(in crate::control) fn is_whole(&self, eligible: usize, targets: &Targets) -> Option<bool> {
+    /// How it stands when so many of its backends are eligible: down with fewer than it needs, unless that is
+    /// an operator's doing. `None` while nobody knows, for backends that serve before their first verdict.
+    pub(in crate::control) fn course(&self, eligible: usize, targets: &Targets) -> Option<Course> {
         let needed = self.needed();
         if eligible < needed {
-            return (!self.are_set_aside(targets)).then_some(false);
+            return Some(match self.are_set_aside(targets) {
+                true => Course::SetAside,
+                false => Course::Down,
+            });
         }
         let is_known = |it: &&Member| {
             let view = it.view(targets);
             view.is_eligible() && view.health.state != State::Unknown
         };
         let known = self.all.iter().filter(is_known).count();
-        (known >= needed).then_some(true)
+        (known >= needed).then_some(Course::Up)
     }
 
     /// Whether nobody is missing but those that an operator has taken out.

@@ -173,9 +173,9 @@ impl Supervisor {
         serving.wake = decision.again;
         serving.eligible = decision.eligible;
         let targets = &self.running.targets;
-        let whole = serving.members.is_whole(decision.eligible, targets);
+        let course = serving.members.course(decision.eligible, targets);
         let now = Instant::now();
-        self.running.memory.note_service(service, whole, now);
+        self.running.memory.note_service(service, course, now);
         let configured = serving.members.configured();
         let eligible = format!("{}/{configured}", decision.eligible);
         for change in &decision.changes {
