@@ -182,6 +182,19 @@ impl Targets {
         }
     }
 
+    /// Lets a target that was down before this daemon be one of which nothing is known, and tells whether it was
+    /// such a one: it counts as up until its first verdict.
+    pub(super) fn doubt(&mut self, id: &TargetId) -> bool {
+        let target = self.0.get_mut(id);
+        let presumed = target.filter(|it| it.health.is_presumed() && it.state() == State::Down);
+        let Some(target) = presumed else {
+            return false;
+        };
+        target.health = Health::new(Instant::now());
+        target.down.set(false);
+        true
+    }
+
     /// Lets a target that is not probed yet know what was found out about the same address: a
     /// changed check does not unlearn it. What only checks of one kind find out is passed on between
     /// those.

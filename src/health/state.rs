@@ -54,6 +54,8 @@ pub struct Transition {
     pub after: Duration,
     /// Why, for a transition to [`State::Down`].
     pub cause: Option<Why>,
+    /// `from` is what somebody knew before: when it left that, nobody can say.
+    pub presumed: bool,
 }
 
 /// What is known about one (address, check).
@@ -152,7 +154,7 @@ impl Health {
             Verdict::Dead(why) => (State::Down, Some(why)),
         };
         let needed = self.needed(policy);
-        self.presumed = false;
+        let presumed = std::mem::take(&mut self.presumed);
         if self.state == to {
             self.against = 0;
             self.turned = None;
@@ -163,7 +165,10 @@ impl Health {
         if self.against < needed {
             return None;
         }
-        Some(self.enter(to, cause.cloned(), now))
+        Some(Transition {
+            presumed,
+            ..self.enter(to, cause.cloned(), now)
+        })
     }
 
     fn enter(&mut self, to: State, cause: Option<Why>, now: Instant) -> Transition {
@@ -172,6 +177,7 @@ impl Health {
             to,
             after: now.saturating_duration_since(self.since),
             cause,
+            presumed: false,
         };
         *self = Self {
             state: to,
@@ -249,6 +255,7 @@ mod tests {
                 to,
                 after: Duration::from_millis(300),
                 cause,
+                presumed: false,
             };
             assert_eq!(transition, Some(expected));
             assert_eq!((health.state(), health.since()), (to, now));

@@ -162,6 +162,40 @@ fn what_an_operator_takes_out_is_told_apart_and_is_no_failure() {
 }
 
 #[test]
+fn servers_that_change_places_while_no_daemon_runs_are_no_outage_and_no_failover() {
+    let (mut up, mut down) = (Backend::named("a"), Backend::named("b"));
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state.json");
+    let config = web(&up, &down, 1).runtime("state_file", state.to_str().unwrap());
+    down.refuse();
+    let mut daemon = Launch::new().start(&config);
+    let mut names = ["a", "b"];
+    daemon.wait_until_up(0, names[0]);
+    daemon.wait_until_down(0, names[1]);
+    // Which of the first verdicts comes first is not for a test to say.
+    for _ in 0..4 {
+        daemon.signal(crate::support::Signal::TERM);
+        daemon.wait_until_stopped();
+        up.refuse();
+        down.answer();
+        std::mem::swap(&mut up, &mut down);
+        names.reverse();
+        daemon = Launch::new().start(&config);
+        daemon.wait_until_up(0, names[0]);
+        daemon.wait_until_down(0, names[1]);
+        let found = json(&daemon, &[]);
+        assert_eq!(found["failovers"], Value::Array(Vec::new()));
+        let record = &found["services"][0]["record"];
+        assert_eq!(
+            (&record["failures"], &record["down_seconds"]),
+            (&0.into(), &0.0.into())
+        );
+        let nobody = |line: &Line| line.says(words::NOBODY_SERVES);
+        assert_eq!(daemon.log().all(0, nobody).len(), 0);
+    }
+}
+
+#[test]
 fn the_record_of_a_service_goes_on_after_a_restart() {
     let (mut a, b) = (Backend::named("a"), Backend::named("b"));
     let directory = tempfile::tempdir().unwrap();

@@ -99,6 +99,8 @@ impl Supervisor {
         for user in users {
             let backend = &user.id;
             let started = match &transition.cause {
+                // Before this daemon it was another one's, unless clients have met it here.
+                Some(_) if transition.presumed && evidence.is_none() => None,
                 Some(_) if transition.from == State::Up => self.started(backend, id, evidence, now),
                 Some(_) => None,
                 None => {
@@ -111,6 +113,9 @@ impl Supervisor {
                 // Who is back is let go before anybody hears of it.
                 self.close_sessions_of(backend.service());
             }
+            if transition.presumed && transition.to == State::Down {
+                self.doubt(user);
+            }
             self.record(backend, transition.to == State::Up, now);
             self.report(user, id, transition, evidence);
             if transition.to == State::Down {
@@ -120,6 +125,27 @@ impl Supervisor {
                 self.fail_over(backend, id, why.clone(), evidence, started, now);
             }
             self.unsettled.note(backend.service(), now);
+        }
+    }
+
+    /// Before this daemon the backend behind `user` was up, and it is not. Where that leaves nobody, whoever was
+    /// down then is tried until its own first verdict: they may have changed places meanwhile.
+    fn doubt(&mut self, user: &User) {
+        self.count(user);
+        let Some(serving) = self.running.services.0.get(user.id.service()) else {
+            return;
+        };
+        if serving.eligible > 0 {
+            return;
+        }
+        let targets = &mut self.running.targets;
+        let doubted = serving.members.users().filter(|(_, it)| targets.doubt(it));
+        let doubted: Vec<_> = doubted.map(|(_, it)| it.clone()).collect();
+        for id in &doubted {
+            for user in self.running.users.get(id).cloned().unwrap_or_default() {
+                self.count(&user);
+                self.unsettled.note(user.id.service(), Instant::now());
+            }
         }
     }
 }
