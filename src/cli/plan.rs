@@ -100,12 +100,11 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
     // Whoever reads no further must have read these.
     for effect in plan.effects.iter().filter(|it| it.eligible == Some(0)) {
         let service = &effect.service;
-        put(
-            &mut text,
-            &format!(
-                "  warning: {service}: nobody would be left to serve, and clients would be turned away"
-            ),
-        );
+        let told = match effect.eligible_now {
+            Some(0) => "nobody may serve, which stays so",
+            Some(1..) | None => "nobody would be left to serve, and clients would be turned away",
+        };
+        put(&mut text, &format!("  warning: {service}: {told}"));
     }
     for warning in &plan.warnings {
         // One of the file begins with its place.
@@ -288,3 +287,32 @@ Examples:
   ballast plan                     what would a reload do now?
   ballast plan -c new.toml         what would this file do in its place?
   ballast plan --json | jq .effects";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_so_already_is_not_told_as_the_work_of_a_reload() {
+        let told_with = |eligible_now| {
+            let effect = Effect {
+                service: "web".into(),
+                eligible_now,
+                eligible: Some(0),
+                ..Effect::default()
+            };
+            let plan = Plan {
+                outcome: Prospect::Changes,
+                effects: vec![effect],
+                ..Plan::default()
+            };
+            told(&plan, None)
+        };
+        let stays = "warning: web: nobody may serve, which stays so\n";
+        assert!(told_with(Some(0)).contains(stays));
+        for before in [None, Some(2)] {
+            let left = "warning: web: nobody would be left to serve";
+            assert!(told_with(before).contains(left));
+        }
+    }
+}
