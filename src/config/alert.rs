@@ -191,9 +191,9 @@ pub(super) fn read(
         alerts.push(alert);
     }
     if let Some(table) = tables.get(MOST_ALERTS) {
-        let mut problem = Problem::error(format!("there are {} alerts", tables.len()));
-        problem.span = table.span();
-        problems.add(problem.label(format!("allowed: at most {MOST_ALERTS}")));
+        let problem = Problem::error(format!("there are {} alerts", tables.len()));
+        let label = format!("allowed: at most {MOST_ALERTS}");
+        problems.add(problem.under(table.span()).label(label));
     }
     alerts.into_iter().collect()
 }
@@ -205,7 +205,11 @@ fn alert(
 ) -> Option<AlertConfig> {
     let name = name(table, problems);
     if table.lacks("name") {
-        problems.add(missing(table, "this alert has no name").help("write name = \"ops\""));
+        problems.add(
+            table
+                .missing("this alert has no name")
+                .help("write name = \"ops\""),
+        );
     }
     let on = on(table, problems);
     let services = about(table, services, problems);
@@ -254,18 +258,13 @@ fn name(table: &Table<'_>, problems: &mut Problems) -> Option<Arc<str>> {
     table.parsed("name", problems, value::name).map(Arc::from)
 }
 
-fn missing(table: &Table<'_>, message: &str) -> Problem {
-    let mut problem = Problem::error(message).absent();
-    problem.span = table.span();
-    problem
-}
-
 fn on(table: &Table<'_>, problems: &mut Problems) -> Option<Vec<Occasion>> {
     let words = Occasion::ALL.map(Occasion::name);
     if table.lacks("on") {
         let list: Vec<String> = words.map(|word| format!("\"{word}\"")).into();
         problems.add(
-            missing(table, "this alert has no `on`, so it would tell nothing")
+            table
+                .missing("this alert has no `on`, so it would tell nothing")
                 .label(format!("allowed: {}", list.join(", ")))
                 .help("write on = [\"backend-down\", \"backend-up\"]"),
         );
@@ -362,7 +361,8 @@ fn target(table: &Table<'_>, problems: &mut Problems) -> Option<AlertTarget> {
         (None, None) => {
             if table.lacks("webhook") && table.lacks("exec") {
                 problems.add(
-                    missing(table, "this alert has no target")
+                    table
+                        .missing("this alert has no target")
                         .help("write webhook = \"https://…\", or exec = \"/path/of/a/program\""),
                 );
             }

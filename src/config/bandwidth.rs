@@ -4,10 +4,13 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use super::decode::Table;
+use super::limits::Limited;
 use super::problem::{Problem, Problems, shown};
 use super::value::Fault;
-use super::{Caps, Limited};
 use crate::admission::{Bandwidth, Cap, Toward};
+
+/// What each [`Cap`] is, if there is one, at its number.
+pub type Caps = [Option<Limited<Bandwidth>>; Cap::ALL.len()];
 
 /// The caps of a service, of which `is_dry` tells those that only count.
 pub(super) fn caps(

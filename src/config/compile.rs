@@ -2,29 +2,21 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::admission;
+use super::access;
 use super::conflicts;
 use super::decode::Table;
 use super::discovery;
 use super::keys::Section;
 use super::problem::{Lack, Need, Problem, Problems, Report};
-use super::program::absolute;
 use super::service;
 use super::socket::{Demand, Denial};
 use super::source::{Source, Span};
 use super::syntax;
-use super::value::{LONGEST, MOST_CONNECTIONS, SOME_TIME};
-use super::{
-    Config, DryRun, LogConfig, LogFormat, LogLevel, ReloadGuard, RuntimeConfig, Sandbox, SessionLog,
-};
-use super::{admin, alert, keys};
+use super::{Config, admin, alert, keys, runtime};
 
 /// A configuration that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,8 +178,8 @@ pub(super) fn read<T>(
 }
 
 fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> Option<Config> {
-    let runtime = runtime(&root.table("runtime", &keys::RUNTIME, problems), problems);
-    let log = log(&root.table("log", &keys::LOG, problems), problems);
+    let runtime = runtime::runtime(&root.table("runtime", &keys::RUNTIME, problems), problems);
+    let log = runtime::log(&root.table("log", &keys::LOG, problems), problems);
     let discovery = discovery::discovery(
         &root.table("discovery", &keys::DISCOVERY, problems),
         problems,
@@ -233,7 +225,7 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
             .span_of("access")
             .filter(|_| whole && service.shuts_everybody_out())
         {
-            problems.add(admission::shut(&service.name).at(span));
+            problems.add(access::shut(&service.name).at(span));
         }
     }
     Some(Config {
@@ -245,119 +237,6 @@ fn document(root: &Table<'_>, source: &Source<'_>, problems: &mut Problems) -> O
         alerts: alerts?,
     })
 }
-
-fn runtime(table: &Table<'_>, problems: &mut Problems) -> RuntimeConfig {
-    let preset = RuntimeConfig::default();
-    let dry = admission::dry_rules(table, &["max_connections", "accept_rate"], problems);
-    let (user, group) = account(table, problems);
-    RuntimeConfig {
-        workers: table
-            .integer("workers", &(1..=MOST_WORKERS), problems)
-            .and_then(NonZeroU32::new),
-        max_connections: table
-            .integer("max_connections", &(1..=MOST_CONNECTIONS), problems)
-            .and_then(NonZeroU32::new),
-        accept_rate: table.parsed("accept_rate", problems, |text| {
-            admission::rate("accept_rate", text)
-        }),
-        dry_run: DryRun {
-            max_connections: dry.contains(&"max_connections"),
-            accept_rate: dry.contains(&"accept_rate"),
-        },
-        drain_timeout: table
-            .duration("drain_timeout", &(Duration::ZERO..=LONGEST), problems)
-            .unwrap_or(preset.drain_timeout),
-        resolve_timeout: table
-            .duration("resolve_timeout", &SOME_TIME, problems)
-            .unwrap_or(preset.resolve_timeout),
-        reload_guard: table
-            .choice("reload_guard", GUARDS, problems)
-            .unwrap_or(preset.reload_guard),
-        state_file: state_file(table, problems),
-        state_max_age: table
-            .duration("state_max_age", &SOME_TIME, problems)
-            .unwrap_or(preset.state_max_age),
-        user,
-        group,
-        sandbox: table
-            .choice("sandbox", SANDBOXES, problems)
-            .unwrap_or(preset.sandbox),
-    }
-}
-
-/// `user` and `group`
-fn account(table: &Table<'_>, problems: &mut Problems) -> (Option<String>, Option<String>) {
-    let user = table.parsed("user", problems, |text| admin::account("user", text));
-    let group = group(table, problems);
-    if let (Some(name), Some(span)) = (&user, table.span_of("user")) {
-        let (user, group) = (name.clone(), group.clone());
-        problems.need(Need::Account { user, group }, span);
-    }
-    (user, group)
-}
-
-fn group(table: &Table<'_>, problems: &mut Problems) -> Option<String> {
-    let group = table.parsed("group", problems, |text| admin::account("group", text))?;
-    if let (true, Some(span)) = (table.lacks("user"), table.span_of("group")) {
-        problems.add(
-            Problem::error("`group` without a `user`")
-                .at(span)
-                .label("the daemon would stay whoever has started it")
-                .help("write `user` too, or leave both out"),
-        );
-    }
-    Some(group)
-}
-
-fn state_file(table: &Table<'_>, problems: &mut Problems) -> Option<PathBuf> {
-    let file = table.parsed("state_file", problems, |text| absolute("state_file", text))?;
-    if let (Some(directory), Some(span)) = (file.parent(), table.span_of("state_file")) {
-        problems.need(Need::Directory(directory.into()), span.clone());
-        problems.need(Need::Later(file.clone()), span);
-    }
-    Some(file)
-}
-
-fn log(table: &Table<'_>, problems: &mut Problems) -> LogConfig {
-    let preset = LogConfig::default();
-    LogConfig {
-        level: table
-            .choice("level", LEVELS, problems)
-            .unwrap_or(preset.level),
-        format: table
-            .choice("format", FORMATS, problems)
-            .unwrap_or(preset.format),
-        sessions: table
-            .choice("sessions", SESSIONS, problems)
-            .unwrap_or(preset.sessions),
-    }
-}
-
-const MOST_WORKERS: u32 = 1024;
-
-const GUARDS: &[(&str, ReloadGuard)] = &[
-    ("refuse", ReloadGuard::Refuse),
-    ("warn", ReloadGuard::Warn),
-    ("off", ReloadGuard::Off),
-];
-const SANDBOXES: &[(&str, Sandbox)] = &[
-    ("on", Sandbox::On),
-    ("log", Sandbox::Log),
-    ("off", Sandbox::Off),
-];
-const LEVELS: &[(&str, LogLevel)] = &[
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-];
-const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
-const SESSIONS: &[(&str, SessionLog)] = &[
-    ("all", SessionLog::All),
-    ("failed", SessionLog::Failed),
-    ("off", SessionLog::Off),
-];
 
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::backend::BackendDraft;
 use super::problem::{Problem, Problems, shown};
-use super::service::{BackendDraft, Draft};
+use super::service::Draft;
 use super::source::{Source, Span};
 use super::{AdminAddress, BackendAddress, ListenConfig, SocketConfig};
 use crate::model::{Address, Sources, UnixPath};

@@ -70,6 +70,11 @@ impl<'t> Table<'t> {
         self.span.clone()
     }
 
+    /// A problem for what the section needs and has not.
+    pub(super) fn missing(&self, message: impl Into<String>) -> Problem {
+        Problem::error(message).absent().under(self.span())
+    }
+
     /// The value of `key` as it is written.
     pub(super) fn get(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         debug_assert!(self.section.has(key), "{key} is not in the table of keys");

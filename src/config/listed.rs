@@ -8,7 +8,7 @@ use super::compile::{Rejected, read};
 use super::decode::Table;
 use super::problem::{Problem, Problems, Report, shown};
 use super::source::Source;
-use super::{BackendConfig, ServiceConfig, conflicts, keys, load, service};
+use super::{BackendConfig, ServiceConfig, backend, conflicts, keys, load};
 
 /// A list without an error in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +64,10 @@ fn list(
         true => Vec::new(),
         false => root.tables("backend", &keys::LISTED, problems),
     };
-    service::weights(&tables, Some(service.strategy), problems);
+    backend::weights(&tables, Some(service.strategy), problems);
     let drafts: Vec<_> = tables
         .iter()
-        .map(|table| service::backend(table, problems))
+        .map(|table| backend::read(table, problems))
         .collect();
     conflicts::backends(&drafts, source, problems);
     conflicts::loops(service.listen.iter(), &drafts, problems);
@@ -87,7 +87,7 @@ fn list(
     }
     drafts
         .into_iter()
-        .map(service::BackendDraft::finish)
+        .map(backend::BackendDraft::finish)
         .collect()
 }
 

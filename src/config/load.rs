@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::admission;
+use super::access;
 use super::compile::{Loaded, Rejected, compile_beside};
 use super::problem::{Lack, Need, Problem, Problems, shown};
 use super::source::Source;
@@ -83,7 +83,7 @@ fn beside(path: &Path, mut loaded: Loaded) -> Result<Loaded, Rejected> {
         if let Some(access) = &mut service.admission.access {
             access.complete(beside)?;
             if !access.is_whole() && service.shuts_everybody_out() {
-                loaded.warnings.warn(admission::shut(&service.name));
+                loaded.warnings.warn(access::shut(&service.name));
             }
         }
     }

@@ -62,6 +62,14 @@ impl Problem {
         self
     }
 
+    /// At the header of a section, if that is written.
+    pub(super) fn under(self, header: Option<Span>) -> Self {
+        Self {
+            span: header,
+            ..self
+        }
+    }
+
     pub(super) fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self

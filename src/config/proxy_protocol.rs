@@ -8,8 +8,37 @@ use super::decode::Table;
 use super::keys;
 use super::network;
 use super::problem::{Problem, Problems};
-use super::{AcceptHeader, ProxyConfig, SendHeader};
+use crate::admission::Networks;
 use crate::proxy_protocol::Version;
+
+/// `[service.proxy_protocol]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyConfig {
+    /// Clients come with a header, if anything.
+    pub accept: Option<Arc<AcceptHeader>>,
+    /// Backends are sent one, if anything.
+    pub send: Option<SendHeader>,
+}
+
+/// How a PROXY header is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptHeader {
+    /// The proxies that may connect, and are believed.
+    pub from: Networks,
+    /// Whether who comes by a Unix socket is one: `unix:` is in the list.
+    pub from_paths: bool,
+    /// How long one may take to send it.
+    pub timeout: Duration,
+}
+
+/// How a PROXY header is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendHeader {
+    /// As text or in binary.
+    pub version: Version,
+    /// Whether it names the connection.
+    pub unique_id: bool,
+}
 
 pub(super) fn read(service: &Table<'_>, problems: &mut Problems) -> ProxyConfig {
     let table = service.table("proxy_protocol", &keys::PROXY_PROTOCOL, problems);
@@ -73,23 +102,15 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ServiceConfig, compile};
+    use crate::config::ServiceConfig;
+    use crate::config::testing;
 
-    fn text(section: &str, health: &str) -> String {
-        format!(
-            "[[service]]\nname = \"a\"\nlisten = \"1.1.1.1:1\"\n[service.proxy_protocol]\n{section}\n\
-             [service.health]\n{health}\n[[service.backend]]\naddress = \"2.2.2.2:2\"\n"
-        )
+    fn section(section: &str) -> String {
+        format!("[service.proxy_protocol]\n{section}\n")
     }
 
-    fn read_with(section: &str, health: &str) -> (ServiceConfig, String) {
-        let mut loaded = compile(&text(section, health), "f").unwrap();
-        let warnings = loaded.warnings.to_string();
-        (loaded.config.services.remove(0), warnings)
-    }
-
-    fn read(section: &str) -> (ServiceConfig, String) {
-        read_with(section, "")
+    fn read(of: &str) -> (ServiceConfig, String) {
+        testing::read(&section(of))
     }
 
     #[test]
@@ -149,7 +170,7 @@ mod tests {
                 "allowed: accept_from, timeout, send, unique_id",
             ),
         ] {
-            let wrong = compile(&text(section, ""), "f").unwrap_err().to_string();
+            let wrong = testing::wrong(&self::section(section));
             assert!(wrong.contains(expected), "{wrong}");
             assert!(wrong.contains("f:5:"), "{wrong}");
         }
@@ -157,7 +178,10 @@ mod tests {
 
     #[test]
     fn probes_bring_the_header_that_sessions_bring_unless_they_go_elsewhere() {
-        let proxy = |section, health| read_with(section, health).0.check.proxy;
+        let proxy = |of, health| {
+            let text = section(of) + "[service.health]\n" + health;
+            testing::read(&text).0.check.proxy
+        };
         assert_eq!(proxy("send = \"v2\"", ""), Some(Version::V2));
         assert_eq!(
             proxy("send = \"v1\"", "kind = \"redis\""),

@@ -2,6 +2,7 @@
 //! [`address`](super::address).
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::problem::{Problem, shown};
@@ -43,6 +44,15 @@ impl Fault {
             ..Problem::error(self.message).at(span)
         }
     }
+}
+
+/// A path as far as its text tells.
+pub(super) fn file(key: &str, text: &str) -> Result<PathBuf, Fault> {
+    if text.is_empty() || text.contains('\0') || text.ends_with('/') {
+        return Err(Fault::new(format!("`{key}` does not name a file"))
+            .allowed("allowed: a path, relative to the directory of this file or from \"/\""));
+    }
+    Ok(PathBuf::from(text))
 }
 
 /// A duration as `"2s"`, `"500ms"` or `"1h30m"`, of the lengths in `allowed`.

@@ -8,7 +8,36 @@ use super::decode::Table;
 use super::keys;
 use super::problem::{Problem, Problems};
 use super::value::{LONGEST, SOME_TIME};
-use super::{OnDown, QueueConfig};
+
+/// `[service.queue]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// The most clients that wait while every backend is full.
+    pub size: u32,
+    /// The longest that one of them waits.
+    pub timeout: Duration,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self {
+            size: 1024,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What becomes of the sessions of a backend that went down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDown {
+    /// They live for as long as they can.
+    Keep,
+    /// They are reset.
+    Close {
+        /// So many a second, over all such backends of the service.
+        rate: u32,
+    },
+}
 
 /// `[service.queue]`; `capped` tells whether a backend of the service has a `max_connections`.
 pub(super) fn queue(service: &Table<'_>, capped: bool, problems: &mut Problems) -> QueueConfig {
@@ -76,17 +105,12 @@ const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::testing::{compiled, text};
     use crate::config::{ServiceConfig, compile};
 
     /// A service with `keys`, sections as `sections` has them, and a backend with `backend`.
     fn read(keys: &str, sections: &str, backend: &str) -> (ServiceConfig, String) {
-        let text = format!(
-            "[[service]]\nname = \"a\"\nlisten = \"1.1.1.1:1\"\n{keys}\n{sections}\n\
-             [[service.backend]]\naddress = \"2.2.2.2:2\"\n{backend}\n"
-        );
-        let mut loaded = compile(&text, "f").unwrap();
-        let warnings = loaded.warnings.to_string();
-        (loaded.config.services.remove(0), warnings)
+        compiled(&(text(&format!("{keys}\n{sections}")) + backend))
     }
 
     #[test]
@@ -110,10 +134,11 @@ mod tests {
     #[test]
     fn a_queue_has_a_length_at_which_it_is_too_long() {
         let service = |size: u32| {
-            format!(
-                "[[service]]\nname = \"a\"\nlisten = \"1.1.1.1:1\"\n[service.queue]\nsize = {size}\n\
-                 [[service.backend]]\naddress = \"2.2.2.2:2\"\nmax_connections = 1\n"
-            )
+            let queue = format!(
+                "[service.queue]
+size = {size}"
+            );
+            text(&queue) + "max_connections = 1"
         };
         assert!(compile(&service(65_535), "f").is_ok());
         let wrong = compile(&service(65_536), "f").unwrap_err().to_string();

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::keys::{CHECK_KEYS, HEALTH, Preset, SECTIONS, Section};
 use super::*;
-use crate::config::{Severity, health};
+use crate::config::{LogConfig, RuntimeConfig, Severity, health};
 
 const GOOD: &str = r#"
 [[service]]

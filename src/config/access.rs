@@ -1,39 +1,44 @@
-//! `[service.access]` and `[service.limits]`: who may come in, how many, and how fast their bytes may flow.
+//! `[service.access]`: who may come in.
 
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::ServiceConfig;
 use super::compile::Rejected;
-use super::decode::{Table, mistype};
+use super::decode::Table;
 use super::load;
 use super::network::{self, networks};
-use super::problem::{Need, Problem, Problems, shown};
+use super::problem::{Need, Problem, Problems};
 use super::source::Source;
-use super::value::{Fault, MOST_CONNECTIONS};
-use super::{AccessConfig, AdmissionConfig, Limited, LimitsConfig, ServiceConfig, bandwidth, keys};
-use crate::admission::{Access, Rate, SourceRules};
+use super::value;
+use crate::admission::Access;
 use crate::model::Address;
 
-/// Both sections of a service.
-pub(super) fn read(service: &Table<'_>, problems: &mut Problems) -> AdmissionConfig {
-    AdmissionConfig {
-        access: access(&service.table("access", &keys::ACCESS, problems), problems),
-        limits: limits(&service.table("limits", &keys::LIMITS, problems), problems),
-    }
+/// `[service.access]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessConfig {
+    /// As written; `None` is that there is no such list.
+    allow: Option<Vec<IpNet>>,
+    deny: Vec<IpNet>,
+    allow_file: Option<PathBuf>,
+    deny_file: Option<PathBuf>,
+    /// Those who may not come in are only counted.
+    pub dry_run: bool,
+    /// What all lists together say.
+    pub rules: Arc<Access>,
 }
 
-fn access(table: &Table<'_>, problems: &mut Problems) -> Option<AccessConfig> {
+pub(super) fn read(table: &Table<'_>, problems: &mut Problems) -> Option<AccessConfig> {
     let allow = networks(table, "allow", problems);
     let deny = networks(table, "deny", problems);
-    let allow_file = table.parsed("allow_file", problems, |text| file("allow_file", text));
-    let deny_file = table.parsed("deny_file", problems, |text| file("deny_file", text));
+    let allow_file = table.parsed("allow_file", problems, |text| {
+        value::file("allow_file", text)
+    });
+    let deny_file = table.parsed("deny_file", problems, |text| value::file("deny_file", text));
     for (key, file) in [("allow_file", &allow_file), ("deny_file", &deny_file)] {
         if let (Some(file), Some(span)) = (file, table.span_of(key)) {
             problems.need(Need::Later(file.clone()), span);
@@ -231,167 +236,6 @@ fn list(text: &str, origin: &str) -> Result<Vec<IpNet>, Rejected> {
     }
 }
 
-/// A path as far as its text tells.
-fn file(key: &str, text: &str) -> Result<PathBuf, Fault> {
-    if text.is_empty() || text.contains('\0') || text.ends_with('/') {
-        return Err(Fault::new(format!("`{key}` does not name a file"))
-            .allowed("allowed: a path, relative to the directory of this file or from \"/\""));
-    }
-    Ok(PathBuf::from(text))
-}
-
-fn limits(table: &Table<'_>, problems: &mut Problems) -> LimitsConfig {
-    let preset = LimitsConfig::default();
-    let max_connections = table.integer("max_connections", &(1..=MOST_CONNECTIONS), problems);
-    let accept_rate = table.parsed("accept_rate", problems, |text| rate("accept_rate", text));
-    let most = table.integer("max_per_source", &(1..=MOST_CONNECTIONS), problems);
-    let per_source = table.parsed("rate_per_source", problems, |text| {
-        rate("rate_per_source", text)
-    });
-    let dry = dry_rules(table, &RULES, problems);
-    let is_dry = |rule: &str| dry.contains(&rule);
-    let by_source = ["max_per_source", "rate_per_source"];
-    for key in ["source_ipv6_prefix", "sources"] {
-        if by_source.iter().all(|rule| table.lacks(rule))
-            && let Some(span) = table.span_of(key)
-        {
-            problems.add(
-                Problem::warning(format!("`{key}` has no effect here"))
-                    .at(span)
-                    .label("no limit of this service goes by the source of a client")
-                    .help("write max_per_source or rate_per_source"),
-            );
-        }
-    }
-    LimitsConfig {
-        max_connections: max_connections.map(|most| Limited {
-            most,
-            dry: is_dry("max_connections"),
-        }),
-        accept_rate: accept_rate.map(|most| Limited {
-            most,
-            dry: is_dry("accept_rate"),
-        }),
-        source: SourceRules {
-            most: most.and_then(NonZeroU32::new),
-            rate: per_source,
-            most_is_dry: is_dry("max_per_source"),
-            rate_is_dry: is_dry("rate_per_source"),
-        },
-        source_ipv6_prefix: table
-            .integer("source_ipv6_prefix", &(1..=128), problems)
-            .and_then(|prefix| u8::try_from(prefix).ok())
-            .unwrap_or(preset.source_ipv6_prefix),
-        sources: table
-            .integer("sources", &SOURCES, problems)
-            .unwrap_or(preset.sources),
-        caps: bandwidth::caps(table, is_dry, problems),
-    }
-}
-
-/// Those of `rules` that only count: all of the section, or those that are named.
-pub(super) fn dry_rules(
-    table: &Table<'_>,
-    rules: &[&'static str],
-    problems: &mut Problems,
-) -> Vec<&'static str> {
-    let Some(value) = table.get("dry_run") else {
-        return Vec::new();
-    };
-    if let Some(all) = value.get_ref().as_bool() {
-        return if all { rules.to_vec() } else { Vec::new() };
-    }
-    if !value.get_ref().is_array() {
-        let problem = mistype("dry_run", value, "a boolean, or a list of limits");
-        problems.add(problem.label(format!(
-            "allowed: true, false, or some of {}",
-            quoted(rules)
-        )));
-        return Vec::new();
-    }
-    let mut dry = Vec::new();
-    for (text, span) in table.texts("dry_run", problems).unwrap_or_default() {
-        let Some(rule) = rules.iter().find(|rule| **rule == text) else {
-            let fault = Fault::new(format!(
-                "`dry_run` has \"{}\", which is no limit",
-                shown(text)
-            ))
-            .allowed(format!("allowed: {}", quoted(rules)));
-            problems.add(fault.at(span));
-            continue;
-        };
-        if table.lacks(rule) {
-            problems.add(
-                Problem::warning(format!("`{rule}` in `dry_run` has no effect here"))
-                    .at(span)
-                    .label("there is no such limit here"),
-            );
-        }
-        dry.push(*rule);
-    }
-    dry
-}
-
-fn quoted(rules: &[&str]) -> String {
-    let quoted: Vec<_> = rules.iter().map(|rule| format!("\"{rule}\"")).collect();
-    quoted.join(", ")
-}
-
-/// A rate such as `"500/s"`.
-pub(super) fn rate(key: &str, text: &str) -> Result<Rate, Fault> {
-    let wrong = |why: &str| {
-        Fault::new(format!("`{key}` is \"{}\", {why}", shown(text))).allowed(
-            "allowed: a rate such as \"50/s\", from \"1/h\" to \"1000000/s\"; units: /s, /m, /h",
-        )
-    };
-    let Some((count, unit)) = text.split_once('/') else {
-        let bare = text.trim();
-        let fault = wrong("which has no unit");
-        return Err(match bare.parse::<u32>() {
-            Ok(count) => fault.help(format!("write \"{count}/s\" for so many a second")),
-            Err(_) => wrong("which is not a rate"),
-        });
-    };
-    let per = match unit.trim() {
-        "s" => Duration::from_secs(1),
-        "m" => Duration::from_secs(60),
-        "h" => Duration::from_secs(60 * 60),
-        other => {
-            let fault = wrong(&format!("where \"{}\" is no unit", shown(other)));
-            let meant = other.to_ascii_lowercase();
-            let near = ["second", "minute", "hour"]
-                .into_iter()
-                .find(|unit| !meant.is_empty() && meant.starts_with(&unit[..1]));
-            return Err(match near {
-                Some(unit) => fault.help(format!("write \"{}/{}\"", shown(count), &unit[..1])),
-                None => fault.help("the longest unit is the hour: \"1/h\""),
-            });
-        }
-    };
-    let digits = count.trim();
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong("which is not a rate"));
-    }
-    let count = digits.parse().ok().filter(|count| RATES.contains(count));
-    let count = count.and_then(NonZeroU32::new);
-    count
-        .map(|count| Rate::new(count, per))
-        .ok_or_else(|| wrong("which is out of range"))
-}
-
-const RULES: [&str; 8] = [
-    "max_connections",
-    "accept_rate",
-    "max_per_source",
-    "rate_per_source",
-    "to_backend",
-    "to_client",
-    "to_backend_per_session",
-    "to_client_per_session",
-];
-const RATES: RangeInclusive<u32> = 1..=1_000_000;
-/// From 32 KiB to half a gigabyte of memory.
-const SOURCES: RangeInclusive<u32> = 1024..=16_777_216;
 /// Networks of a list that are told one by one.
 const MOST_TOLD: usize = 4;
 /// Of one list; whoever has more of them has the wrong file.
@@ -400,27 +244,10 @@ const MOST_PROBLEMS: usize = 20;
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::net::IpAddr;
 
     use super::*;
-    use crate::config::{ServiceConfig, compile, load};
-
-    fn text(sections: &str) -> String {
-        format!(
-            "[[service]]\nname = \"a\"\nlisten = \"1.1.1.1:1\"\n{sections}\n\
-             [[service.backend]]\naddress = \"2.2.2.2:2\"\n"
-        )
-    }
-
-    fn read(sections: &str) -> (ServiceConfig, String) {
-        let mut loaded = compile(&text(sections), "f").unwrap();
-        let warnings = loaded.warnings.to_string();
-        (loaded.config.services.remove(0), warnings)
-    }
-
-    fn wrong(sections: &str) -> String {
-        compile(&text(sections), "f").unwrap_err().to_string()
-    }
+    use crate::config::load;
+    use crate::config::testing::{read, text, wrong};
 
     fn admits(access: &AccessConfig, ip: &str) -> bool {
         access.rules.admits(ip.parse::<IpAddr>().unwrap())
@@ -490,55 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_read() {
-        let (service, warnings) = read(
-            "[service.limits]\nmax_connections = 7\naccept_rate = \"500/s\"\nmax_per_source = 3\n\
-             rate_per_source = \"10/m\"\nsource_ipv6_prefix = 48\nsources = 2048\n\
-             dry_run = [\"max_per_source\", \"accept_rate\"]",
-        );
-        assert_eq!(warnings, "");
-        let limits = service.admission.limits;
-        assert_eq!(
-            limits.max_connections,
-            Some(Limited {
-                most: 7,
-                dry: false
-            })
-        );
-        assert_eq!(
-            limits.accept_rate,
-            Some(Limited {
-                most: Rate::a_second(500),
-                dry: true
-            })
-        );
-        assert_eq!(limits.source.most, NonZeroU32::new(3));
-        assert_eq!(limits.source.rate.unwrap().per().as_secs(), 60);
-        assert!(limits.source.most_is_dry && !limits.source.rate_is_dry);
-        assert_eq!((limits.source_ipv6_prefix, limits.sources), (48, 2048));
-        let (service, _) = read("[service.limits]\nmax_connections = 7\ndry_run = true");
-        assert!(service.admission.limits.max_connections.unwrap().dry);
-        assert_eq!(read("").0.admission, AdmissionConfig::default());
-    }
-
-    #[test]
-    fn what_has_no_effect_is_said_to_have_none() {
-        for (sections, key) in [
-            ("[service.access]", "[service.access]"),
-            ("[service.access]\ndry_run = true", "[service.access]"),
-            ("[service.limits]\nsources = 2048", "sources"),
-            (
-                "[service.limits]\nsource_ipv6_prefix = 48\nmax_connections = 1",
-                "source_ipv6_prefix",
-            ),
-            (
-                "[service.limits]\ndry_run = [\"accept_rate\"]",
-                "accept_rate",
-            ),
-        ] {
+    fn a_section_that_lists_nobody_is_said_to_have_no_effect() {
+        for sections in ["[service.access]", "[service.access]\ndry_run = true"] {
             let (_, warnings) = read(sections);
             assert!(
-                warnings.contains(key) && warnings.contains("no effect"),
+                warnings.contains("`[service.access]` has no effect"),
                 "{warnings}"
             );
         }
@@ -546,32 +329,13 @@ mod tests {
 
     #[test]
     fn mistakes_have_a_place_and_a_way_out() {
-        for (section, key, expected) in [
-            ("access", "allow = []", "every client would be refused"),
-            ("access", "allow = \"10.0.0.1/8\"", "write \"10.0.0.0/8\""),
-            ("access", "allow_file = \"lists/\"", "does not name a file"),
-            ("access", "alow = \"::1\"", "did you mean `allow`"),
-            ("limits", "max_connections = 0", "allowed: 1 to 10000000"),
-            ("limits", "accept_rate = \"500\"", "write \"500/s\""),
-            ("limits", "accept_rate = \"0/s\"", "out of range"),
-            ("limits", "accept_rate = \"5/d\"", "where \"d\" is no unit"),
-            ("limits", "accept_rate = \"5/d\"", "units: /s, /m, /h"),
-            ("limits", "accept_rate = \"5/min\"", "write \"5/m\""),
-            ("limits", "accept_rate = \"5/S\"", "write \"5/s\""),
-            ("limits", "rate_per_source = 50", "a rate such as \"50/s\""),
-            ("limits", "rate_per_source = 50", "write \"50/s\""),
-            ("limits", "to_client = \"10 MBit\"", "write \"10Mbit/s\""),
-            ("limits", "accept_rate = \"-5/s\"", "not a rate"),
-            ("limits", "rate_per_source = 5", "not a string"),
-            ("limits", "source_ipv6_prefix = 129", "allowed: 1 to 128"),
-            ("limits", "dry_run = [\"all\"]", "which is no limit"),
-            (
-                "limits",
-                "dry_run = \"max_per_source\"",
-                "a boolean, or a list of limits",
-            ),
+        for (key, expected) in [
+            ("allow = []", "every client would be refused"),
+            ("allow = \"10.0.0.1/8\"", "write \"10.0.0.0/8\""),
+            ("allow_file = \"lists/\"", "does not name a file"),
+            ("alow = \"::1\"", "did you mean `allow`"),
         ] {
-            let wrong = wrong(&format!("[service.{section}]\n{key}"));
+            let wrong = wrong(&format!("[service.access]\n{key}"));
             assert!(wrong.contains(expected), "{wrong}");
             assert!(wrong.contains("f:5:"), "{wrong}");
         }
