@@ -1,38 +1,27 @@
 //! Asking: /etc/hosts first, then DNS, as the system is configured or as `[discovery]` says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-};
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::{Query, ResponseCode};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::{Hosts, Resolver, system_conf};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::runtime::Runtime;
+use super::system::{SERVERS_AT_A_TIME, Stamp, System};
 use crate::config::{DiscoveryConfig, Family};
 use crate::discovery::{HostReply, Outcome, Question, Record, Reply, Srv};
 
-const HOSTS: &str = "/etc/hosts";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Names that are looked up at a time, however many there are.
 const AT_A_TIME: usize = 32;
-/// Servers that are asked for the same at a time, where there are several.
-const SERVERS_AT_A_TIME: usize = 2;
 /// Sockets of all look-ups: each is for A and AAAA records.
 pub(in crate::control) const MOST_SOCKETS: usize = AT_A_TIME * SERVERS_AT_A_TIME * 2;
 /// Targets of one SRV answer that are looked up at a time.
 const TARGETS_AT_A_TIME: usize = 8;
-/// How often a server is asked before it counts as silent.
-const ATTEMPTS: usize = 2;
 /// A question is given up after this many timeouts, whatever the resolver is still trying.
 const MOST_TIMEOUTS: u32 = 6;
 /// Targets of one SRV answer that are asked for; one answer hardly has room for more.
@@ -47,20 +36,9 @@ pub(in crate::control) struct Asker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: DiscoveryConfig,
+    /// The system's files, as they were last read.
     system: Mutex<Option<(Stamp, Arc<System>)>>,
     turns: Semaphore,
-}
-
-/// When the system's files were last written.
-type Stamp = [Option<SystemTime>; 2];
-
-/// The system's files, as they were at a [`Stamp`].
-#[derive(Debug)]
-struct System {
-    resolver: Result<Resolver<Runtime>, String>,
-    hosts: Hosts,
-    search: Vec<Name>,
-    ndots: usize,
 }
 
 impl Asker {
@@ -118,18 +96,14 @@ impl Asker {
         let asker = self.clone();
         let read = tokio::task::spawn_blocking(move || asker.read_system()).await;
         read.unwrap_or_else(|_| {
-            Arc::new(System {
-                resolver: Err("internal error".to_owned()),
-                hosts: Hosts::default(),
-                search: Vec::new(),
-                ndots: 1,
-            })
+            let unknown = System::without("internal error".to_owned());
+            Arc::new(unknown)
         })
     }
 
     fn read_system(&self) -> Arc<System> {
         let mut system = self.0.system.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = [RESOLV_CONF, HOSTS].map(written);
+        let stamp = Stamp::now();
         match &*system {
             Some((known, system)) if *known == stamp => Arc::clone(system),
             _ => {
@@ -148,87 +122,6 @@ fn targets(records: &[Record]) -> Vec<Arc<str>> {
     let mut seen = BTreeSet::new();
     let targets = ranked.into_iter().map(|(_, target)| target);
     targets.filter(|it| seen.insert(*it)).cloned().collect()
-}
-
-fn written(path: &str) -> Option<SystemTime> {
-    std::fs::metadata(Path::new(path)).ok()?.modified().ok()
-}
-
-impl System {
-    fn read(config: &DiscoveryConfig) -> Self {
-        let system = system_conf::read_system_conf();
-        let (servers, search, mut options, failed) = match system {
-            Ok((system, options)) => {
-                let (domain, mut search, servers) = system.into_parts();
-                if search.is_empty() {
-                    search.extend(domain);
-                }
-                (servers, search, options, None)
-            }
-            Err(error) => {
-                let failed = format!("{RESOLV_CONF}: {error}");
-                (
-                    Vec::new(),
-                    Vec::new(),
-                    ResolverOpts::default(),
-                    Some(failed),
-                )
-            }
-        };
-        let servers = match config.resolvers.as_slice() {
-            [] => servers,
-            own => own.iter().copied().map(server).collect(),
-        };
-        options.timeout = config.timeout;
-        options.attempts = ATTEMPTS;
-        options.num_concurrent_reqs = SERVERS_AT_A_TIME;
-        // Looked at beforehand, and nothing is kept but by `Resolution`.
-        options.use_hosts_file = ResolveHosts::Never;
-        options.cache_size = 0;
-        let (ndots, silent) = (options.ndots, servers.is_empty());
-        let parts = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let mut builder = Resolver::builder_with_config(parts, Runtime::default());
-        *builder.options_mut() = options;
-        let resolver = match failed.filter(|_| silent) {
-            Some(failed) => Err(failed),
-            None => builder.build().map_err(|error| error.to_string()),
-        };
-        Self {
-            resolver,
-            hosts: Hosts::from_system().unwrap_or_default(),
-            search,
-            ndots,
-        }
-    }
-
-    /// What `name` may stand for, in the order of resolv.conf(5).
-    fn candidates(&self, name: &str) -> Vec<Name> {
-        let Ok(mut name) = Name::from_str_relaxed(name) else {
-            return Vec::new();
-        };
-        if name.is_fqdn() {
-            return vec![name];
-        }
-        let search = self.search.iter();
-        let mut all: Vec<Name> = search
-            .filter_map(|domain| name.clone().append_domain(domain).ok())
-            .collect();
-        let as_it_is = match usize::from(name.num_labels()) > self.ndots || name.is_localhost() {
-            true => 0,
-            false => all.len(),
-        };
-        name.set_fqdn(true);
-        all.insert(as_it_is, name);
-        all
-    }
-}
-
-fn server(address: SocketAddr) -> NameServerConfig {
-    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-        connection.port = address.port();
-        connection
-    });
-    NameServerConfig::new(address.ip(), true, connections.into())
 }
 
 /// One question under way.
@@ -291,7 +184,7 @@ impl Asking {
             v6: Outcome::Nothing,
         };
         for candidate in self.system.candidates(name) {
-            if let Some(said) = self.hosts(&candidate) {
+            if let Some(said) = self.system.said_of(&candidate) {
                 self.use_for(HOSTS_TTL);
                 let of = |is_wanted, is_it: fn(&IpAddr) -> bool| {
                     let all: Vec<_> = said.iter().copied().filter(is_it).collect();
@@ -349,32 +242,13 @@ impl Asking {
         Outcome::Nothing
     }
 
-    /// What the hosts file says of it, if that has it at all.
-    fn hosts(&self, name: &Name) -> Option<Vec<IpAddr>> {
-        let said = [RecordType::A, RecordType::AAAA]
-            .into_iter()
-            .filter_map(|kind| {
-                let query = Query::query(name.clone(), kind);
-                self.system.hosts.lookup_static_host(&query)
-            });
-        let all: Vec<IpAddr> = said
-            .flat_map(|lookup| {
-                let records = lookup.answers().iter();
-                records
-                    .filter_map(|record| record.data.ip_addr())
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        (!all.is_empty()).then_some(all)
-    }
-
     async fn look_up(&self, name: &Name, kind: RecordType, wanted: bool) -> Said {
         if !wanted {
             return Said::Nothing(None);
         }
-        let resolver = match &self.system.resolver {
+        let resolver = match self.system.resolver() {
             Ok(resolver) => resolver,
-            Err(error) => return Said::Failed(error.clone()),
+            Err(error) => return Said::Failed(error.to_owned()),
         };
         // The cache has no room; that it is empty is certain only so.
         resolver.clear_lookup_cache(name.clone(), kind);
@@ -537,24 +411,5 @@ mod tests {
         let found = vec![IpAddr::from([127, 0, 0, 1])];
         let mut hosts = reply.hosts.values();
         assert!(hosts.all(|said| said.v4 == Outcome::Found(found.clone())));
-    }
-
-    #[test]
-    fn names_are_searched_for_as_resolv_conf_says() {
-        let name = |text: &str| Name::from_str_relaxed(text).unwrap();
-        let system = System {
-            resolver: Err(String::new()),
-            hosts: Hosts::default(),
-            search: vec![name("a.test."), name("b.test.")],
-            ndots: 1,
-        };
-        let all = |text| {
-            let all = system.candidates(text).into_iter();
-            all.map(|name| name.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(all("db"), ["db.a.test.", "db.b.test.", "db."]);
-        assert_eq!(all("db.c"), ["db.c.", "db.c.a.test.", "db.c.b.test."]);
-        assert_eq!(all("db.c."), ["db.c."]);
-        assert_eq!(all("localhost")[0], "localhost.");
     }
 }

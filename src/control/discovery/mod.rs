@@ -1,12 +1,13 @@
 //! Backends that come and go between reloads: who is asked, who watches, and what they have found.
 //!
 //! Everything here runs beside the loop and comes back as a [`Discovered`]; the loop alone decides
-//! what it means. `ask` talks to resolvers, `follow` asks again and again, `watch` looks at files.
-//! What an answer changes is decided in [`crate::discovery`].
+//! what it means. `ask` talks to the resolvers that `system` says, `follow` asks again and again, `watch`
+//! looks at files. What an answer changes is decided in [`crate::discovery`].
 
 mod ask;
 mod follow;
 mod runtime;
+mod system;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
