@@ -79,6 +79,19 @@ pub(super) fn mend(
                 blank(from..number.max(from + 1));
                 break;
             }
+            if error.message().starts_with(DUPLICATE)
+                && let Some((list, strays)) = strays(line, number, source)
+            {
+                // The mistake is up there, and this header is as it should be.
+                doubt.broken.remove(&number);
+                for stray in strays {
+                    doubt.broken.insert(stray);
+                    problems.add(misplaced(stray, list, source));
+                    let path = header(source.line(stray)).unwrap_or_default();
+                    blank(stray..end_of_section(source, stray, path));
+                }
+                break;
+            }
             if round == 0 || stands_alone(line) {
                 problems.add(explained(error.message(), &span, line, source));
             }
@@ -103,6 +116,33 @@ pub(super) fn mend(
         text = mended.clone().into_bytes();
     }
     (mended, doubt)
+}
+
+/// The list of sections that begins with `line`, by its number, and the lines of headers before it that name a part
+/// of one, such as `[service.health]` before the first `[[service]]`: the parser takes that for a single section,
+/// and every one of the list for another of that name.
+fn strays<'l>(line: &'l str, number: usize, source: &Source<'_>) -> Option<(&'l str, Vec<usize>)> {
+    let list = line.trim_start().strip_prefix("[[").and(header(line))?;
+    let mut strays = Vec::new();
+    for before in 0..number {
+        match header(source.line(before)).and_then(|path| path.strip_prefix(list)) {
+            Some("") => return None,
+            Some(rest) if rest.starts_with('.') => strays.push(before),
+            Some(_) | None => {}
+        }
+    }
+    (!strays.is_empty()).then_some((list, strays))
+}
+
+/// The problem of one of them.
+fn misplaced(stray: usize, list: &str, source: &Source<'_>) -> Problem {
+    let line = source.line(stray);
+    let header = line.trim();
+    let start = source.line_span(stray).start + (line.len() - line.trim_start().len());
+    Problem::error(format!("this section stands before the first [[{list}]]"))
+        .at(start..start + header.len())
+        .label("nobody can say whose it is")
+        .help(format!("put it below the [[{list}]] that it is meant for"))
 }
 
 /// The line and the place of the bracket that is not closed, if that is what `message` comes down to:

@@ -168,6 +168,33 @@ fn an_empty_file_and_one_without_a_service_are_problems() {
 }
 
 #[test]
+fn a_section_before_the_list_that_it_belongs_to_is_one_problem() {
+    let first = |text: &str| {
+        format!(
+            "{text}\n{GOOD}\n[[service]]\nname = \"other\"\nlisten = \"[::1]:1\"\n[[service.backend]]\naddress = \"10.0.0.1:1\"\n"
+        )
+    };
+    let expected = "f:2:1: this section stands before the first [[service]]";
+    for text in [
+        "# first\n[service.timeouts]\nidle = \"1h\"",
+        "# first\n[[service.backend]] # of all\naddress = \"10.0.0.1:1\"",
+        "# first\n[service.no_such]\nkey = 1",
+    ] {
+        let faults = faults(&first(text));
+        assert_eq!(faults.matches("f:").count(), 1, "{faults}");
+        assert!(faults.contains(expected), "{faults}");
+    }
+    // Each has to be moved, and what is wrong elsewhere is told beside it.
+    let two = "[service.health]\nfall = 0\n[service.timeouts]\nidle = \"1h\"";
+    let faults = faults(&first(two).replacen("address", "adress", 1));
+    assert_eq!(faults.matches("stands before").count(), 2, "{faults}");
+    assert!(
+        faults.contains("unknown key `adress`") && !faults.contains("twice"),
+        "{faults}"
+    );
+}
+
+#[test]
 fn mistyped_keys_are_told_what_they_may_have_been() {
     says(&with("strategy", "stratgy"), "did you mean `strategy`?");
     says(&with("address", "adress"), "f:12:1: unknown key `adress`");
