@@ -246,13 +246,17 @@ impl<'t> Table<'t> {
         };
         let header = section.header;
         if let Some(single) = value.get_ref().as_table() {
+            if are_parts(single) {
+                // Below a mistyped header they are as they should be.
+                if !self.mistyped.contains(&key) {
+                    let problem = Problem::error(format!("this section stands in no {header}"));
+                    let help = format!("write {header} above it");
+                    problems.add(problem.at(value.span()).help(help));
+                }
+                return Vec::new();
+            }
             // Read all the same, so that its own problems are reported along with its header.
-            problems.add(
-                Problem::error(format!("`{key}` is a single section"))
-                    .at(value.span())
-                    .label("one pair of brackets is not enough")
-                    .help(format!("write {header}, since there may be several")),
-            );
+            problems.add(is_single(key, header, value.span()));
             return vec![Table::open(section, single, Some(value.span()), problems)];
         }
         let Some(items) = value.get_ref().as_array() else {
@@ -271,6 +275,28 @@ impl<'t> Table<'t> {
         }
         tables
     }
+}
+
+/// Whether nothing is in it but sections, whose headers name it and are all that there is of it.
+fn are_parts(table: &DeTable<'_>) -> bool {
+    let is_section = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+        DeValue::Table(_) => true,
+        DeValue::Array(items) => items.iter().any(|it| it.get_ref().is_table()),
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_) => false,
+    };
+    !table.is_empty() && table.values().all(is_section)
+}
+
+/// `[key]` where a list of sections is meant.
+pub(super) fn is_single(key: &str, header: &str, at: Span) -> Problem {
+    Problem::error(format!("`{key}` is a single section"))
+        .at(at)
+        .label("one pair of brackets is not enough")
+        .help(format!("write {header}, since there may be several"))
 }
 
 /// `key` holds something else than a string that `read` makes a value of: what `read` says of it shows one.

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
+use super::decode::is_single;
 use super::keys::SECTIONS;
 use super::problem::{Problem, Problems, Severity};
 use super::source::{Source, Span};
@@ -119,14 +120,19 @@ pub(super) fn mend(
 }
 
 /// The list of sections that begins with `line`, by its number, and the lines of headers before it that name a part
-/// of one, such as `[service.health]` before the first `[[service]]`: the parser takes that for a single section,
-/// and every one of the list for another of that name.
+/// of one, such as `[service.health]` before the first `[[service]]`, or `[service]`: the parser takes that for a
+/// single section, and every one of the list for another of that name.
 fn strays<'l>(line: &'l str, number: usize, source: &Source<'_>) -> Option<(&'l str, Vec<usize>)> {
     let list = line.trim_start().strip_prefix("[[").and(header(line))?;
     let mut strays = Vec::new();
     for before in 0..number {
         match header(source.line(before)).and_then(|path| path.strip_prefix(list)) {
-            Some("") => return None,
+            Some("") if source.line(before).trim_start().starts_with("[[") => return None,
+            Some("") => {
+                // What comes after it is below it.
+                strays.push(before);
+                break;
+            }
             Some(rest) if rest.starts_with('.') => strays.push(before),
             Some(_) | None => {}
         }
@@ -137,10 +143,13 @@ fn strays<'l>(line: &'l str, number: usize, source: &Source<'_>) -> Option<(&'l 
 /// The problem of one of them.
 fn misplaced(stray: usize, list: &str, source: &Source<'_>) -> Problem {
     let line = source.line(stray);
-    let header = line.trim();
     let start = source.line_span(stray).start + (line.len() - line.trim_start().len());
+    let at = start..start + line.trim().len();
+    if header(line) == Some(list) {
+        return is_single(list, &format!("[[{list}]]"), at);
+    }
     Problem::error(format!("this section stands before the first [[{list}]]"))
-        .at(start..start + header.len())
+        .at(at)
         .label("nobody can say whose it is")
         .help(format!("put it below the [[{list}]] that it is meant for"))
 }

@@ -184,6 +184,14 @@ fn a_section_before_the_list_that_it_belongs_to_is_one_problem() {
         assert_eq!(faults.matches("f:").count(), 1, "{faults}");
         assert!(faults.contains(expected), "{faults}");
     }
+    let single = faults(&first(
+        "[service]\nname = \"x\"\n[service.health]\nfall = 3",
+    ));
+    assert_eq!(single.matches("f:").count(), 1, "{single}");
+    assert!(
+        single.contains("f:1:1: `service` is a single section"),
+        "{single}"
+    );
     // Each has to be moved, and what is wrong elsewhere is told beside it.
     let two = "[service.health]\nfall = 0\n[service.timeouts]\nidle = \"1h\"";
     let faults = faults(&first(two).replacen("address", "adress", 1));
@@ -191,6 +199,17 @@ fn a_section_before_the_list_that_it_belongs_to_is_one_problem() {
     assert!(
         faults.contains("unknown key `adress`") && !faults.contains("twice"),
         "{faults}"
+    );
+}
+
+#[test]
+fn below_a_mistyped_header_nothing_else_is_wrong() {
+    let faults = faults(&with("[[service]]", "[[services]]"));
+    assert_eq!(faults.matches("f:").count(), 1, "{faults}");
+    assert!(faults.contains("did you mean `service`?"), "{faults}");
+    says(
+        "[[service.backend]]\naddress = \"10.0.0.1:1\"",
+        "f:1:3: this section stands in no [[service]]",
     );
 }
 
@@ -239,9 +258,12 @@ fn values_out_of_range_say_what_is_allowed() {
     says(&with("idle = \"10m\"", "idle = \"0s\""), "more than \"0s\"");
     assert!(compile(&format!("runtime.drain_timeout = \"0s\"\n{GOOD}"), "f").is_ok());
     says("[runtime]\nworkers = 0", "allowed: 1 to 1024");
-    says("[service.health]\nrise = 1001", "allowed: 1 to 1000");
     says(
-        "[service.health]\ninterval = \"9ms\"",
+        "[[service]]\n[service.health]\nrise = 1001",
+        "allowed: 1 to 1000",
+    );
+    says(
+        "[[service]]\n[service.health]\ninterval = \"9ms\"",
         "allowed: \"10ms\" to \"366d\"",
     );
 }
