@@ -3,11 +3,13 @@
 //! own.
 //!
 //! Every command waits here, blocking: who must do something meanwhile has a thread for it. Next:
-//! [`door`] for where a daemon answers, [`exchange`] for the bytes, [`file`] for the file that a daemon has.
+//! [`door`] for where a daemon answers, [`exchange`] for the bytes, [`tame`] for what is in them, [`file`] for the file
+//! that a daemon has.
 
 mod door;
 mod exchange;
 mod file;
+mod tame;
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -263,7 +265,7 @@ impl Client {
 
     /// A document that the daemon has sent.
     pub(super) fn understood<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
-        serde_json::from_slice(body).map_err(|error| Failure::Broken {
+        tame::document(body).map_err(|error| Failure::Broken {
             address: self.address(),
             why: error.to_string(),
             help: ANOTHER,
@@ -298,7 +300,7 @@ fn refused(reply: &Reply, door: &Door, path: &str) -> Failure {
         why,
         help: ANOTHER,
     };
-    let (said, help) = match serde_json::from_slice::<Refused>(&reply.body) {
+    let (said, help) = match tame::document::<Refused>(&reply.body) {
         Ok(Refused { error, .. }) if error == NOWHERE => {
             return broken(format!("it knows no {path}"));
         }
