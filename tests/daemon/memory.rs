@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,49 @@ fn after_a_kill_9_health_and_record_are_back_before_the_first_verdict() {
         assert_eq!(ask_name(address).unwrap(), "other");
     }
     assert_eq!(reported(&daemon, "hole").number("connect_failures"), 0);
+}
+
+#[test]
+fn what_somebody_has_written_into_the_state_file_is_no_command_to_a_terminal_and_no_record_for_ever()
+ {
+    let (directory, file) = state();
+    let a = Backend::named("a");
+    let socket = directory.path().join("admin.sock");
+    let door = format!("unix:{}", socket.display());
+    let service = Service::new("web").backend("a", a.address());
+    let config = remembering(service, &file).admin("listen", door.clone());
+    let mut daemon = Launch::new().start(&config);
+    let change = json!({ "do": "drain" });
+    let api = Api::unix(&socket);
+    assert_eq!(api.post("/v1/services/web/backends/a", &change).status, 200);
+    daemon.signal(Signal::TERM);
+    daemon.wait_until_stopped();
+
+    let mut edited: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let backend = &mut edited["backends"][0];
+    assert_eq!(backend["said_by"], "uid 0");
+    backend["said_by"] = "\u{1b}[2J\rnobody".into();
+    backend["up_ms"] = u64::MAX.into();
+    backend["drains_until_ms"] = 32_503_680_000_000_u64.into();
+    fs::write(&file, edited.to_string()).unwrap();
+    let daemon = Launch::new().start(&config);
+    let odd = |line: &Line| line.says(words::STATE_ODD);
+    let line = daemon.log().wait(0, words::STATE_ODD, odd);
+    let told = line.text("odd");
+    assert!(
+        told.contains("web/a: its record") && told.contains("web/a: its drain"),
+        "{told}"
+    );
+    let status = Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(["status", "--admin", &door])
+        .output();
+    let told = String::from_utf8(status.unwrap().stdout).unwrap();
+    assert!(
+        told.contains("\\u{1b}[2J\\rnobody") && !told.contains(['\u{1b}', '\r']),
+        "{told:?}"
+    );
+    let backend: api::Backend = api.get("/v1/services/web/backends/a").good();
+    assert!(backend.record.up_seconds < 3600.0, "{:?}", backend.record);
 }
 
 #[test]

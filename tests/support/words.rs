@@ -70,6 +70,8 @@ pub const NO_SECCOMP: &str = "no seccomp";
 pub const NO_LANDLOCK: &str = "no Landlock";
 /// `message` of a user that the daemon should have become (`user`, `wanted`).
 pub const ONLY_ROOT: &str = "only root can become another user";
+/// `message` of what a state file says and cannot be (`file`, `odd`).
+pub const STATE_ODD: &str = "state left out that cannot be";
 /// `message` of a state file that is not there yet.
 pub const NO_STATE: &str = "no state yet";
 /// `message` of a state file that is not used (`why`).

@@ -1,5 +1,6 @@
 //! The state file: what is in it, and when it is not to be used. Reads and writes no file.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -38,6 +39,8 @@ pub(super) struct Contents {
     pub(super) backends: Vec<Entry>,
     /// The record of each service.
     pub(super) services: Vec<(Arc<str>, Totals)>,
+    /// What was read and cannot be, so that it is not in the others; for people.
+    pub(super) odd: Vec<String>,
 }
 
 /// Why a state file is not used.
@@ -91,11 +94,80 @@ pub(super) fn decode(
         Some(Ok(_) | Err(_)) => {}
         None => return Err(Unusable::TooNew(Duration::MAX)),
     }
-    Ok(Contents {
+    let mut contents = Contents {
         backends: written.backends.into_iter().map(Entry::from).collect(),
         services: written.services.into_iter().map(Into::into).collect(),
-    })
+        odd: Vec::new(),
+    };
+    contents.leave_out_what_cannot_be(now.max(saved.unwrap_or(now)));
+    Ok(contents)
 }
+
+impl Contents {
+    /// Somebody may have edited the file: a time that has not come yet, or a record of more than there has been
+    /// time for, would be told for ever.
+    fn leave_out_what_cannot_be(&mut self, now: SystemTime) {
+        let mut odd = |whose: &dyn fmt::Display, what: &str| {
+            if self.odd.len() < MOST_ODD {
+                self.odd.push(format!("{whose}: {what}"));
+            }
+        };
+        let most = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        for entry in &mut self.backends {
+            if !is_possible(&entry.totals, most) {
+                entry.totals = Totals::default();
+                odd(
+                    &entry.backend,
+                    "its record is of more than there has been time for",
+                );
+            }
+            for since in [&mut entry.since, &mut entry.said.since] {
+                if since.is_some_and(|it| it > now) {
+                    *since = None;
+                    odd(
+                        &entry.backend,
+                        "it has been so since a time that has not come yet",
+                    );
+                }
+            }
+            let latest = now.checked_add(LONGEST_DRAIN);
+            if entry.said.until > latest {
+                entry.said.until = latest;
+                odd(&entry.backend, "its drain would last for years");
+            }
+        }
+        for (service, totals) in &mut self.services {
+            if !is_possible(totals, most) {
+                *totals = Totals::default();
+                odd(
+                    service,
+                    "its record is of more than there has been time for",
+                );
+            }
+        }
+    }
+}
+
+/// Whether all of it can have been in `most` of a time: a change takes a millisecond at least.
+fn is_possible(totals: &Totals, most: Duration) -> bool {
+    let parts = [totals.up, totals.down, totals.set_aside];
+    let time = parts
+        .into_iter()
+        .try_fold(Duration::ZERO, Duration::checked_add);
+    let changes = [totals.failures, totals.recoveries, totals.flaps];
+    time.is_some_and(|it| it <= most)
+        && totals.repaired <= totals.down
+        && changes
+            .into_iter()
+            .all(|it| u128::from(it) <= most.as_millis())
+}
+
+/// Things that cannot be that are told.
+const MOST_ODD: usize = 10;
+/// The longest that a drain is remembered for.
+const LONGEST_DRAIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Raised when a file of before could be misread.
 const VERSION: u32 = 1;
@@ -334,6 +406,7 @@ mod tests {
         Contents {
             backends: vec![entry()],
             services: vec![("web".into(), totals)],
+            odd: Vec::new(),
         }
     }
 
@@ -347,6 +420,29 @@ mod tests {
         assert_eq!(decode(&bytes, at(1_010), HOUR).unwrap(), contents());
         // A clock that went back.
         assert_eq!(decode(&bytes, at(10), HOUR).unwrap(), contents());
+    }
+
+    #[test]
+    fn what_cannot_be_is_left_out_and_told() {
+        let (early, late) = (at(1_000), at(2_000));
+        let mut wrong = contents();
+        wrong.services[0].1.down = Duration::from_secs(1_001);
+        let entry = &mut wrong.backends[0];
+        entry.totals.failures = u64::MAX;
+        entry.since = Some(late);
+        entry.said.since = Some(late);
+        entry.said.until = Some(early + 2 * LONGEST_DRAIN);
+        let read = decode(&encode(&wrong, early).unwrap(), early, HOUR).unwrap();
+        let entry = &read.backends[0];
+        assert_eq!((entry.totals, read.services[0].1), Default::default());
+        assert_eq!((entry.since, entry.said.since), (None, None));
+        assert_eq!(entry.said.until, Some(early + LONGEST_DRAIN));
+        assert_eq!(entry.admin, super::tests::entry().admin);
+        assert_eq!(read.odd.len(), 5, "{:?}", read.odd);
+        // What is so many times wrong is told a few times.
+        wrong.backends = vec![wrong.backends[0].clone(); 100];
+        let read = decode(&encode(&wrong, early).unwrap(), early, HOUR).unwrap();
+        assert_eq!(read.odd.len(), MOST_ODD);
     }
 
     #[test]
@@ -411,6 +507,7 @@ mod tests {
         };
         let contents = Contents {
             services: vec![("web".into(), Totals::default())],
+            odd: Vec::new(),
             backends: vec![
                 entry("web", "a", State::Up, Duty::Serve),
                 entry("web", "b", State::Down, Duty::Drain),
@@ -440,7 +537,8 @@ mod tests {
             ],
         };
         hunt.run(|bytes| match decode(bytes, at(1_000), HOUR) {
-            Ok(contents) => {
+            Ok(mut contents) => {
+                contents.odd.clear();
                 let written = encode(&contents, at(1_000)).unwrap();
                 assert_eq!(decode(&written, at(1_000), HOUR).unwrap(), contents);
                 format!(
@@ -459,8 +557,8 @@ mod tests {
             service in "[^/ ]{1,20}",
             port in 1_u16..,
             weight in 0_u16..=1000,
-            (up, down) in (0_u64..1 << 50, 0_u64..1 << 50),
-            counts in any::<(u64, u64, u64)>(),
+            (up, down) in (0_u64..300_000, 0_u64..300_000),
+            counts in (0_u64..1_000_000, 0_u64..1_000_000, 0_u64..1_000_000),
         ) {
             let entry = Entry {
                 backend: BackendId::new(service, "b"),
@@ -482,6 +580,7 @@ mod tests {
             let contents = Contents {
                 services: vec![(Arc::clone(entry.backend.service()), entry.totals)],
                 backends: vec![entry],
+                odd: Vec::new(),
             };
             let bytes = encode(&contents, at(1_000)).unwrap();
             prop_assert_eq!(decode(&bytes, at(1_000), HOUR).unwrap(), contents);

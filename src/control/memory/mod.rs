@@ -62,6 +62,10 @@ impl Memory {
             Ok(None) => tracing::info!(file = %state.display(), "no state yet"),
             Ok(Some(contents)) => {
                 let backends = contents.backends.len();
+                if !contents.odd.is_empty() {
+                    let odd = contents.odd.join("; ");
+                    tracing::warn!(file = %state.display(), odd, "state left out that cannot be");
+                }
                 memory.recall(contents);
                 let administered = memory.admin.len();
                 tracing::info!(file = %state.display(), backends, administered, "state read");
@@ -285,6 +289,7 @@ impl Memory {
             let contents = Contents {
                 backends: entries,
                 services,
+                odd: Vec::new(),
             };
             let taken = writer.save(contents, Some(done));
             self.handed_over(taken);
