@@ -110,9 +110,9 @@ async fn by_token(hub: &Hub, headers: &HeaderMap, by: &str) -> Result<(), Refusa
     let Some(file) = hub.token_file() else {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,
-            "this takes a token, and none is configured",
+            "over TCP this takes a token, and the daemon has none to compare with",
         )
-        .help("use the Unix socket, or set `token_file` in [admin]"));
+        .help("use its Unix socket, or set `token_file` in its [admin] and reload"));
     };
     let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
     let Some(given) = given.and_then(bearer).map(<[u8]>::to_vec) else {

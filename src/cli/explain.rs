@@ -29,10 +29,9 @@ pub(super) struct Options {
 /// The whole subcommand: 0 when somebody gets the client, 1 when nobody does, 3 without an answer.
 pub(super) fn run(options: &Options) -> ExitCode {
     let Some((ip, service)) = told_apart(&options.client, options.service.as_deref()) else {
-        let _ = writeln!(
-            io::stderr(),
-            "error: no IP address of a client is given\n\nUsage: ballast explain CLIENT-IP [SERVICE]"
-        );
+        let said = no_address(&options.client, options.service.as_deref());
+        let usage = "Usage: ballast explain CLIENT-IP [SERVICE]";
+        let _ = writeln!(io::stderr(), "error: {said}\n\n{usage}");
         return ExitCode::from(WRONG_COMMAND);
     };
     match ask(options, ip, service) {
@@ -54,6 +53,14 @@ fn told_apart<'o>(first: &'o str, second: Option<&'o str>) -> Option<(IpAddr, Op
         (Ok(ip), _) => Some((ip, second)),
         (Err(_), Some(Ok(ip))) => Some((ip, Some(first))),
         (Err(_), Some(Err(_)) | None) => None,
+    }
+}
+
+/// What is to be said where neither of the two is one.
+fn no_address(first: &str, second: Option<&str>) -> String {
+    match second {
+        None => format!("{first:?} is no IP address"),
+        Some(second) => format!("neither {first:?} nor {second:?} is an IP address"),
     }
 }
 
@@ -153,3 +160,22 @@ Exit codes:
 Examples:
   ballast explain 192.0.2.7
   ballast explain 2001:db8::7 web --json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_and_service_may_come_in_either_order_and_what_is_no_address_is_named() {
+        let ip = "192.0.2.7".parse().unwrap();
+        assert_eq!(told_apart("192.0.2.7", None), Some((ip, None)));
+        assert_eq!(
+            told_apart("web", Some("192.0.2.7")),
+            Some((ip, Some("web")))
+        );
+        assert_eq!(told_apart("1.2.3", Some("web")), None);
+        assert_eq!(no_address("1.2.3", None), "\"1.2.3\" is no IP address");
+        let neither = "neither \"1.2.3\" nor \"web\" is an IP address";
+        assert_eq!(no_address("1.2.3", Some("web")), neither);
+    }
+}

@@ -31,11 +31,27 @@ pub fn load(path: &Path) -> Result<Loaded, Rejected> {
 ///
 /// That the file cannot be read, or every problem of its text.
 pub fn load_in_place_of(path: &Path, copy: &Path, bars: Seen<'_>) -> Result<Loaded, Rejected> {
-    let loaded = text(
-        copy,
-        Some("name another file with -c PATH"),
-        |text, origin| compile_beside(text, origin, lacks(path, bars)),
-    )?;
+    in_place_of(path, copy, bars, "name another file with -c PATH")
+}
+
+/// The same of the file at `path` of a daemon that runs, which reads no other.
+///
+/// # Errors
+///
+/// That the file cannot be read, or every problem of its text.
+pub fn load_again(path: &Path, bars: Seen<'_>) -> Result<Loaded, Rejected> {
+    in_place_of(path, path, bars, "put it back: the daemon reads no other")
+}
+
+fn in_place_of(
+    path: &Path,
+    copy: &Path,
+    bars: Seen<'_>,
+    missing: &'static str,
+) -> Result<Loaded, Rejected> {
+    let loaded = text(copy, Some(missing), |text, origin| {
+        compile_beside(text, origin, lacks(path, bars))
+    })?;
     beside(path, loaded)
 }
 
@@ -306,7 +322,11 @@ mod tests {
     #[test]
     fn what_is_not_a_readable_file_is_said_without_hanging() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(message(&dir.path().join("none")).contains("no such file"));
+        let none = dir.path().join("none");
+        assert!(message(&none).contains("no such file; name another file with -c PATH"));
+        // A daemon that runs cannot be given another one.
+        let again = load_again(&none, &|_| None).unwrap_err().lines().join("\n");
+        assert!(again.contains("no such file; put it back"), "{again}");
         assert!(message(dir.path()).contains("a directory"));
         assert!(message(Path::new("/dev/null")).contains("a pipe or a device"));
         let fifo = dir.path().join("fifo");

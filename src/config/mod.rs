@@ -65,7 +65,8 @@ pub use limits::{Limited, LimitsConfig};
 pub use listed::{Listed, load_listed};
 pub use listen::ListenConfig;
 pub use load::{
-    AdminDoors, Seen, admin_doors, compile_in_place_of, load, load_in_place_of, state_file,
+    AdminDoors, Seen, admin_doors, compile_in_place_of, load, load_again, load_in_place_of,
+    state_file,
 };
 pub use plan::{ListenerId, Plan, listeners};
 pub use problem::{Lack, Need, Problem, Report, Severity};

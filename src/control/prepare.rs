@@ -10,7 +10,7 @@ use crate::admin::{self, BindError, Bound};
 use crate::api::Proposal;
 use crate::config::{
     AdminAddress, AdminConfig, BackendConfig, Config, Held, Lack, Listed, Loaded, Need, Rejected,
-    compile_in_place_of, handovers, load_in_place_of, load_listed,
+    compile_in_place_of, handovers, load_again, load_listed,
 };
 use crate::confine::Reach;
 use crate::discovery::{Question, questions};
@@ -110,7 +110,7 @@ impl Known {
 pub(super) async fn prepare(path: Arc<Path>, known: Known) -> Result<Box<Prepared>, Vec<String>> {
     known.may_read(&path)?;
     let bars = known.bars();
-    let read = move || load_in_place_of(&path, &path, &bars).and_then(granted);
+    let read = move || load_again(&path, &bars).and_then(granted);
     match tokio::task::spawn_blocking(read).await {
         Ok(loaded) => {
             let loaded = loaded.map_err(|rejected| rejected.lines())?;
@@ -144,7 +144,7 @@ pub(super) async fn prepare_proposal(
     let name = own.clone();
     let compiled = tokio::task::spawn_blocking(move || {
         let loaded = match &proposal.text {
-            None => load_in_place_of(&path, &path, &bars),
+            None => load_again(&path, &bars),
             Some(text) => {
                 let name = name.as_deref().unwrap_or_default();
                 compile_in_place_of(&path, text, name, &bars)

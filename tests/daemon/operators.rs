@@ -126,7 +126,10 @@ fn what_an_operator_does_is_told_with_who_it_was() {
         (drained.backend.as_deref(), drained.level.as_str()),
         (Some("a"), "warn")
     );
-    assert!(drained.text.contains("left are closed"), "{drained:?}");
+    assert!(
+        drained.text.contains(": 1 session left is closed"),
+        "{drained:?}"
+    );
     assert_eq!(second.stream.end(), End::Reset);
     let changed = event(&api, closed.id, "changed");
     assert_eq!(changed.text, format!("web/a: drain within 200ms, by {by}"));

@@ -256,8 +256,11 @@ impl Supervisor {
             }
             let left = self.close(&backend, now);
             if left > 0 {
-                let text =
-                    format!("the drain of {backend} is over: {left} sessions left are closed");
+                let what = match left {
+                    1 => "1 session left is closed".to_owned(),
+                    _ => format!("{left} sessions left are closed"),
+                };
+                let text = format!("the drain of {backend} is over: {what}");
                 let note = journal::note("drained", "warn", Some(backend.service()), text);
                 self.journal.write(api::Event {
                     backend: Some(backend.name().to_string()),

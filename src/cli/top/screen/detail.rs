@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 
 use super::canvas::{Look, put};
 use super::{What, events, numbers, split};
-use crate::api::{Backend, Event, Service};
+use crate::api::{Backend, Event, Service, State};
 use crate::cli::condition::{Condition, since_when};
 use crate::cli::figures::{ago, grouped, of, rate, scaled, time};
 use crate::cli::findings::{deadline, said_by};
@@ -166,7 +166,9 @@ fn facts(service: &Service, backend: &Backend, now: &str) -> Vec<(&'static str, 
         if check.against > 0 {
             verdicts += &format!(" · {} of {} against its state", check.against, check.needed);
         }
-        if let Some(failure) = &check.last_failure {
+        // Of one that is well it is history, and would read as though it was not.
+        let is_well = [State::Up, State::Unknown].contains(&backend.state);
+        if let Some(failure) = check.last_failure.as_ref().filter(|_| !is_well) {
             verdicts += &format!(" · last: {failure}");
         }
         facts.push(("checks", verdicts));
