@@ -116,6 +116,9 @@ fn what_is_full_is_said_and_what_is_assumed_too() {
         "{said}"
     );
     assert!(said.contains("clients get nobody: all are full"), "{said}");
+    let queued = "up to 1,024 at a time wait for a place, for at most 10s";
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains(queued), "{said}");
 }
 
 #[test]

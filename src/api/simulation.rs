@@ -30,6 +30,10 @@ pub struct Shares {
     pub unserved: u64,
     /// The same without the missing backends.
     pub unserved_without: Option<u64>,
+    /// So many of them at a time would wait for a place instead while all are full, …
+    pub queue_size: u32,
+    /// … for so long at most: nobody knows here how many get one by then.
+    pub queue_timeout_seconds: f64,
     /// Clients that another backend serves without the missing ones; `null` where the strategy binds no client
     /// to a backend, or nobody is missing.
     pub moved: Option<u64>,

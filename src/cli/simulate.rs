@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -225,6 +225,15 @@ fn shares(
         backends: backends.collect(),
         unserved: all.unserved(),
         unserved_without: fewer.as_ref().map(Outcome::unserved),
+        queue_size: match service
+            .backends
+            .iter()
+            .any(|it| it.max_connections.is_some())
+        {
+            true => service.queue.size,
+            false => 0,
+        },
+        queue_timeout_seconds: service.queue.timeout.as_secs_f64(),
         moved: moved.map(|it| it.moved),
         moved_needlessly: moved.map(|it| it.needlessly),
     }
@@ -422,11 +431,9 @@ fn told(shares: &Shares, simulation: &Simulation) -> String {
         (shares.unserved_without, " without the missing"),
     ] {
         if let Some(unserved) = unserved.filter(|it| *it > 0) {
-            let _ = writeln!(
-                text,
-                "  {} clients get nobody{when}: all are full, or nobody serves",
-                grouped(unserved)
-            );
+            let why = why_nobody(shares);
+            let line = format!("{} clients get nobody{when}: {why}", grouped(unserved));
+            let _ = writeln!(text, "  {}", wrapped(&line, COLUMNS - 2).join("\n  "));
         }
     }
     match (shares.moved, shares.moved_needlessly) {
@@ -446,6 +453,22 @@ fn told(shares: &Shares, simulation: &Simulation) -> String {
         _ => {}
     }
     text.trim_end().to_owned() + "\n\n"
+}
+
+/// Why clients get nobody. Sessions are all equally long here, so nobody can say how long those wait who are queued.
+fn why_nobody(shares: &Shares) -> String {
+    let full = "all are full, or nobody serves";
+    match (
+        shares.queue_size,
+        Duration::try_from_secs_f64(shares.queue_timeout_seconds),
+    ) {
+        (1.., Ok(timeout)) => format!(
+            "{full}; while all are full, up to {} at a time wait for a place, for at most {}",
+            grouped(shares.queue_size.into()),
+            config::written(timeout)
+        ),
+        (0, _) | (_, Err(_)) => full.to_owned(),
+    }
 }
 
 fn put(text: &mut String, line: &str) {

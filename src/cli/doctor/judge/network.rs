@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use super::{load, number};
 use crate::cli::doctor::Finding;
 use crate::cli::doctor::facts::{Facts, Kernel};
-use crate::config::{BackendAddress, Config};
+use crate::config::{BackendAddress, Config, ServiceConfig};
+use crate::model::Sources;
 
 /// `backlog` of each service against what the kernel gives.
 pub(super) fn backlog(facts: &Facts, config: &Config) -> Vec<Finding> {
@@ -68,8 +69,10 @@ pub(super) fn ports(facts: &Facts, config: &Config) -> Vec<Finding> {
     let ports = (first..=last).filter(|port| !is_reserved(*port)).count() as u64;
     // 2 is for loopback only.
     let reuses = facts.kernel.number("net.ipv4.tcp_tw_reuse") == Some(1);
+    let is_left = config.services.iter().any(|it| leaves(&it.backends));
     let a_second = match reuses {
         true => "taken over at once (tcp_tw_reuse)".to_owned(),
+        false if !is_left => "taken over at once on this machine".to_owned(),
         false => format!(
             "held for 60 s: {} new sessions a second",
             number(ports / TIME_WAIT)
@@ -79,8 +82,12 @@ pub(super) fn ports(facts: &Facts, config: &Config) -> Vec<Finding> {
         .meters
         .time_wait
         .map_or_else(String::new, |it| format!("; {} wait now", number(it)));
+    let from_each = match config.services.iter().any(|it| pool(it).is_some()) {
+        true => " from each source",
+        false => "",
+    };
     let now = format!(
-        "{} to each backend address, {a_second}{waiting}",
+        "{} to each backend address{from_each}, {a_second}{waiting}",
         number(ports)
     );
     let wider = |finding: Finding| {
@@ -120,7 +127,7 @@ pub(super) fn ports(facts: &Facts, config: &Config) -> Vec<Finding> {
                 .why("each session to one address takes a port; without one it goes to another backend, or fails")
                 .fix([format!("# or another address of {address} as a backend of its own")]),
         ));
-    } else if !reuses && ports < WIDE && config.services.iter().any(|it| leaves(&it.backends)) {
+    } else if !reuses && ports < WIDE && is_left {
         findings.push(wider(
             Finding::advice("ports", now)
                 .wanted("a wider range, and ports in TIME_WAIT taken over")
@@ -175,8 +182,15 @@ fn reserved(kernel: &Kernel) -> Vec<(u64, u64)> {
     parts.collect()
 }
 
-/// The address with the most sessions that it may get by limits that somebody has written: those of all
-/// its backends, or its share of `max_connections` where one service has nobody else.
+/// The sources that connections of a service take turns to come from, if there are some.
+fn pool(service: &ServiceConfig) -> Option<&Sources> {
+    let egress = service.socket.outgoing.as_ref()?.egress.as_ref()?;
+    let sources = Some(&egress.sources);
+    sources.filter(|it| **it != Sources::Routed)
+}
+
+/// The address with the most sessions from one source that it may get by limits that somebody has written: those of
+/// all its backends, or its share of `max_connections` where one service has nobody else.
 fn busiest(facts: &Facts, config: &Config) -> Option<(SocketAddr, u64)> {
     let mut most: BTreeMap<SocketAddr, u64> = BTreeMap::new();
     let all = config
@@ -194,7 +208,13 @@ fn busiest(facts: &Facts, config: &Config) -> Option<(SocketAddr, u64)> {
                 .max_connections
                 .map(|it| u64::from(it.get()))
                 .or(alone);
-            *most.entry(address).or_default() += own.unwrap_or(0);
+            let sources = match pool(service) {
+                // Each client has the ports of its own address.
+                Some(Sources::Client) => continue,
+                Some(pool) => pool.of_family(address.is_ipv4()).count().max(1) as u64,
+                None => 1,
+            };
+            *most.entry(address).or_default() += own.unwrap_or(0).div_ceil(sources);
         }
     }
     most.into_iter().max_by_key(|(_, sessions)| *sessions)

@@ -280,6 +280,18 @@ fn more_sessions_than_ports_to_an_address_are_a_problem() {
 }
 
 #[test]
+fn each_source_has_its_own_ports() {
+    let sources = "[service.socket]\nsource = [\"10.0.0.2\", \"10.0.0.3\"]\n";
+    let with = |most: u32| format!("{SERVICE}max_connections = {most}\n{sources}");
+    assert_eq!(told(&healthy(&with(110_000))), []);
+    let parts = [
+        "each backend address from each source",
+        "60,000 for the sessions that 10.0.0.1:80",
+    ];
+    finds(&healthy(&with(120_000)), Severity::Problem, "ports", &parts);
+}
+
+#[test]
 fn a_listener_among_the_local_ports_is_to_be_reserved() {
     let file = SERVICE.replace(":80\"\n[[", ":12000\"\n[[");
     let facts = but(&file, set("net.ipv4.ip_local_reserved_ports", "11000"));
