@@ -139,21 +139,7 @@ pub(super) fn since_when(backend: &Backend) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::api::Admin;
-
-    const NOW: &str = "2026-11-21T12:00:10.000Z";
-    const BEFORE: &str = "2026-11-21T12:00:00.000Z";
-
-    fn up(name: &str) -> Backend {
-        Backend {
-            name: name.into(),
-            address: Some("10.0.0.1:80".into()),
-            state: State::Up,
-            since: Some(BEFORE.into()),
-            serving: true,
-            enabled: true,
-            ..Backend::default()
-        }
-    }
+    use crate::cli::testing::{NOW, up};
 
     #[test]
     fn a_backend_is_in_the_condition_that_matters_most() {

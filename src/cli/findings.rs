@@ -415,21 +415,7 @@ const MOST_LINES: usize = 5;
 mod tests {
     use super::*;
     use crate::api::{Count, Rejection, Throttling, Traffic, Unserved};
-
-    const NOW: &str = "2026-11-21T12:00:10.000Z";
-    const BEFORE: &str = "2026-11-21T12:00:00.000Z";
-
-    fn up(name: &str) -> Backend {
-        Backend {
-            name: name.into(),
-            address: Some("10.0.0.1:80".into()),
-            state: State::Up,
-            since: Some(BEFORE.into()),
-            serving: true,
-            enabled: true,
-            ..Backend::default()
-        }
-    }
+    use crate::cli::testing::{BEFORE, NOW, up};
 
     fn view(service: Service) -> View {
         View {

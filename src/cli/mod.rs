@@ -5,6 +5,7 @@
 //! Start with [`main`], then [`run`] for the daemon, or [`status`] for a command that asks it.
 
 mod backend;
+mod change;
 mod check;
 mod client;
 mod completions;
@@ -27,6 +28,8 @@ mod sessions;
 mod simulate;
 mod status;
 mod table;
+#[cfg(test)]
+mod testing;
 mod top;
 
 use std::net::SocketAddr;

@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::change::agreed;
 use super::client::{Client, Failure, Reach};
 use super::figures::tenths;
 use super::plan::{PLAN, is_same, told};
@@ -85,7 +86,7 @@ fn carry_out(client: &Client, options: &Options) -> Result<bool, Failure> {
         Prospect::Rejected if !options.yes => return Ok(false),
         Prospect::Rejected | Prospect::Changes => {}
     }
-    if !options.yes && !agreed() {
+    if !options.yes && !agreed("", "Reload?") {
         return Ok(false);
     }
     let reloaded: Reloaded = client.post(RELOAD, &serde_json::json!({}))?;
@@ -99,26 +100,6 @@ fn carry_out(client: &Client, options: &Options) -> Result<bool, Failure> {
     }
     let _ = out.write_all(text.as_bytes());
     Ok(true)
-}
-
-/// Waits for a word.
-fn agreed() -> bool {
-    let mut err = io::stderr();
-    let is_asked = io::stdin().is_terminal() && err.is_terminal();
-    let question = match is_asked {
-        true => "Reload? [y/N] ",
-        false => "Nothing was done: there is no terminal to ask at. Add --yes to do it.\n",
-    };
-    if err.write_all(question.as_bytes()).is_err() || !is_asked {
-        return false;
-    }
-    let mut answer = String::new();
-    let is_read = io::stdin().read_line(&mut answer).is_ok();
-    let agrees = is_read && ["y", "yes"].contains(&&*answer.trim().to_lowercase());
-    if !agrees {
-        let _ = writeln!(err, "Nothing was done.");
-    }
-    agrees
 }
 
 /// Where a reload is asked for.

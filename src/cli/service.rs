@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::backend::agreed;
+use super::change::{agreed, exit_code};
 use super::client::{Client, Failure, Reach, segment};
 use super::condition::Condition;
-use super::status::{VIEW, complain, known};
+use super::status::{VIEW, known};
 use crate::api::{Changed, Service, View};
 
 /// What is to be done.
@@ -36,15 +36,7 @@ pub(super) struct FailBack {
 
 /// The whole subcommand.
 pub(super) fn run(Action::FailBack(options): &Action) -> ExitCode {
-    match fail_back(options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(failure) if failure.is_refusal() => {
-            complain(&failure);
-            ExitCode::FAILURE
-        }
-        Err(failure) => complain(&failure),
-    }
+    exit_code(fail_back(options))
 }
 
 /// Tells whether it was done.
@@ -55,7 +47,7 @@ fn fail_back(options: &FailBack) -> Result<bool, Failure> {
     client.may_change()?;
     let service = view.services.iter().find(|it| it.name == options.service);
     let outlook = service.map(outlook).unwrap_or_default();
-    if !options.yes && !agreed(&outlook) {
+    if !options.yes && !agreed(&outlook, "Go on?") {
         return Ok(false);
     }
     let path = format!("/v1/services/{}/fail-back", segment(&options.service));

@@ -15,6 +15,8 @@ mod permits;
 pub mod queue;
 mod route;
 mod service;
+#[cfg(test)]
+mod testing;
 mod throttle;
 mod witness;
 

@@ -249,7 +249,8 @@ mod tests {
 
     use super::*;
     use crate::model::{BackendId, DownFlag, Load};
-    use crate::strategy::{self, Candidate, Parameters};
+    use crate::pool::testing;
+    use crate::strategy::Parameters;
 
     /// One backend that serves and one in reserve, with the flags that take them down.
     fn snapshot() -> (Snapshot, [Arc<DownFlag>; 2]) {
@@ -259,43 +260,20 @@ mod tests {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
             let (load, down) = (Arc::new(Load::new(1)), Arc::clone(flag));
             let backend = Arc::new(Backend::new(id, address, 1, load, down).capped(true));
-            let candidate = Candidate {
-                id: backend.id().clone(),
-                weight: 1,
-                portion: backend.portion(),
-            };
-            let parameters = Parameters {
-                configured: 2,
-                ipv6_prefix: 64,
-                max_load: None,
-            };
-            let entry = strategy::find("round-robin").unwrap();
-            (vec![backend], entry.build(&[candidate], &parameters))
-        };
-        let (backends, strategy) = line_up("active", &flags[0]);
-        let (behind, behind_strategy) = line_up("standby", &flags[1]);
-        let snapshot = Snapshot {
-            backends,
-            strategy,
-            reserve: Some(Box::new(Reserve {
-                backends: behind,
-                strategy: behind_strategy,
-            })),
-            capped: true,
-            nobody: None,
-            queue: QueueConfig {
+            let queue = QueueConfig {
                 size: 1,
                 timeout: Duration::ZERO,
-            },
-            admission: None,
-            throttle: None,
-            send_header: None,
-            outgoing: None,
-            timeouts: Timeouts::default(),
-            max_lifetime: None,
-            retries: 2,
-            relay: RelayMode::Auto,
-            session_log: SessionLog::Off,
+            };
+            let parameters = Parameters::of(2);
+            testing::snapshot("round-robin", &parameters, vec![backend], queue)
+        };
+        let behind = line_up("standby", &flags[1]);
+        let snapshot = Snapshot {
+            reserve: Some(Box::new(Reserve {
+                backends: behind.backends,
+                strategy: behind.strategy,
+            })),
+            ..line_up("active", &flags[0])
         };
         (snapshot, flags)
     }

@@ -33,6 +33,18 @@ async fn readable<D: Descriptor>(source: &Source<D>) {
     poll_fn(|cx| source.poll_readable(cx)).await;
 }
 
+/// Whether a task has heard that there is something to read.
+fn listened_to(near: OwnedFd) -> Rc<Cell<bool>> {
+    let source = Source::both_ways(near).unwrap();
+    let heard = Rc::new(Cell::new(false));
+    let told = Rc::clone(&heard);
+    spawn(async move {
+        readable(&source).await;
+        told.set(true);
+    });
+    heard
+}
+
 async fn is_readable_now<D: Descriptor>(source: &Source<D>) -> bool {
     // Which looks at what has happened.
     yield_now().await;
@@ -103,13 +115,7 @@ fn long_turns_come_one_by_one_and_behind_the_short() {
 fn between_two_long_turns_the_loop_hears_what_has_happened() {
     reacting(async {
         let (near, mut far) = pair();
-        let source = Source::both_ways(near).unwrap();
-        let heard = Rc::new(Cell::new(false));
-        let told = Rc::clone(&heard);
-        spawn(async move {
-            readable(&source).await;
-            told.set(true);
-        });
+        let heard = listened_to(near);
         take_long_turns(true);
         again().await;
         far.write_all(b"x").unwrap();
@@ -331,13 +337,7 @@ fn a_thread_may_have_one_reactor_after_another() {
 fn whoever_yields_goes_on_behind_what_has_happened_meanwhile() {
     reacting(async {
         let (near, mut far) = pair();
-        let source = Source::both_ways(near).unwrap();
-        let heard = Rc::new(Cell::new(false));
-        let told = Rc::clone(&heard);
-        spawn(async move {
-            readable(&source).await;
-            told.set(true);
-        });
+        let heard = listened_to(near);
         yield_now().await;
         far.write_all(b"x").unwrap();
         yield_now().await;

@@ -17,7 +17,7 @@ mod random;
 mod round_robin;
 mod source_hash;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod turns;
 mod weighted;
 

@@ -160,7 +160,9 @@ mod tests {
 
     use super::*;
     use crate::model::ClientAddr;
-    use crate::strategy::testing::{Backends, Pool, assert_shares, at_sequence, strategy};
+    use crate::strategy::testing::{
+        Backends, Pool, assert_shares, at_sequence, candidates, strategy,
+    };
 
     fn from(ip: &str, port: u16) -> Flow {
         Flow {
@@ -203,20 +205,11 @@ mod tests {
     #[test]
     fn the_whole_ipv6_address_counts_if_so_configured() {
         let backends = Backends::new(&[1; 50]);
-        let candidates: Vec<Candidate> = backends
-            .all
-            .iter()
-            .map(|backend| Candidate {
-                id: backend.id().clone(),
-                weight: 1,
-                portion: Portion::FULL,
-            })
-            .collect();
+        let candidates = candidates(&backends.all);
         for (ipv6_prefix, at_least, at_most) in [(128, 30, 50), (120, 1, 1), (1, 1, 1), (0, 1, 1)] {
             let parameters = Parameters {
-                configured: 50,
                 ipv6_prefix,
-                max_load: None,
+                ..Parameters::of(50)
             };
             let strategy = ENTRY.build(&candidates, &parameters);
             let mut homes: Vec<_> = (0..200)
@@ -270,21 +263,11 @@ mod tests {
 
     /// A strategy over `backends` that bounds their load.
     fn bounded(backends: &Backends, max_load: u32) -> Box<dyn Strategy> {
-        let candidates: Vec<Candidate> = backends
-            .all
-            .iter()
-            .map(|backend| Candidate {
-                id: backend.id().clone(),
-                weight: backend.weight(),
-                portion: backend.portion(),
-            })
-            .collect();
         let parameters = Parameters {
-            configured: candidates.len(),
-            ipv6_prefix: 64,
             max_load: Some(max_load),
+            ..Parameters::of(backends.all.len())
         };
-        ENTRY.build(&candidates, &parameters)
+        ENTRY.build(&candidates(&backends.all), &parameters)
     }
 
     #[test]

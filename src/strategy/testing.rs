@@ -98,20 +98,28 @@ pub(super) fn strategy(
     backends: &[Arc<Backend>],
     configured: usize,
 ) -> Box<dyn Strategy> {
-    let candidates: Vec<Candidate> = backends
-        .iter()
-        .map(|backend| Candidate {
-            id: backend.id().clone(),
-            weight: backend.weight(),
-            portion: backend.portion(),
-        })
-        .collect();
-    let parameters = Parameters {
-        configured,
-        ipv6_prefix: 64,
-        max_load: None,
+    entry.build(&candidates(backends), &Parameters::of(configured))
+}
+
+/// These backends as they serve.
+pub(crate) fn candidates(backends: &[Arc<Backend>]) -> Vec<Candidate> {
+    let candidate = |backend: &Arc<Backend>| Candidate {
+        id: backend.id().clone(),
+        weight: backend.weight(),
+        portion: backend.portion(),
     };
-    entry.build(&candidates, &parameters)
+    backends.iter().map(candidate).collect()
+}
+
+impl Parameters {
+    /// Those of a file with so many backends that says nothing else.
+    pub(crate) fn of(configured: usize) -> Self {
+        Self {
+            configured,
+            ipv6_prefix: 64,
+            max_load: None,
+        }
+    }
 }
 
 /// The flow at a position of the cursor, from a source and with an entropy of its own.

@@ -18,20 +18,10 @@ const MB: u64 = 1_000_000;
 /// What is saved up of two megabytes a second.
 const BURST: u64 = 2 * MB / 10;
 
-/// Sends all of `pattern` and ends that direction, beside whoever calls.
-fn send_and_half_close(stream: &TcpStream, pattern: &Pattern) -> thread::JoinHandle<()> {
-    let mut stream = stream.try_clone().expect("descriptors");
-    let pattern = pattern.clone();
-    thread::spawn(move || {
-        pattern.send(&mut stream).expect("the connection stands");
-        stream.half_close();
-    })
-}
-
 /// How long `pattern` takes from the one end of a session to the other.
 fn move_across(from: &TcpStream, to: &TcpStream, pattern: &Pattern) -> Duration {
     let began = Instant::now();
-    let sending = send_and_half_close(from, pattern);
+    let sending = pattern.send_and_half_close(from);
     let mut to = to.try_clone().expect("descriptors");
     assert_eq!(pattern.expect_then_end(&mut to), End::Fin);
     sending.join().unwrap();
@@ -352,7 +342,7 @@ fn a_reload_gives_running_sessions_their_new_bandwidth() {
     let (mut client, backend) = meeting.session(daemon.address("web"));
     // Would take longer than any test waits.
     let pattern = Pattern::new(1, 4 * MB);
-    let sending = send_and_half_close(&backend, &pattern);
+    let sending = pattern.send_and_half_close(&backend);
     let read = pattern.expect_some(&mut client, 0);
     let line = daemon.reload(&with(Some("100MB/s")));
     assert!(

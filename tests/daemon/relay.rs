@@ -35,16 +35,6 @@ fn each_relay(meeting: &Meeting, scene: impl Fn(SocketAddr) + Sync) {
     });
 }
 
-/// A thread that sends `pattern` on a clone of `stream`, then ends that direction.
-fn send_and_half_close(stream: &TcpStream, pattern: &Pattern) -> thread::JoinHandle<()> {
-    let mut stream = stream.try_clone().expect("descriptors");
-    let pattern = pattern.clone();
-    thread::spawn(move || {
-        pattern.send(&mut stream).expect("the connection stands");
-        stream.half_close();
-    })
-}
-
 #[test]
 fn a_client_that_half_closes_still_gets_its_reply() {
     let meeting = Meeting::new();
@@ -55,7 +45,7 @@ fn a_client_that_half_closes_still_gets_its_reply() {
         backend.get(b"a question");
         assert_eq!(backend.end(), End::Fin);
         let reply = Pattern::new(1, 3 * MIB);
-        let sending = send_and_half_close(&backend, &reply);
+        let sending = reply.send_and_half_close(&backend);
         assert_eq!(reply.expect_then_end(&mut client), End::Fin);
         sending.join().unwrap();
     });
@@ -71,7 +61,7 @@ fn a_backend_that_half_closes_still_gets_the_rest() {
         client.get(b"no more from me");
         assert_eq!(client.end(), End::Fin);
         let rest = Pattern::new(2, 3 * MIB);
-        let sending = send_and_half_close(&client, &rest);
+        let sending = rest.send_and_half_close(&client);
         assert_eq!(rest.expect_then_end(&mut backend), End::Fin);
         sending.join().unwrap();
     });
@@ -87,7 +77,7 @@ fn a_fin_behind_buffered_data_comes_after_the_last_byte() {
         thread::scope(|threads| {
             for (seed, from, to) in ways {
                 let data = Pattern::new(seed, 2 * MIB);
-                let sending = send_and_half_close(from, &data);
+                let sending = data.send_and_half_close(from);
                 let mut to = to.try_clone().expect("descriptors");
                 threads.spawn(move || {
                     data.expect_in(&mut to, 1000);
@@ -107,8 +97,8 @@ fn stalled_readers(relay: &str, length: u64) {
     let up = Pattern::new(4, length);
     let down = Pattern::new(5, length);
     let sending = [
-        send_and_half_close(&client, &up),
-        send_and_half_close(&backend, &down),
+        up.send_and_half_close(&client),
+        down.send_and_half_close(&backend),
     ];
     // Nobody reads: both senders come to a stand, held back by nothing but full buffers.
     let (sent_up, sent_down) = (up.progress(), down.progress());
@@ -148,8 +138,8 @@ fn one_byte_reads(client: TcpStream, backend: TcpStream, length: u64) {
     let up = Pattern::new(6, length);
     let down = Pattern::new(7, length);
     let sending = [
-        send_and_half_close(&client, &up),
-        send_and_half_close(&backend, &down),
+        up.send_and_half_close(&client),
+        down.send_and_half_close(&backend),
     ];
     let reading = [(client, down), (backend, up)].map(|(mut stream, pattern)| {
         thread::spawn(move || {
@@ -297,7 +287,7 @@ fn a_reader_that_stalls_again_and_again_gets_every_byte() {
     each_relay(&meeting, |address| {
         let (client, mut backend) = meeting.session(address);
         let data = Pattern::new(10, 64 * MIB);
-        let sending = send_and_half_close(&client, &data);
+        let sending = data.send_and_half_close(&client);
         let (mut read, sent) = (0, data.clone().progress());
         for part in 1..=3 {
             // Full buffers, Ballast's own included.

@@ -4,10 +4,11 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::patience::steadily;
-use super::peer::End;
+use super::peer::{End, Peer};
 
 /// A prime, so that no buffer size of the daemon divides it and a shift by one buffer shows.
 const PERIOD: usize = 1_048_573;
@@ -50,6 +51,16 @@ impl Pattern {
             self.progress.store(offset, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Sends all of it on a clone of `stream` and ends that direction, beside whoever calls.
+    pub fn send_and_half_close(&self, stream: &TcpStream) -> JoinHandle<()> {
+        let mut stream = stream.try_clone().expect("descriptors");
+        let pattern = self.clone();
+        thread::spawn(move || {
+            pattern.send(&mut stream).expect("the connection stands");
+            stream.half_close();
+        })
     }
 
     /// Writes once, at most `most` of what follows the first `offset` bytes.

@@ -3,15 +3,16 @@
 
 mod outlook;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::change::{agreed, exit_code};
 use super::client::{Client, Failure, Reach, segment};
 use super::figures::as_written;
-use super::status::{VIEW, complain, no_such};
+use super::status::{VIEW, no_such};
 use crate::api::{Change, Changed, Service, View};
 pub(super) use outlook::outlook;
 use outlook::warning;
@@ -76,15 +77,7 @@ pub(super) struct Who {
 /// The whole subcommand.
 pub(super) fn run(action: &Action) -> ExitCode {
     let (who, change) = action.parts();
-    match carry_out(who, &change) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(failure) if failure.is_refusal() => {
-            complain(&failure);
-            ExitCode::FAILURE
-        }
-        Err(failure) => complain(&failure),
-    }
+    exit_code(carry_out(who, &change))
 }
 
 impl Action {
@@ -110,7 +103,7 @@ fn carry_out(who: &Who, change: &Change) -> Result<bool, Failure> {
     let (service, backend) = found(&view, &who.target)?;
     client.may_change()?;
     let outlook = outlook(service, backend, change);
-    if !who.yes && !agreed(&outlook) {
+    if !who.yes && !agreed(&outlook, "Go on?") {
         return Ok(false);
     }
     // Scripts, too, have somebody who reads what they say.
@@ -144,31 +137,6 @@ fn told(changed: &Changed) -> String {
             "It holds until the daemon ends: there is no state_file in [runtime] to remember it.\n";
     }
     text
-}
-
-/// Shows what would be done, and waits for a word.
-pub(super) fn agreed(outlook: &str) -> bool {
-    let mut err = io::stderr();
-    let is_asked = io::stdin().is_terminal() && err.is_terminal();
-    let question = match is_asked {
-        true => "Go on? [y/N] ",
-        false => "Nothing was done: there is no terminal to ask at. Add --yes to do it.\n",
-    };
-    if err
-        .write_all(format!("{outlook}{question}").as_bytes())
-        .is_err()
-        || !is_asked
-    {
-        return false;
-    }
-    let mut answer = String::new();
-    let is_read = io::stdin().read_line(&mut answer).is_ok();
-    let agrees = is_read && ["y", "yes"].contains(&&*answer.trim().to_lowercase());
-    if !agrees {
-        // With stderr closed there is nobody left to tell.
-        let _ = writeln!(err, "Nothing was done.");
-    }
-    agrees
 }
 
 /// The service and the backend that are meant; no backend is all of them.

@@ -12,10 +12,11 @@ use proptest::prelude::*;
 
 use super::line::MOST_AT_ONCE;
 use super::*;
-use crate::config::{QueueConfig, RelayMode, SessionLog, Timeouts};
+use crate::config::QueueConfig;
 use crate::model::{Backend, BackendId, ClientAddr, DownFlag, Load};
 use crate::pool::Placement;
-use crate::strategy::{self, Candidate, Parameters};
+use crate::pool::testing::snapshot;
+use crate::strategy::{self, Parameters};
 
 /// The backends of a file, of which a snapshot may lack some.
 struct Pool {
@@ -61,40 +62,12 @@ impl Pool {
             .filter(|&index| self.present[index])
             .map(backend)
             .collect();
-        let candidates: Vec<_> = backends
-            .iter()
-            .map(|backend| Candidate {
-                id: backend.id().clone(),
-                weight: 1,
-                portion: backend.portion(),
-            })
-            .collect();
-        let parameters = Parameters {
-            configured: self.loads.len(),
-            ipv6_prefix: 64,
-            max_load: None,
+        let queue = QueueConfig {
+            size: self.size,
+            timeout: Duration::from_secs(10),
         };
-        let strategy = strategy::find("least-connections").unwrap();
-        Snapshot {
-            strategy: strategy.build(&candidates, &parameters),
-            backends,
-            reserve: None,
-            nobody: None,
-            capped: true,
-            queue: QueueConfig {
-                size: self.size,
-                timeout: Duration::from_secs(10),
-            },
-            admission: None,
-            throttle: None,
-            send_header: None,
-            outgoing: None,
-            timeouts: Timeouts::default(),
-            max_lifetime: None,
-            retries: 2,
-            relay: RelayMode::Auto,
-            session_log: SessionLog::Off,
-        }
+        let parameters = Parameters::of(self.loads.len());
+        snapshot("least-connections", &parameters, backends, queue)
     }
 }
 
