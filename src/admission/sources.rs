@@ -153,7 +153,8 @@ impl Sources {
     }
 
     /// Sources with a session, and sessions.
-    pub fn live(&self) -> (usize, usize) {
+    #[cfg(test)]
+    pub(crate) fn live(&self) -> (usize, usize) {
         let live = self.places.iter().filter(|it| it.sessions > 0);
         live.fold((0, 0), |(sources, sessions), it| {
             (sources + 1, sessions + it.sessions as usize)

@@ -76,11 +76,6 @@ impl Rejected {
         self.0.lines()
     }
 
-    /// `2 errors, 1 warning`
-    pub fn summary(&self) -> String {
-        self.0.summary()
-    }
-
     /// The problems themselves.
     pub fn report(&self) -> &Report {
         &self.0

@@ -324,19 +324,9 @@ impl Report {
         &self.origin
     }
 
-    /// The problems that are shown, in the order of the file.
-    pub fn problems(&self) -> &[Problem] {
-        &self.problems
-    }
-
     /// How many errors there are, shown or not.
     pub fn errors(&self) -> usize {
         self.errors
-    }
-
-    /// How many warnings there are, shown or not.
-    pub fn warnings(&self) -> usize {
-        self.warnings
     }
 
     /// How many problems are not shown.

@@ -49,12 +49,6 @@ impl Ejection {
         }
         over
     }
-
-    /// Lets it in at once, for example because the section has been turned off.
-    pub fn lift(&mut self, now: Instant) {
-        self.until = self.until.map(|until| until.min(now));
-        self.end(now);
-    }
 }
 
 /// Why a backend stays in although there is evidence against it.
@@ -128,8 +122,7 @@ mod tests {
         assert_eq!(times, [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 100, 100]);
         now += Duration::from_secs(35);
         assert_eq!(ejection.eject(&policy(), now).as_secs(), 80);
-        ejection.lift(now);
-        assert!(!ejection.is_out());
+        assert!(ejection.end(now + Duration::from_secs(80)));
         now += Duration::from_secs(10_000);
         assert_eq!(ejection.eject(&policy(), now).as_secs(), 10);
     }

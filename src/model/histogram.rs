@@ -68,11 +68,6 @@ impl HistogramSum {
             ..Self::default()
         }
     }
-
-    /// How many there were.
-    pub fn count(&self) -> u64 {
-        self.counts.iter().sum::<u64>() + self.beyond
-    }
 }
 
 #[cfg(test)]
@@ -92,7 +87,6 @@ mod tests {
         one.add_to(&mut sum);
         two.add_to(&mut sum);
         assert_eq!((sum.counts.as_slice(), sum.beyond), (&[1, 2][..], 1));
-        assert_eq!(sum.count(), 4);
         assert_eq!(sum.total, Duration::from_micros(1_000 + 1_001 + 2_001_000));
     }
 

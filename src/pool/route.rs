@@ -42,11 +42,6 @@ impl Route {
         })
     }
 
-    /// The address as bound.
-    pub fn listener(&self) -> Address {
-        self.listener
-    }
-
     /// Where clients go now. Costs no shared write.
     pub fn destination(&self) -> Guard<Arc<Destination>> {
         self.destination.load()

@@ -122,11 +122,6 @@ impl Skip {
         beyond
     }
 
-    /// How many were tried.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// Whether nothing was tried.
     pub fn is_empty(&self) -> bool {
         self.len == 0

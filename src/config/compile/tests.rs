@@ -529,11 +529,11 @@ fn what_is_hardly_meant_is_a_warning_and_no_error() {
         let loaded = good(&text);
         let lines = loaded.warnings.lines().join("\n");
         assert!(lines.contains(warning), "{warning}\nnot in:\n{lines}");
-        assert_eq!(loaded.warnings.warnings(), 1, "{lines}");
+        assert_eq!(loaded.warnings.warnings, 1, "{lines}");
         assert!(
             loaded
                 .warnings
-                .problems()
+                .problems
                 .iter()
                 .all(|it| it.severity == Severity::Warning)
         );
@@ -704,14 +704,14 @@ fn holds(text: &str) -> Result<(), TestCaseError> {
         }
     };
     prop_assert!(!report.render(true).contains('\0'));
-    for problem in report.problems() {
+    for problem in &report.problems {
         if let Some(span) = &problem.span {
             prop_assert!(text.get(span.clone()).is_some(), "{problem:?}");
         }
     }
     prop_assert_eq!(
         report.lines().len(),
-        report.problems().len() + usize::from(report.unshown() > 0)
+        report.problems.len() + usize::from(report.unshown() > 0)
     );
     Ok(())
 }
@@ -784,12 +784,12 @@ fn hunted() {
         holds(&text).unwrap();
         match compile(&text, "f") {
             Ok(loaded) => {
-                let first = loaded.warnings.problems().first();
+                let first = loaded.warnings.problems.first();
                 format!("good, {}", first.map_or("", |it| &it.message))
             }
             Err(rejected) => {
                 // Without what it quotes.
-                let first = rejected.report().problems().first();
+                let first = rejected.report().problems.first();
                 let first = first.map_or("", |it| &it.message);
                 first.split(['`', '"']).step_by(2).collect()
             }
