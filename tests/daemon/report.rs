@@ -134,8 +134,8 @@ fn what_an_operator_takes_out_is_told_apart_and_is_no_failure() {
     let (a, b) = (Backend::named("a"), Backend::named("b"));
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin.sock");
-    let config = web(&a, &b, 1).admin("listen", format!("unix:{}", socket.display()));
-    let daemon = Daemon::start(&config);
+    let door = format!("unix:{}", socket.display());
+    let daemon = Daemon::start(&web(&a, &b, 1).admin("listen", door.clone()));
     daemon.wait_until_up(0, "a");
     daemon.wait_until_up(0, "b");
     assert!(!text(report(&daemon, &[])).contains("an operator had"));
@@ -150,6 +150,21 @@ fn what_an_operator_takes_out_is_told_apart_and_is_no_failure() {
             .map(|_| ())
     });
     assert_eq!(api.post(all, &json!({ "do": "reset" })).status, 200);
+    // What is written into the file is as much an operator's doing.
+    let taken_out = Service::new("web")
+        .quick_health()
+        .backend("a", a.address())
+        .also_placed("enabled", false);
+    let taken_out = Config::of(taken_out).runtime("reload_guard", "off");
+    let set_aside = || {
+        let record = &json(&daemon, &[])["services"][0]["record"];
+        record["set_aside_seconds"].as_f64().unwrap()
+    };
+    let before = set_aside();
+    daemon.reload(&taken_out.admin("listen", door));
+    eventually("that is counted, too", || {
+        (set_aside() > before).then_some(())
+    });
     let record = &json(&daemon, &[])["services"][0]["record"];
     assert_eq!(
         (&record["failures"], &record["down_seconds"]),

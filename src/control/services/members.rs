@@ -342,14 +342,12 @@ impl Members {
         (known >= needed).then_some(Course::Up)
     }
 
-    /// Whether nobody is missing but those that an operator has taken out.
+    /// Whether nobody is missing but those that an operator has taken out, in the file or otherwise.
     fn are_set_aside(&self, targets: &Targets) -> bool {
-        let is_taken_out = |it: &Member| it.admin.duty != Duty::Serve || it.admin.weight.get() == 0;
-        let in_file = || self.all.iter().filter(|it| it.enabled);
-        in_file().any(is_taken_out)
-            && in_file()
-                .filter(|it| !is_taken_out(it))
-                .all(|it| it.view(targets).is_eligible())
+        let is_meant =
+            |it: &Member| it.enabled && it.admin.duty == Duty::Serve && it.admin.weight.get() > 0;
+        let may_serve = |it: &Member| it.view(targets).is_eligible();
+        !self.all.iter().all(is_meant) && self.all.iter().all(|it| !is_meant(it) || may_serve(it))
     }
 
     /// Has the record of each backend go on with what is known of it.
