@@ -19,6 +19,7 @@ mod figures;
 mod findings;
 mod man;
 mod plan;
+mod printing;
 mod rates;
 mod reload;
 mod report;

@@ -18,6 +18,7 @@ use tracing::Level;
 
 use self::outcome::shares;
 use self::text::told;
+use super::printing::printed;
 use super::{NamedFile, client};
 use crate::api::Simulation;
 use crate::config::{self, ServiceConfig};
@@ -46,7 +47,7 @@ pub(super) struct Simulate {
 pub(super) fn run(arguments: &Simulate) -> ExitCode {
     match simulation(arguments) {
         Ok(simulation) => {
-            let text = match arguments.json {
+            let text: String = match arguments.json {
                 true => json(&simulation),
                 false => simulation
                     .services
@@ -54,11 +55,7 @@ pub(super) fn run(arguments: &Simulate) -> ExitCode {
                     .map(|it| told(it, &simulation))
                     .collect(),
             };
-            let mut out = io::stdout().lock();
-            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-                Ok(()) | Err(_) => ExitCode::SUCCESS,
-            }
+            printed(text.as_bytes(), ExitCode::SUCCESS)
         }
         Err(error) => {
             let text = format!("ballast: {error:#}\n");

@@ -7,7 +7,6 @@ mod expect;
 mod html;
 mod text;
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use clap::{Args, ValueEnum};
 use self::document::Report;
 use super::client::{Client, Failure, Reach};
 use super::figures::as_written;
+use super::printing::printed;
 use super::status::complain;
 use crate::api::{Events, Failovers, View};
 
@@ -56,11 +56,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
             Err(_) => return ExitCode::FAILURE,
         },
     };
-    match io::stdout().lock().write_all(told.as_bytes()) {
-        // Nobody may be left to read it.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        Ok(()) | Err(_) => ExitCode::SUCCESS,
-    }
+    printed(told.as_bytes(), ExitCode::SUCCESS)
 }
 
 fn ask(client: &Client, since: Duration) -> Result<Report, Failure> {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::client::{Client, Failure, Reach};
 use super::condition::Gravity;
 use super::findings::findings;
+use super::printing::printed;
 use super::rates::Rates;
 use crate::api::{Events, View};
 use page::Page;
@@ -44,13 +45,11 @@ pub(super) fn run(options: &Options) -> ExitCode {
         Ok(answer) => answer,
         Err(failure) => return complain(&failure),
     };
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Nobody may be left to read it; the answer is the exit code.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        Ok(()) | Err(_) if is_well => ExitCode::SUCCESS,
-        Ok(()) | Err(_) => ExitCode::FAILURE,
-    }
+    let code = match is_well {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    printed(text.as_bytes(), code)
 }
 
 /// Tells on stderr why there is no answer: 3.
