@@ -46,6 +46,8 @@ pub mod confine;
 pub mod control;
 pub mod discovery;
 pub mod forecast;
+#[cfg(test)]
+mod fuzzing;
 pub mod health;
 pub mod model;
 pub mod net;
@@ -56,7 +58,5 @@ pub mod runner;
 pub mod session;
 pub mod strategy;
 pub mod telemetry;
-#[cfg(test)]
-mod testing;
 pub mod unix;
 pub mod worker;

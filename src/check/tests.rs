@@ -9,10 +9,10 @@ use super::http::Requesting;
 use super::mysql::LoggingIn;
 use super::postgres::StartingUp;
 use super::redis::Pinging;
+use crate::fuzzing::Hunt;
 use crate::health::{
     Exchange, Expect, Http, Mysql, Pattern, Postgres, Redis, Role, Secret, StatusSet, Verdict,
 };
-use crate::testing::Hunt;
 
 const KINDS: u8 = 11;
 

@@ -2,7 +2,9 @@
 //! lives in the rooms they call, or in the daemon, which they ask as a [`client`]. Holds nothing that the daemon
 //! would need.
 //!
-//! Start with [`main`], then [`run`] for the daemon, or [`status`] for a command that asks it.
+//! Start with [`main`], then [`run`] for the daemon, or [`status`] for a command that asks it. What they share:
+//! `condition` and `findings` judge what a daemon says, `rates`, `figures` and `table` put it into words and
+//! columns, `change` asks before something is done, and `printing` ends with the exit code.
 
 mod backend;
 mod change;

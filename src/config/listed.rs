@@ -109,7 +109,7 @@ mod tests {
         let good = "[[backend]]\nname = \"b\"\naddress = \"10.0.0.2:80\"\nweight = 3\npriority = 1\n\
              max_connections = 5\n\n[[backend]]\nsrv = \"_web._tcp.example.org\"\nfamily = \"ipv4\"\n\
              enabled = false\n";
-        let hunt = crate::testing::Hunt {
+        let hunt = crate::fuzzing::Hunt {
             target: "backends-file",
             cases: 500,
             seeds: vec![good.into(), b"backend = []\n".into()],

@@ -5,8 +5,10 @@
 //!
 //! Read [`run`] for what is waited for. Each file beside it is what is done about one of these:
 //! [`starting`], [`reloading`] and [`stopping`] are the daemon's life, [`observing`] what a probe's verdict
-//! leads to, [`passive`] what sessions say of backends, [`seating`] who serves next, [`operating`] and
-//! [`answering`] what operators ask for.
+//! leads to, [`passive`] what sessions say of backends, [`failing_over`] what an outage has cost,
+//! [`discovering`] backends that come and go, [`seating`] who serves next, [`operating`], [`answering`] and
+//! [`planning`] what operators ask for. [`ticking`] is what nothing else says the time for, [`remembering`]
+//! what outlives the daemon, and [`telling`], [`reporting`], [`refusing`] and [`warnings`] are what is said of it all.
 
 mod answering;
 mod discovering;

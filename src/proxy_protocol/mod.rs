@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn hunted() {
-        let hunt = crate::testing::Hunt {
+        let hunt = crate::fuzzing::Hunt {
             target: "proxy",
             cases: 5000,
             seeds: examples(),

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::admin::Request;
 use crate::api::{Backend, Changed, Failovers, Refused, Service, Sessions, View};
-use crate::testing::Hunt;
+use crate::fuzzing::Hunt;
 
 /// What one answer may take to begin; a stream of events never ends.
 const SILENCE: Duration = Duration::from_millis(40);

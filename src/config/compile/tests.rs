@@ -725,7 +725,7 @@ fn hunted() {
         _ => format!("{line}\n"),
     });
     let live: String = live.collect();
-    let hunt = crate::testing::Hunt {
+    let hunt = crate::fuzzing::Hunt {
         target: "config",
         cases: 200,
         seeds: [GOOD, reference, &live]

@@ -514,7 +514,7 @@ mod tests {
                 entry("db", "a", State::Unknown, Duty::Maintenance),
             ],
         };
-        let hunt = crate::testing::Hunt {
+        let hunt = crate::fuzzing::Hunt {
             target: "state",
             cases: 2000,
             seeds: vec![encode(&contents, at(1_000)).unwrap()],
