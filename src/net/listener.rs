@@ -1,5 +1,5 @@
-//! Listening: binding so that an occupied port is an error although every worker has a socket of its
-//! own, and closing for good without losing a handshake. What a worker does with its socket is in
+//! Listening: binding so that an occupied port is an error although workers have several sockets at it, and closing
+//! for good without losing a handshake. What a worker does with its socket is in
 //! [`accept`](super::accept).
 
 use std::fmt;
@@ -18,7 +18,12 @@ use crate::config::{Incoming, ListenConfig, SocketAccess, SocketConfig};
 use crate::model::Address;
 use crate::unix::{self, OwnPath};
 
-/// A bound address with one socket per worker. Once it listens, handshakes that complete before a
+/// So many workers accept from one socket; where there are more, the kernel spreads clients over several. From one queue
+/// whoever is free takes who has waited longest, while with a queue each clients wait behind the slower worker; but
+/// those who share one have to take turns at its lock.
+const SHARERS: usize = 4;
+
+/// A bound address, with a socket for every few workers. Once it listens, handshakes that complete before a
 /// worker takes its socket wait in the queue.
 #[derive(Debug)]
 pub struct BoundListener {
@@ -82,7 +87,7 @@ impl fmt::Display for Reason<'_> {
 }
 
 impl BoundListener {
-    /// Binds `listen` with a socket for each of `workers`, not listening yet or, at a path, not to be found yet, for
+    /// Binds `listen` for so many `workers`, not listening yet or, at a path, not to be found yet, for
     /// clients that are served as `config` says. `ours` are the addresses that this
     /// process listens on already; one of them may overlap, and is about to be retired then.
     ///
@@ -104,7 +109,6 @@ impl BoundListener {
             Address::Unix(path) => {
                 let bound = unix::bind(path.as_path(), &config.access);
                 let (socket, own) = bound.map_err(|why| error(io::Error::other(why)))?;
-                let socket = Arc::new(socket);
                 return Ok(Self {
                     address: listen.address,
                     dual_stack: false,
@@ -112,7 +116,7 @@ impl BoundListener {
                     path: Some(own),
                     access: config.access.clone(),
                     // One path has one socket, which all workers accept from.
-                    sockets: (0..workers).map(|_| Arc::clone(&socket)).collect(),
+                    sockets: vec![Arc::new(socket)],
                     limited: Arc::default(),
                     incoming: incoming.clone(),
                 });
@@ -133,7 +137,7 @@ impl BoundListener {
             .as_socket()
             .unwrap_or(wanted_at);
         let mut sockets = vec![first];
-        for _ in 1..workers {
+        for _ in 1..workers.div_ceil(SHARERS) {
             sockets.push(open(listen, incoming, address, true).map_err(error)?);
         }
         Ok(Self {
@@ -182,7 +186,7 @@ impl BoundListener {
     /// What a worker needs to listen.
     pub fn of_worker(&self, worker: usize) -> Unregistered {
         Unregistered {
-            socket: Arc::clone(&self.sockets[worker]),
+            socket: Arc::clone(&self.sockets[worker % self.sockets.len()]),
             limited: Arc::clone(&self.limited),
             family: Family::of(self.address),
         }
@@ -371,8 +375,8 @@ mod tests {
 
     #[test]
     fn workers_share_an_ephemeral_port_and_nobody_else_gets_it() {
-        let bound = listening(&on("127.0.0.1:0"), 3);
-        assert_eq!(bound.sockets.len(), 3);
+        let bound = listening(&on("127.0.0.1:0"), SHARERS + 1);
+        assert_eq!(bound.sockets.len(), 2);
         let again = on(&bound.address().to_string());
         let error = BoundListener::bind(&again, &SocketConfig::default(), 1, &[]).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");

@@ -182,7 +182,8 @@ impl Entry {
 
 /// A descriptor that a reactor can wait for.
 pub trait Descriptor: AsFd {
-    /// Whether somebody else keeps it open when this is dropped, so that epoll has to be told.
+    /// Whether other threads have it as well: what happens to it wakes one that sleeps, not all; and it stays open
+    /// when this is dropped, so that epoll has to be told.
     const SHARED: bool;
 }
 
@@ -203,12 +204,21 @@ pub struct Source<D: Descriptor> {
 }
 
 impl<D: Descriptor> Source<D> {
-    /// Watches whether `fd` can be read, and told of it nothing else.
+    /// Watches whether `fd` can be read, and is told of nothing else.
     ///
     /// # Errors
     /// What the kernel says; with the descriptor, which is as before.
     pub fn readable(fd: D) -> Result<Self, (D, io::Error)> {
-        Self::new(fd, EventFlags::IN | EventFlags::RDHUP)
+        // Those that wake one alone can be told of nothing but these.
+        Self::new(
+            fd,
+            EventFlags::IN
+                | if D::SHARED {
+                    EventFlags::EXCLUSIVE
+                } else {
+                    EventFlags::RDHUP
+                },
+        )
     }
 
     /// Watches whether `fd` can be read and written, and whether there is something urgent.
