@@ -13,7 +13,8 @@ use crate::pool::Lane;
 
 /// The most that one direction moves before others get their turn, …
 const TURN: usize = 64 * 1024;
-/// … and the most when it is spliced, which costs a fraction as much.
+/// … and after how much it ends when it is spliced, which costs a fraction as much. What a pipe holds is not
+/// divided: the fewer calls the better.
 const SPLICED_TURN: usize = 256 * 1024;
 /// A read counts as this much at least, so that a peer that sends byte by byte has no endless turn.
 const LEAST: usize = 2 * 1024;
@@ -249,7 +250,7 @@ impl Direction {
             && !source.is_urgent()
             && let Some(mut pipe) = workspace.pipes.take()
         {
-            let filled = pipe.poll_fill(cx, source, SPLICED_TURN.min(most));
+            let filled = pipe.poll_fill(cx, source, most);
             self.pending = Pending::Piped(pipe);
             match filled {
                 Poll::Ready(Ok(read @ 1..)) => {
