@@ -127,7 +127,7 @@ impl Running {
             return None;
         }
         let log = self.config.log.sessions;
-        let mut members = Members::new(config, log, &mut self.loads, &self.memory);
+        let mut members = Members::new(config, log, &mut self.loads, &self.memory, &self.targets);
         let known: HashMap<_, _> = serving.members.targets().collect();
         for target in known.values() {
             if let Some(users) = self.users.get_mut(target) {

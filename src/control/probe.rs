@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -25,15 +26,34 @@ const BEAT: Duration = Duration::from_millis(5);
 /// Between two probes of a target there are at least so many, so that jitter stays jitter.
 const BEATS: u32 = 20;
 
-/// An address, how it is checked, and when.
+/// What is checked, kept once: a reload looks ten times for that of each backend, and two that are kept in one place are
+/// equal without being looked into.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TargetId {
+pub(super) struct TargetId(Arc<Aim>);
+
+/// An address, how it is checked, and when.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Aim {
     /// Where sessions go.
     pub(super) address: Address,
     /// Where probes go.
     pub(super) probed_at: Address,
     pub(super) check: Arc<Check>,
     pub(super) policy: Policy,
+}
+
+impl TargetId {
+    pub(super) fn of(aim: Aim) -> Self {
+        Self(Arc::new(aim))
+    }
+}
+
+impl Deref for TargetId {
+    type Target = Aim;
+
+    fn deref(&self) -> &Aim {
+        &self.0
+    }
 }
 
 /// By the addresses alone, because it is hashed for every probe: there are hardly two checks of the same

@@ -89,7 +89,13 @@ impl Running {
         for service in &config.services {
             let list = prepared.lists.get(&service.name);
             let concrete = concrete(service, list, &self.endpoints);
-            let its = Members::new(concrete, config.log.sessions, &mut self.loads, &self.memory);
+            let its = Members::new(
+                concrete,
+                config.log.sessions,
+                &mut self.loads,
+                &self.memory,
+                &self.targets,
+            );
             members.insert(Arc::clone(&service.name), its);
         }
         let mut users: HashMap<_, Vec<_>> = HashMap::new();

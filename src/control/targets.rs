@@ -150,6 +150,12 @@ impl Targets {
         self.0.get(id)
     }
 
+    /// The one that is known and equal, which is found without looking into it from then on; `id` if there is none.
+    pub(super) fn recognized(&self, id: TargetId) -> TargetId {
+        let known = self.0.get_key_value(&id).map(|(known, _)| known.clone());
+        known.unwrap_or(id)
+    }
+
     /// Adds a target unless it is known.
     pub(super) fn add(&mut self, id: &TargetId) {
         if !self.0.contains_key(id) {
@@ -345,6 +351,7 @@ pub(super) struct Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::probe::Aim;
     use crate::health::{Check, Duty, Exchange, Kind, Percent, Policy};
 
     #[test]
@@ -368,12 +375,12 @@ mod tests {
             kind,
             ..Check::default()
         };
-        TargetId {
+        TargetId::of(Aim {
             address,
             probed_at: address,
             check: Arc::new(check),
             policy,
-        }
+        })
     }
 
     #[test]

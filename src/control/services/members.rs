@@ -9,7 +9,7 @@ use super::loads::Loads;
 use crate::config::{BackendConfig, OnDown, ServiceConfig, SessionLog};
 use crate::control::failovers::Harm;
 use crate::control::memory::{Memory, Prior};
-use crate::control::probe::TargetId;
+use crate::control::probe::{Aim, TargetId};
 use crate::control::targets::{Target, Targets};
 use crate::health::{
     self, AdminView, Course, Decision, Duty, HealthView, Passive, Roster, Rules, State, WhenAllDown,
@@ -62,14 +62,14 @@ pub(in crate::control) fn target(
     backend: &BackendConfig,
 ) -> Option<TargetId> {
     let address = backend.address.fixed()?;
-    Some(TargetId {
+    Some(TargetId::of(Aim {
         address,
         probed_at: backend
             .check_address
             .unwrap_or_else(|| config.check.destination(address)),
         check: Arc::clone(&config.check),
         policy: config.health.clone(),
-    })
+    }))
 }
 
 /// A backend behind a target.
@@ -92,17 +92,18 @@ pub(in crate::control) struct Members {
 }
 
 impl Members {
-    /// The backends of `config`, each with its counters. One whose address is still a name has none:
+    /// The backends of `config`, each with its counters, and checked as one of `targets` if that is what it is. One whose address is still a name has none:
     /// the name leads nowhere.
     pub(in crate::control) fn new(
         config: ServiceConfig,
         session_log: SessionLog,
         loads: &mut Loads,
         memory: &Memory,
+        targets: &Targets,
     ) -> Self {
         let member = |backend: &BackendConfig| {
             let id = BackendId::new(Arc::clone(&config.name), Arc::clone(&backend.name));
-            let target = target(&config, backend);
+            let target = target(&config, backend).map(|it| targets.recognized(it));
             let (load, mark) = loads.get(&id, target.as_ref().map(|it| it.address));
             let admin = memory.admin(&id);
             Member {
@@ -338,7 +339,7 @@ impl Members {
             let view = it.view(targets);
             view.is_eligible() && view.health.state != State::Unknown
         };
-        let known = self.all.iter().filter(is_known).count();
+        let known = self.all.iter().filter(is_known).take(needed).count();
         (known >= needed).then_some(Course::Up)
     }
 
