@@ -53,10 +53,10 @@ pub enum Command {
         key: ListenerId,
         /// Where its clients go.
         route: Arc<Route>,
-        /// This worker's socket.
+        /// The socket that it accepts from, which others may have as well.
         socket: Unregistered,
     },
-    /// Accept what is in the queue, then close the socket.
+    /// Accept what is in the queue, then let go of the socket.
     Close {
         /// Whose socket it is.
         key: ListenerId,
@@ -458,17 +458,9 @@ impl Worker {
             permits: self.permits,
             context: Rc::clone(&self.context),
         };
-        match Listener::register(socket) {
-            Ok(listener) => {
-                spawn_essential(self.peers.own, acceptor.run(listener, closing));
-                self.accepting.insert(key, close);
-            }
-            // Serving with fewer workers than the kernel spreads clients over would lose some.
-            Err(error) => abort(
-                self.peers.own,
-                &format!("cannot register a listener: {error}"),
-            ),
-        }
+        let listener = register(socket, self.peers.own);
+        spawn_essential(self.peers.own, acceptor.run(listener, closing));
+        self.accepting.insert(key, close);
     }
 
     async fn run(mut self, mut inbox: UnboundedReceiver<Command>) {
@@ -541,6 +533,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Has `worker` accept from a socket: this thread. Where it is the only one to do so, clients would wait for nobody.
+fn register(socket: Unregistered, worker: usize) -> Listener {
+    Listener::register(socket)
+        .unwrap_or_else(|error| abort(worker, &format!("cannot register a listener: {error}")))
 }
 
 fn serve(context: &Rc<Context>, route: Door, client: Client, seat: Seat) {

@@ -64,6 +64,15 @@ impl Listener {
         })
     }
 
+    /// Leaves the reactor, so that clients wake others who accept from the same socket.
+    pub fn unregister(self) -> Unregistered {
+        Unregistered {
+            socket: Arc::clone(self.io.get_ref()),
+            limited: self.limited,
+            family: self.family,
+        }
+    }
+
     /// Waits until there may be a client.
     pub async fn ready(&self) {
         poll_fn(|cx| self.io.poll_readable(cx)).await;

@@ -76,13 +76,15 @@ impl Reactor {
             let idle = self.tasks.nobody_is_ready() && self.yielded.borrow().is_empty();
             let now = Instant::now();
             awake += nanoseconds(now.saturating_duration_since(awake_since));
-            // Nobody else writes it.
-            busy.store(awake, Ordering::Relaxed);
             let is_offered = awake >= stretch_ends;
             if is_offered {
-                stretch_ends = awake + stretch;
                 thread::yield_now();
+                // Whoever waits for a core is not asleep.
+                awake += nanoseconds(now.elapsed());
+                stretch_ends = awake + stretch;
             }
+            // Nobody else writes it.
+            busy.store(awake, Ordering::Relaxed);
             let may_sleep = idle && !is_offered;
             let until = if may_sleep {
                 self.timers.next()

@@ -182,8 +182,7 @@ impl Entry {
 
 /// A descriptor that a reactor can wait for.
 pub trait Descriptor: AsFd {
-    /// Whether other threads have it as well: what happens to it wakes one that sleeps, not all; and it stays open
-    /// when this is dropped, so that epoll has to be told.
+    /// Whether other threads have it as well, so that it stays open when this is dropped, and epoll has to be told.
     const SHARED: bool;
 }
 
@@ -204,21 +203,18 @@ pub struct Source<D: Descriptor> {
 }
 
 impl<D: Descriptor> Source<D> {
-    /// Watches whether `fd` can be read, and is told of nothing else.
+    /// Watches whether `fd` can be read, and is told of nothing else. What happens to one that threads share wakes
+    /// one of them that sleeps, not all.
     ///
     /// # Errors
     /// What the kernel says; with the descriptor, which is as before.
     pub fn readable(fd: D) -> Result<Self, (D, io::Error)> {
-        // Those that wake one alone can be told of nothing but these.
-        Self::new(
-            fd,
-            EventFlags::IN
-                | if D::SHARED {
-                    EventFlags::EXCLUSIVE
-                } else {
-                    EventFlags::RDHUP
-                },
-        )
+        // Where one alone is woken, epoll tells of no more than this and of errors.
+        let besides = match D::SHARED {
+            true => EventFlags::EXCLUSIVE,
+            false => EventFlags::RDHUP,
+        };
+        Self::new(fd, EventFlags::IN | besides)
     }
 
     /// Watches whether `fd` can be read and written, and whether there is something urgent.

@@ -265,6 +265,35 @@ fn a_shared_descriptor_is_left_alone_once_it_is_dropped() {
 }
 
 #[test]
+fn whoever_is_free_learns_of_a_client_while_another_who_shares_the_listener_is_busy() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let shared = Arc::new(OwnedFd::from(listener));
+    let (watching, watched) = mpsc::channel();
+    let (over, all_is_over) = mpsc::channel::<()>();
+    let busy = Arc::clone(&shared);
+    let busy = thread::spawn(move || {
+        reacting(async move {
+            let source = Source::readable(busy).unwrap();
+            watching.send(()).unwrap();
+            // All of its thread waits.
+            all_is_over.recv_timeout(PATIENCE).unwrap();
+            rustix::net::accept(source.get_ref()).unwrap_err()
+        })
+    });
+    watched.recv_timeout(PATIENCE).unwrap();
+    reacting(async move {
+        let source = Source::readable(shared).unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        readable(&source).await;
+        drop(rustix::net::accept(source.get_ref()).unwrap());
+    });
+    over.send(()).unwrap();
+    assert_eq!(busy.join().unwrap(), rustix::io::Errno::AGAIN);
+}
+
+#[test]
 fn a_descriptor_that_cannot_be_watched_comes_back() {
     reacting(async {
         let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{Command, Peers, serve};
+use super::{Command, Peers, register, serve};
 use crate::admission::Thrift;
 use crate::net::{Accepted, Listener};
 use crate::pool::{Admission, Door, Permits, Turn};
@@ -57,7 +57,7 @@ impl Acceptor {
     /// Accepts until the listener is to close, then until its queue is empty.
     pub(super) async fn run(
         mut self,
-        listener: Listener,
+        mut listener: Listener,
         mut closing: oneshot::Receiver<TaskTrackerToken>,
     ) {
         // Clients had to wait, so some of them may have left: until the queue has been empty since.
@@ -90,7 +90,10 @@ impl Acceptor {
             // Too many have come to nothing for those who are served.
             if let Some(rest) = rest {
                 behind = true;
+                // Others have not spent their part yet.
+                let aside = listener.unregister();
                 sleep(rest).await;
+                listener = register(aside, self.peers.own);
             }
         };
         self.empty(&listener).await;
