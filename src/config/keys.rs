@@ -241,7 +241,7 @@ pub static SERVICE: Section = Section {
         key(
             "backlog",
             Is("4096"),
-            "handshakes that the kernel holds, per listener and worker",
+            "handshakes that the kernel holds, per listener and up to four workers",
         ),
         key("relay", Is("\"auto\""), "how bytes move"),
         key(

@@ -34,7 +34,7 @@ pub struct ServiceConfig {
     pub strategy: &'static Entry,
     /// What the strategy is told besides the candidates.
     pub parameters: Parameters,
-    /// Handshakes that the kernel holds for us, per listener and worker.
+    /// Handshakes that the kernel holds for us, per listener and up to four workers.
     pub backlog: u32,
     /// How bytes move.
     pub relay: RelayMode,

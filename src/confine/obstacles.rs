@@ -17,6 +17,9 @@ pub fn no_account(need: &Need) -> Option<Lack> {
     };
     let error = Identity::named(user, group.as_deref()).err()?;
     let help = match &error {
+        IdentityError::NoUser(name) | IdentityError::NoGroup(name) if !is_plain(name) => {
+            "name another one".to_owned()
+        }
         IdentityError::NoUser(name) => format!("useradd --system {name}, or name another one"),
         IdentityError::NoGroup(name) => format!("groupadd --system {name}, or name another one"),
         IdentityError::NoGroupOf(_) => "write `group` too".to_owned(),
@@ -26,6 +29,12 @@ pub fn no_account(need: &Need) -> Option<Lack> {
         }
     };
     Some(barred(error.to_string(), help))
+}
+
+/// Whether a shell that is handed `name` sees a name and nothing else.
+fn is_plain(name: &str) -> bool {
+    let is_part = |it: char| it.is_ascii_alphanumeric() || it == '_' || it == '-';
+    !name.starts_with('-') && name.chars().all(is_part)
 }
 
 /// What is unwise about a program that root runs, for nobody has said as whom else.
@@ -135,6 +144,24 @@ fn blocked_at(path: &Path) -> Option<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_to_be_handed_to_a_shell_that_is_no_plain_name() {
+        let help = |user: &str| {
+            let account = Need::Account {
+                user: user.to_owned(),
+                group: None,
+            };
+            match no_account(&account) {
+                Some(Lack::Barred { help, .. }) => help,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(help("nobody-by-this-name").starts_with("useradd --system nobody-by-this-name,"));
+        for odd in ["$(reboot)", "--help", "a\u{202e}b", "a;b"] {
+            assert_eq!(help(odd), "name another one", "{odd}");
+        }
+    }
 
     #[test]
     fn a_directory_that_others_use_is_not_given_away() {
