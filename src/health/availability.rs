@@ -93,20 +93,20 @@ impl Availability {
         let before = self.course();
         self.totals = self.at(now);
         self.now = Some((course, now));
+        let mut returns = false;
         if course == Course::Up {
+            // Its outage may have ended while it was set aside, or while nobody looked.
+            returns = before == Some(Course::Down) || self.totals.down > self.totals.repaired;
             self.totals.repaired = self.totals.down;
         }
-        match (before, course) {
-            (Some(Course::Up), Course::Down) => {
-                self.totals.failures += 1;
-                let flaps = |at| now.saturating_duration_since(at) < FLAP;
-                self.totals.flaps += u64::from(self.returned.is_some_and(flaps));
-            }
-            (Some(Course::Down), Course::Up) => {
-                self.totals.recoveries += 1;
-                self.returned = Some(now);
-            }
-            (Some(_) | None, _) => {}
+        if returns {
+            self.totals.recoveries += 1;
+            self.returned = Some(now);
+        }
+        if (before, course) == (Some(Course::Up), Course::Down) {
+            self.totals.failures += 1;
+            let flaps = |at| now.saturating_duration_since(at) < FLAP;
+            self.totals.flaps += u64::from(self.returned.is_some_and(flaps));
         }
     }
 
@@ -207,6 +207,41 @@ mod tests {
         assert_eq!(totals.set_aside, Duration::from_secs(60));
         assert_eq!((totals.failures, totals.recoveries), (0, 0));
         assert_eq!(totals.availability(), Some(1.0));
+    }
+
+    #[test]
+    fn an_outage_that_ends_while_an_operator_has_it_out_is_repaired_once() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut record = Availability::default();
+        record.enter(Course::Up, at(0));
+        record.enter(Course::Down, at(100));
+        record.enter(Course::Up, at(110));
+        record.enter(Course::Down, at(200));
+        record.enter(Course::SetAside, at(230));
+        assert_eq!(record.at(at(300)).mttr(), Some(Duration::from_secs(10)));
+        record.enter(Course::Up, at(300));
+        let totals = record.at(at(400));
+        assert_eq!((totals.failures, totals.recoveries), (2, 2));
+        assert_eq!(totals.mttr(), Some(Duration::from_secs(20)));
+        // The next time that it is taken out and put back is no repair.
+        record.enter(Course::SetAside, at(400));
+        record.enter(Course::Up, at(410));
+        assert_eq!(record.at(at(500)).recoveries, 2);
+    }
+
+    #[test]
+    fn an_outage_that_ends_while_no_daemon_runs_is_repaired_once() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut record = Availability::default();
+        record.enter(Course::Up, at(0));
+        record.enter(Course::Down, at(100));
+        let mut record = Availability::restored(record.at(at(120)));
+        record.enter(Course::Up, at(500));
+        let totals = record.at(at(600));
+        assert_eq!((totals.failures, totals.recoveries), (1, 1));
+        assert_eq!(totals.mttr(), Some(Duration::from_secs(20)));
     }
 
     #[test]
