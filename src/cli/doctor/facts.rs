@@ -34,8 +34,8 @@ pub(super) struct Facts {
     pub(super) refusal: Option<String>,
     /// The daemon that runs with this file.
     pub(super) daemon: Option<Daemon>,
-    /// New sessions a second to each address, if the daemon says so.
-    pub(super) rates: BTreeMap<SocketAddr, f64>,
+    /// New sessions a second of each service to each address, if the daemon says so.
+    pub(super) rates: BTreeMap<(String, SocketAddr), f64>,
     /// Whose rights count: the daemon's, or those it would have.
     pub(super) who: Who,
     /// Descriptors that one process may have.
@@ -239,7 +239,7 @@ fn watched(reach: &Reach) -> Result<Watched, Failure> {
     })
 }
 
-fn rates(before: &View, after: &View) -> BTreeMap<SocketAddr, f64> {
+fn rates(before: &View, after: &View) -> BTreeMap<(String, SocketAddr), f64> {
     let rates = Rates::between(before, after);
     let mut by_address = BTreeMap::new();
     for service in &after.services {
@@ -247,7 +247,8 @@ fn rates(before: &View, after: &View) -> BTreeMap<SocketAddr, f64> {
             let address = backend.address.as_ref().and_then(|it| it.parse().ok());
             let rate = rates.of(&service.name, Some(&backend.name));
             if let (Some(address), Some(rate)) = (address, rate) {
-                *by_address.entry(address).or_default() += rate.sessions;
+                let place = (service.name.clone(), address);
+                *by_address.entry(place).or_default() += rate.sessions;
             }
         }
     }

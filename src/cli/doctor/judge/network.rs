@@ -67,9 +67,14 @@ pub(super) fn ports(facts: &Facts, config: &Config) -> Vec<Finding> {
             .any(|(from, to)| (*from..=*to).contains(&port))
     };
     let ports = (first..=last).filter(|port| !is_reserved(*port)).count() as u64;
-    // 2 is for loopback only.
-    let reuses = facts.kernel.number("net.ipv4.tcp_tw_reuse") == Some(1);
-    let is_left = config.services.iter().any(|it| leaves(&it.backends));
+    let reuse = facts.kernel.number("net.ipv4.tcp_tw_reuse");
+    let reuses = reuse == Some(1);
+    // 2 is for loopback only. Backends that only a file of their own names may be anywhere.
+    let here_too = reuse == Some(2);
+    let is_left = config
+        .services
+        .iter()
+        .any(|it| it.backends_file.is_some() || leaves(&it.backends, here_too));
     let a_second = match reuses {
         true => "taken over at once (tcp_tw_reuse)".to_owned(),
         false if !is_left => "taken over at once on this machine".to_owned(),
@@ -101,13 +106,10 @@ pub(super) fn ports(facts: &Facts, config: &Config) -> Vec<Finding> {
         }
     };
     let mut findings = Vec::new();
-    // Without the setting, too, ports are taken over between addresses of this machine.
-    let held = facts
-        .rates
-        .iter()
-        .filter(|(to, _)| !reuses && !to.ip().is_loopback());
+    let held = rates(facts, config).into_iter();
+    let held = held.filter(|(to, _)| !(reuses || here_too && to.ip().is_loopback()));
     let fastest = held.max_by(|(_, left), (_, right)| left.total_cmp(right));
-    let too_fast = fastest.filter(|(_, rate)| **rate * TIME_WAIT as f64 * 2.0 > ports as f64);
+    let too_fast = fastest.filter(|(_, rate)| rate * TIME_WAIT as f64 * 2.0 > ports as f64);
     if let Some((address, rate)) = too_fast {
         let finding = match rate * TIME_WAIT as f64 > ports as f64 {
             true => Finding::problem("ports", now),
@@ -208,11 +210,8 @@ fn busiest(facts: &Facts, config: &Config) -> Option<(SocketAddr, u64)> {
                 .max_connections
                 .map(|it| u64::from(it.get()))
                 .or(alone);
-            let sources = match pool(service) {
-                // Each client has the ports of its own address.
-                Some(Sources::Client) => continue,
-                Some(pool) => pool.of_family(address.is_ipv4()).count().max(1) as u64,
-                None => 1,
+            let Some(sources) = sources(Some(service), address) else {
+                continue;
             };
             *most.entry(address).or_default() += own.unwrap_or(0).div_ceil(sources);
         }
@@ -220,11 +219,33 @@ fn busiest(facts: &Facts, config: &Config) -> Option<(SocketAddr, u64)> {
     most.into_iter().max_by_key(|(_, sessions)| *sessions)
 }
 
-/// Whether one of them is elsewhere than on this machine, where ports are reused anyway.
-fn leaves(backends: &[crate::config::BackendConfig]) -> bool {
+/// New sessions a second to each address from one source, as the daemon has them now.
+fn rates(facts: &Facts, config: &Config) -> BTreeMap<SocketAddr, f64> {
+    let mut rates = BTreeMap::new();
+    for ((service, address), rate) in &facts.rates {
+        let service = config.services.iter().find(|it| *it.name == **service);
+        if let Some(sources) = sources(service, *address) {
+            *rates.entry(*address).or_default() += rate / sources as f64;
+        }
+    }
+    rates
+}
+
+/// From how many addresses connections of a service to `address` come; `None` where each client has the ports of
+/// its own.
+fn sources(service: Option<&ServiceConfig>, address: SocketAddr) -> Option<u64> {
+    match service.and_then(pool) {
+        Some(Sources::Client) => None,
+        Some(pool) => Some(pool.of_family(address.is_ipv4()).count().max(1) as u64),
+        None => Some(1),
+    }
+}
+
+/// Whether one of them is where ports are held: elsewhere than on this machine, if they are taken over on it.
+fn leaves(backends: &[crate::config::BackendConfig], here_too: bool) -> bool {
     backends.iter().any(|it| match &it.address {
-        BackendAddress::Ip(address) => !address.ip().is_loopback(),
-        BackendAddress::Name { host, .. } => &**host != "localhost",
+        BackendAddress::Ip(address) => !(here_too && address.ip().is_loopback()),
+        BackendAddress::Name { host, .. } => !(here_too && &**host == "localhost"),
         BackendAddress::Srv { .. } => true,
         BackendAddress::Unix(_) => false,
     })

@@ -227,7 +227,9 @@ fn ports_must_do_for_the_rate_that_the_daemon_tells() {
     let with = |to: &str, rate: f64| {
         but(SERVICE, |facts| {
             set("net.ipv4.tcp_tw_reuse", "2")(facts);
-            facts.rates.insert(to.parse().unwrap(), rate);
+            facts
+                .rates
+                .insert(("web".to_owned(), to.parse().unwrap()), rate);
         })
     };
     // 55,296 ports, each held for a minute.
@@ -250,7 +252,9 @@ fn ports_must_do_for_the_rate_that_the_daemon_tells() {
     );
     assert_eq!(told(&with("127.0.0.1:80", 1000.0)), []);
     let reusing = but(SERVICE, |facts| {
-        facts.rates.insert("10.0.0.1:80".parse().unwrap(), 1000.0);
+        facts
+            .rates
+            .insert(("web".to_owned(), "10.0.0.1:80".parse().unwrap()), 1000.0);
     });
     assert_eq!(told(&reusing), []);
 }
@@ -289,6 +293,44 @@ fn each_source_has_its_own_ports() {
         "60,000 for the sessions that 10.0.0.1:80",
     ];
     finds(&healthy(&with(120_000)), Severity::Problem, "ports", &parts);
+
+    let at = |sources: &str, rate: f64| {
+        but(&format!("{SERVICE}{sources}"), |facts| {
+            set("net.ipv4.tcp_tw_reuse", "2")(facts);
+            let place = ("web".to_owned(), "10.0.0.1:80".parse().unwrap());
+            facts.rates.insert(place, rate);
+        })
+    };
+    assert_eq!(told(&at(sources, 900.0)), []);
+    let parts = ["room for 500 new sessions a second to 10.0.0.1:80"];
+    finds(&at(sources, 1000.0), Severity::Advice, "ports", &parts);
+    let clients = "[service.socket]\nsource = \"client\"\n";
+    assert_eq!(told(&at(clients, 10_000.0)), []);
+}
+
+#[test]
+fn ports_are_said_to_be_taken_over_on_this_machine_only_where_that_is_known() {
+    let list = SERVICE.replace(
+        "[[service.backend]]\naddress = \"10.0.0.1:80\"\n",
+        "backends_file = \"list.toml\"\n",
+    );
+    let here = SERVICE.replace("10.0.0.1:80", "127.0.0.1:81");
+    for (file, reuse, is_known) in [
+        (&*here, "2", true),
+        (&*here, "0", false),
+        (&*list, "2", false),
+    ] {
+        let facts = but(file, set("net.ipv4.tcp_tw_reuse", reuse));
+        let config = facts.config.as_ref().unwrap();
+        let ports = network::ports(&facts, config);
+        let told = format!("{ports:?}");
+        assert_eq!(
+            told.contains("taken over at once on this machine"),
+            is_known,
+            "{told}"
+        );
+        assert_eq!(told.contains("held for 60 s"), !is_known, "{told}");
+    }
 }
 
 #[test]
