@@ -191,14 +191,14 @@ impl Targets {
     /// Lets a target that was down before this daemon be one of which nothing is known, and tells whether it was
     /// such a one: it counts as up until its first verdict.
     pub(super) fn doubt(&mut self, id: &TargetId) -> bool {
-        let target = self.0.get_mut(id);
-        let presumed = target.filter(|it| it.health.is_presumed() && it.state() == State::Down);
-        let Some(target) = presumed else {
+        let Some(target) = self.0.get_mut(id) else {
             return false;
         };
-        target.health = Health::new(Instant::now());
-        target.down.set(false);
-        true
+        let is_doubted = target.health.doubt(Instant::now());
+        if is_doubted {
+            target.down.set(false);
+        }
+        is_doubted
     }
 
     /// Lets a target that is not probed yet know what was found out about the same address: a
@@ -251,12 +251,13 @@ impl Targets {
         }
     }
 
-    /// Takes a target down that a confirming probe found dead, whatever its check says of `fall`.
+    /// Takes a target down that a confirming probe found dead, whatever its check says of `fall`. `None` for one
+    /// that was down before this daemon, and is so still.
     pub(super) fn condemn(&mut self, id: &TargetId, why: Why) -> Option<Transition> {
         let target = self.0.get_mut(id)?;
-        let transition = target.health.condemn(why, Instant::now())?;
-        target.down.set(true);
-        Some(transition)
+        let transition = target.health.condemn(why, Instant::now());
+        target.down.set(target.health.state() == State::Down);
+        transition
     }
 
     /// A probe could not be sent: whether that is news.
@@ -309,8 +310,8 @@ impl Targets {
             observed.transition = target.health.observe(&finding.verdict, &id.policy, now);
             observed.is_still_down =
                 presumed && observed.transition.is_none() && target.health.state() == State::Down;
-            if let Some(transition) = &observed.transition {
-                target.down.set(transition.to == State::Down);
+            if observed.transition.is_some() || observed.is_still_down {
+                target.down.set(target.health.state() == State::Down);
             }
             // One that was sent late tells of this machine's load rather than of the server's.
             if finding.verdict == Verdict::Alive && probed.late < BUSY {

@@ -68,6 +68,8 @@ pub struct Health {
     turned: Option<Instant>,
     /// The state is what somebody knew before: the next verdict decides.
     presumed: bool,
+    /// Somebody knew before that it was down, and since when; it is tried all the same until the next verdict.
+    doubted: Option<Instant>,
 }
 
 impl Health {
@@ -79,6 +81,7 @@ impl Health {
             against: 0,
             turned: None,
             presumed: false,
+            doubted: None,
         }
     }
 
@@ -93,7 +96,27 @@ impl Health {
 
     /// Whether no verdict has said yet what somebody knew before.
     pub fn is_presumed(&self) -> bool {
-        self.presumed
+        self.presumed || self.doubted.is_some()
+    }
+
+    /// Lets one that somebody knew to be down be one of which nothing is known until its first verdict, and tells
+    /// whether it was such a one. What was known is not forgotten: a bad verdict finds it down as before.
+    pub fn doubt(&mut self, now: Instant) -> bool {
+        let known = self.presumed && self.state == State::Down;
+        if known {
+            *self = Self {
+                doubted: Some(self.since),
+                ..Self::new(now)
+            };
+        }
+        known
+    }
+
+    /// It is as it was known to be again, for a verdict to decide.
+    fn undoubt(&mut self) {
+        if let Some(since) = self.doubted {
+            *self = Self::presumed(State::Down, since);
+        }
     }
 
     /// The state of the last transition.
@@ -136,8 +159,9 @@ impl Health {
     }
 
     /// Takes it down at once, whatever `fall` says: sessions have failed, and a probe has confirmed
-    /// it. `None` when it is down already.
+    /// it. `None` when it is down already, or was before and has been tried since.
     pub fn condemn(&mut self, why: Why, now: Instant) -> Option<Transition> {
+        self.undoubt();
         (self.state != State::Down).then(|| self.enter(State::Down, Some(why), now))
     }
 
@@ -153,6 +177,7 @@ impl Health {
             Verdict::Alive => (State::Up, None),
             Verdict::Dead(why) => (State::Down, Some(why)),
         };
+        self.undoubt();
         let needed = self.needed(policy);
         let presumed = std::mem::take(&mut self.presumed);
         if self.state == to {
@@ -260,6 +285,39 @@ mod tests {
             assert_eq!(transition, Some(expected));
             assert_eq!((health.state(), health.since()), (to, now));
         }
+    }
+
+    #[test]
+    fn one_that_is_doubted_is_unknown_until_its_first_verdict_and_then_still_down_or_back() {
+        let now = Instant::now();
+        let (before, later) = (now - Duration::from_secs(60), now + Duration::from_secs(1));
+        let doubted = || {
+            let mut health = Health::presumed(State::Down, before);
+            assert!(health.doubt(now));
+            assert_eq!((health.state(), health.since()), (State::Unknown, now));
+            assert!(health.is_presumed());
+            health
+        };
+        let policy = policy(3, 3);
+        let mut dead = doubted();
+        assert_eq!(dead.observe(DEAD, &policy, later), None);
+        assert_eq!((dead.state(), dead.since()), (State::Down, before));
+        assert!(!dead.is_presumed());
+        let mut condemned = doubted();
+        let why = Why::Network(Cause::Refused);
+        assert_eq!(condemned.condemn(why, later), None);
+        assert_eq!(
+            (condemned.state(), condemned.since()),
+            (State::Down, before)
+        );
+        let mut back = doubted();
+        let transition = back.observe(&Verdict::Alive, &policy, later).unwrap();
+        assert_eq!((transition.from, transition.to), (State::Down, State::Up));
+        assert_eq!(transition.after, Duration::from_secs(61));
+        assert!(transition.presumed);
+        // Nobody else is doubted.
+        assert!(!Health::presumed(State::Up, before).doubt(now));
+        assert!(!settled(false, &policy).doubt(now));
     }
 
     #[test]

@@ -145,8 +145,23 @@ impl Watch {
                     self.services.served_by(*stands_in, &standing, draft);
                 }
             }
-            // Whoever was told that it is down was told so before.
-            Event::Listening { .. } | Event::Missed { .. } | Event::StillDown { .. } => {}
+            // Whoever was told that it is down was told so before, but it may have been counted on since.
+            Event::StillDown {
+                backend,
+                eligible,
+                configured,
+                ..
+            } => {
+                let standing = Standing {
+                    service: Arc::clone(backend.service()),
+                    eligible: *eligible,
+                    configured: *configured,
+                };
+                if draft.config.is_about(&standing.service) {
+                    self.services.stands(&standing, draft);
+                }
+            }
+            Event::Listening { .. } | Event::Missed { .. } => {}
         }
     }
 

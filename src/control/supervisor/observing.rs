@@ -7,7 +7,7 @@ use super::Supervisor;
 use crate::control::probe::{Probed, TargetId};
 use crate::control::services::User;
 use crate::control::targets::Observed;
-use crate::health::{Evidence, State, Transition, Verdict};
+use crate::health::{Evidence, State, Transition, Verdict, Why};
 
 impl Supervisor {
     /// A probe has its verdict.
@@ -57,7 +57,7 @@ impl Supervisor {
             (Some(transition), _) => {
                 self.announce(id, &users, &transition, None);
             }
-            (None, Verdict::Dead(why)) if is_still_down => self.report_still_down(&users, id, why),
+            (None, Verdict::Dead(why)) if is_still_down => self.still_down(&users, id, why),
             (None, Verdict::Dead(why)) => self.report_missed(&users, id, why),
             (None, Verdict::Alive) => self.report_answered(&users, id),
         }
@@ -126,6 +126,21 @@ impl Supervisor {
             }
             self.unsettled.note(backend.service(), now);
         }
+    }
+
+    /// The first verdict has found a target down, as it was before this daemon. One that was tried until now is out
+    /// again.
+    pub(super) fn still_down(&mut self, users: &[User], id: &TargetId, why: &Why) {
+        for user in users {
+            let service = user.id.service();
+            let before = self.running.services.0.get(service).map(|it| it.eligible);
+            self.count(user);
+            if self.running.services.0.get(service).map(|it| it.eligible) != before {
+                self.close_sessions_of(service);
+                self.unsettled.note(service, Instant::now());
+            }
+        }
+        self.report_still_down(users, id, why);
     }
 
     /// Before this daemon the backend behind `user` was up, and it is not. Where that leaves nobody, whoever was

@@ -80,10 +80,13 @@ impl Supervisor {
             }
             Ok(Verdict::Dead(why)) => match self.may_go(&accused, &target) {
                 Ok(()) => {
-                    if let Some(transition) = self.running.targets.condemn(&target, why) {
-                        let users = self.running.users.get(&target).cloned();
-                        let users = users.unwrap_or_default();
-                        self.announce(&target, &users, &transition, Some(&evidence));
+                    let users = self.running.users.get(&target).cloned();
+                    let users = users.unwrap_or_default();
+                    match self.running.targets.condemn(&target, why.clone()) {
+                        Some(transition) => {
+                            self.announce(&target, &users, &transition, Some(&evidence));
+                        }
+                        None => self.still_down(&users, &target, &why),
                     }
                 }
                 // Then its own probes decide, as slowly as ever.

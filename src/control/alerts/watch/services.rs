@@ -101,6 +101,7 @@ mod tests {
     use crate::control::alerts::watch::testing::{config, everything, standing, told, transition};
     use crate::health::State::{Down, Up};
     use crate::health::TierChange;
+    use crate::model::{BackendId, Cause};
     use Occasion::{AllDown, BackendUp, Degraded, Flapping, Standby};
     use Status::{Firing, Resolved};
 
@@ -176,6 +177,27 @@ mod tests {
                 fires,
                 ends
             ]
+        );
+    }
+
+    #[test]
+    fn one_that_is_still_down_may_have_been_the_last_that_was_counted_on() {
+        let config = config("on = [\"backend-down\", \"all-down\"]");
+        let still_down = |eligible| Event::StillDown {
+            backend: BackendId::new("web", "a"),
+            cause: Cause::Refused.into(),
+            eligible,
+            configured: 4,
+        };
+        let events = [
+            standing("web", 1),
+            still_down(1),
+            still_down(0),
+            still_down(0),
+        ];
+        assert_eq!(
+            told(&config, &events),
+            [vec![], vec![], vec![(AllDown, Firing)], vec![]]
         );
     }
 
