@@ -95,7 +95,12 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
     };
     put(&mut text, &verdict);
     for problem in &plan.problems {
-        put(&mut text, &format!("  error: {problem}"));
+        // What is only odd in a file that is rejected stands among the rest, and says so behind its place.
+        let (severity, problem) = match problem.contains(WARNS) {
+            true => ("warning", problem.replacen(WARNS, ": ", 1)),
+            false => ("error", problem.clone()),
+        };
+        put(&mut text, &format!("  {severity}: {problem}"));
     }
     // Whoever reads no further must have read these.
     for effect in plan.effects.iter().filter(|it| it.eligible == Some(0)) {
@@ -108,7 +113,7 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
     }
     for warning in &plan.warnings {
         // One of the file begins with its place.
-        let warning = warning.replacen(": warning: ", ": ", 1);
+        let warning = warning.replacen(WARNS, ": ", 1);
         put(&mut text, &format!("  warning: {warning}"));
     }
     if plan.clears_rejection {
@@ -265,6 +270,8 @@ fn put(text: &mut String, line: &str) {
     let _ = writeln!(text, "{line}");
 }
 
+/// Between the place of a warning and its words.
+const WARNS: &str = ": warning: ";
 /// Changes, keys of one, services or probes of one that are shown.
 const MOST_SHOWN: usize = 50;
 
@@ -291,6 +298,18 @@ Examples:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warning_of_a_file_that_is_rejected_is_no_error() {
+        let plan = Plan {
+            outcome: Prospect::Rejected,
+            problems: vec!["f:1:1: unknown key".into(), "f:2:1: warning: odd".into()],
+            ..Plan::default()
+        };
+        let told = told(&plan, None);
+        assert!(told.contains("  error: f:1:1: unknown key\n"), "{told}");
+        assert!(told.contains("  warning: f:2:1: odd\n"), "{told}");
+    }
 
     #[test]
     fn what_is_so_already_is_not_told_as_the_work_of_a_reload() {
