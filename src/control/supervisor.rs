@@ -171,8 +171,8 @@ pub async fn run(
         }
         control.settle(verdict_queue.is_empty());
     }
-    // A reload that is not applied yet takes its new listeners with it.
-    control.reload = Reload::None;
+    control.give_up_reload();
+    control.end_plan();
     let last_words = control.alerts.finish();
     let closed = control.stop(&mut orders, &mut requests).await;
     control.save_for_good().await;

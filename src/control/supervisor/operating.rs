@@ -237,7 +237,7 @@ impl Supervisor {
     /// Nothing is changed of a daemon that stops.
     fn goes_on(&self) -> Result<(), Denied> {
         match self.stopping {
-            true => Err(Denied::Busy(Refused::new("the daemon is stopping"))),
+            true => Err(Denied::Busy(Refused::new(STOPPING))),
             false => Ok(()),
         }
     }
@@ -309,6 +309,8 @@ fn close_rate(serving: &Serving) -> u32 {
     }
 }
 
+/// What whoever asks for a change is told then.
+pub(super) const STOPPING: &str = "the daemon is stopping";
 /// How long the answer to a change waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Sessions a second that are closed where the file does not say how many.

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use super::Supervisor;
+use super::operating::STOPPING;
 use crate::api;
 use crate::control::planning::Draft;
 use crate::control::prepare::{Prepared, prepare_proposal};
@@ -66,9 +67,21 @@ impl Planning {
 }
 
 impl Supervisor {
+    /// Whoever waits for a plan is told that none comes: the daemon stops.
+    pub(super) fn end_plan(&mut self) {
+        if let Some(Preparing { asked, .. }) = self.planning.preparing.take() {
+            let _ = asked.reply.send(Err(api::Refused::new(STOPPING)));
+        }
+    }
+
     /// Begins the plan of `proposal`. Whoever has asked may be gone.
     pub(super) fn begin_plan(&mut self, proposal: api::Proposal, reply: Reply) {
         let refused = |error: &str, help: &str| Err(api::Refused::new(error).with_help(help));
+        if self.stopping {
+            // There will be no reload.
+            let _ = reply.send(Err(api::Refused::new(STOPPING)));
+            return;
+        }
         let Some(path) = &self.options.path else {
             let help = "there is nothing to compare with";
             let _ = reply.send(refused("this daemon has no configuration file", help));

@@ -105,7 +105,7 @@ impl Supervisor {
     pub(super) fn reload_for(&mut self, by: &str, reply: Waiting) {
         let busy = |error: &str| Err(Denied::Busy(Refused::new(error)));
         if self.stopping {
-            let _ = reply.send(busy("the daemon is stopping"));
+            let _ = reply.send(busy(operating::STOPPING));
         } else if self.options.path.is_none() {
             let _ = reply.send(busy("this daemon has no configuration file"));
         } else {
@@ -117,6 +117,15 @@ impl Supervisor {
                 false => self.awaiting.next.push(reply),
             }
             self.begin_reload();
+        }
+    }
+
+    /// No reload comes to an end any more: one that is not applied yet takes its new listeners with it.
+    pub(super) fn give_up_reload(&mut self) {
+        self.reload = Reload::None;
+        let Awaiting { this, next } = std::mem::take(&mut self.awaiting);
+        for reply in this.into_iter().chain(next) {
+            let _ = reply.send(Err(Denied::Busy(Refused::new(operating::STOPPING))));
         }
     }
 
