@@ -166,8 +166,8 @@ fn is_possible(totals: &Totals, most: Duration) -> bool {
 
 /// Things that cannot be that are told.
 const MOST_ODD: usize = 10;
-/// The longest that a drain is remembered for.
-const LONGEST_DRAIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Whoever drains for longer does not mean it: it is neither asked for nor remembered.
+pub(in crate::control) const LONGEST_DRAIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Raised when a file of before could be misread.
 const VERSION: u32 = 1;

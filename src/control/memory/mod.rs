@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
-pub(super) use self::file::Said;
 use self::file::{Contents, Entry};
+pub(super) use self::file::{LONGEST_DRAIN, Said};
 use self::writer::{Refusal, Writer};
 use crate::health::{AdminView, Availability, Course, State, Totals};
 use crate::model::{Address, BackendId};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::admin::Denied;
 use crate::api::{Change, Refused};
+use crate::control::memory::LONGEST_DRAIN;
 use crate::control::services::Serving;
 use crate::health::{AdminView, Duty, Percent};
 use crate::model::BackendId;
@@ -101,7 +102,5 @@ pub(super) fn no_service<'s>(name: &str, known: impl Iterator<Item = &'s Arc<str
     Denied::Unknown(Refused::new(format!("there is no service `{name}`")).with_help(help))
 }
 
-/// Whoever drains for longer does not mean it.
-const LONGEST_DRAIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// Names that a refusal lists.
 const MOST_NAMES: usize = 20;
