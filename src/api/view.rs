@@ -65,6 +65,8 @@ pub enum ShortOf {
     DescriptorsOfTheMachine,
     /// The kernel's memory for sockets.
     Memory,
+    /// Something else, which the log has in the kernel's words.
+    Something,
 }
 
 impl ShortOf {
@@ -74,6 +76,7 @@ impl ShortOf {
             Self::Descriptors => "descriptors",
             Self::DescriptorsOfTheMachine => "descriptors of the machine",
             Self::Memory => "memory for sockets",
+            Self::Something => "something that accepting takes",
         }
     }
 }
@@ -161,6 +164,11 @@ pub struct Service {
     pub configured: u32,
     /// As many must be up for the service to be ready.
     pub min_up: u32,
+    /// `max_connections` of `[service.limits]`, while as many sessions run: new clients wait.
+    pub full_at: Option<u64>,
+    /// A later tier serves in the place of those before it, until an operator asks for the fail-back
+    /// (`fail_back = "manual"`).
+    pub awaits_fail_back: bool,
     /// Who waits for a place.
     pub queue: Queue,
     /// Of all its sessions.
@@ -398,6 +406,22 @@ pub struct Backend {
     pub traffic: Traffic,
     /// How available it has been.
     pub record: Record,
+}
+
+impl Backend {
+    /// Its weight in words: `3`, or `1.5 of 3` when less of it counts.
+    pub fn told_weight(&self) -> String {
+        let whole = u64::from(self.weight) * 1000;
+        let said = self.admin.as_ref().map_or(100, |it| it.weight_percent);
+        let effective = match self.effective_weight_thousandths {
+            it if it == whole => whole / 100 * u64::from(said),
+            it => it,
+        };
+        match effective {
+            _ if !self.serving || effective == whole => self.weight.to_string(),
+            _ => format!("{} of {}", effective as f64 / 1000.0, self.weight),
+        }
+    }
 }
 
 /// Whether a backend answers.

@@ -132,6 +132,7 @@ fn daemon(view: &View) -> Vec<Finding> {
             }
             ShortOf::DescriptorsOfTheMachine => "raise fs.file-max, or find who has so many open",
             ShortOf::Memory => "raise net.ipv4.tcp_mem or the memory limit of the unit",
+            ShortOf::Something => "the log has what the kernel says: accepting rests for a moment",
         };
         all.push(Finding {
             gravity: Gravity::Wrong,
@@ -180,6 +181,18 @@ fn service(service: &Service, now: &str) -> impl Iterator<Item = Finding> {
             wrong.push(why(format!("{eligible} of {configured} backends serve")));
         }
         Standing::Ok => {}
+    }
+    if let Some(most) = service.full_at {
+        wrong.push(format!(
+            "all {} sessions of max_connections in [service.limits] are in use: new clients wait",
+            grouped(most)
+        ));
+    }
+    if service.awaits_fail_back {
+        noted.push(format!(
+            "a later tier stands in although those before it are back, until 'ballast service fail-back {}'",
+            service.name
+        ));
     }
     if service.queue.waiting > 0 {
         let is_full = service.queue.waiting >= service.queue.size;
@@ -416,6 +429,36 @@ mod tests {
     use super::*;
     use crate::api::{Count, Rejection, Throttling, Traffic, Unserved};
     use crate::cli::testing::{BEFORE, NOW, up};
+
+    #[test]
+    fn a_service_that_is_full_is_wrong_and_one_that_awaits_its_fail_back_is_noted() {
+        let full = Service {
+            name: "web".into(),
+            full_at: Some(2000),
+            ..Service::default()
+        };
+        let awaiting = Service {
+            name: "db".into(),
+            awaits_fail_back: true,
+            ..Service::default()
+        };
+        let view = View {
+            at: NOW.into(),
+            services: vec![awaiting, full],
+            ..View::default()
+        };
+        let all = findings(&view);
+        let told: Vec<_> = all
+            .iter()
+            .map(|it| (it.gravity, &*it.subject, &*it.lines[0]))
+            .collect();
+        let full = "all 2,000 sessions of max_connections in [service.limits] are in use: new clients wait";
+        let waits = "a later tier stands in although those before it are back, until 'ballast service fail-back db'";
+        assert_eq!(
+            told,
+            [(Gravity::Wrong, "web", full), (Gravity::Noted, "db", waits)]
+        );
+    }
 
     fn view(service: Service) -> View {
         View {

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::inspect::why_spared;
 use super::running::Running;
 use crate::admission::Rule;
 use crate::api;
@@ -215,17 +216,9 @@ impl Case {
         let is_chosen = chosen == Some(&*backend.name);
         let unless_well = backend.why.clone();
         if !backend.serving && !is_chosen {
-            let why = match self.seats.get(at) {
-                Some(Seat::StandsBy) => {
-                    format!("tier {} stands by: those before it serve", backend.priority)
-                }
-                Some(Seat::HeldBack) => {
-                    "is held back: a later tier stands in until it may stand down".to_owned()
-                }
-                Some(Seat::Serves | Seat::Out) | None => {
-                    unless_well.unwrap_or_else(|| "does not serve".to_owned())
-                }
-            };
+            let why = why_spared(self.seats.get(at).copied(), backend.priority)
+                .or(unless_well)
+                .unwrap_or_else(|| "does not serve".to_owned());
             let since = backend
                 .since
                 .as_deref()
@@ -257,10 +250,13 @@ impl Case {
             },
             (Basis::Turn, true) => "its turn is next".to_owned(),
             (Basis::Turn, false) => "serves, and its turn comes later".to_owned(),
-            (Basis::Load, true) => format!("has {sessions} sessions at weight {}", backend.weight),
+            (Basis::Load, true) => format!(
+                "has {sessions} sessions at weight {}",
+                backend.told_weight()
+            ),
             (Basis::Load, false) => format!(
                 "serves, and has {sessions} sessions at weight {}",
-                backend.weight
+                backend.told_weight()
             ),
         };
         if let Some(besides) = unless_well {

@@ -12,7 +12,7 @@ use super::running::Running;
 use super::services::{Member, Serving};
 use super::targets::Target;
 use crate::api;
-use crate::health::{self, AdminView, Agent, Duty, State, Totals};
+use crate::health::{self, AdminView, Agent, Duty, FailBack, Seat, State, Totals};
 use crate::model::{LedgerSum, Portion};
 use crate::net::BoundListener;
 
@@ -92,7 +92,7 @@ fn service(
     // Who is not: by the file, or by an operator.
     let mut unmeant = 0_u32;
     let mut first = (u32::MAX, 0_usize, 0_usize);
-    for member in members.each() {
+    for (at, member) in members.each().enumerate() {
         let seat = chosen.next_if(|it| it.id == member.id);
         let view = member.view(&running.targets);
         let eligible = view.is_eligible();
@@ -107,7 +107,8 @@ fn service(
             first.1 += 1;
             first.2 += usize::from(eligible);
         }
-        let backend = backend(member, &view, portion, running, cases, clock);
+        let place = decision.and_then(|it| it.seats.get(at).copied());
+        let backend = backend(member, &view, (place, portion), running, cases, clock);
         counted::add(&mut traffic, &backend.traffic);
         backends.push(backend);
     }
@@ -140,6 +141,9 @@ fn service(
         eligible: count(serving.eligible),
         configured: count(members.configured()),
         min_up: count(members.rules().min_up.of(in_first)),
+        full_at: members.gate().is_full().map(|it| it as u64),
+        awaits_fail_back: members.rules().fail_back == FailBack::Manual
+            && decision.is_some_and(|it| it.seats.contains(&Seat::HeldBack)),
         queue: counted::queue(&queue, size),
         traffic,
         refusals: counted::refusals(&gate, clock),
@@ -194,7 +198,7 @@ fn is_meant(view: &health::Member<'_>) -> bool {
 fn backend(
     member: &Member,
     view: &health::Member<'_>,
-    portion: Option<Portion>,
+    (place, portion): (Option<Seat>, Option<Portion>),
     running: &Running,
     cases: &Cases,
     clock: &Clock,
@@ -220,7 +224,7 @@ fn backend(
         },
         since: known.map(|it| clock.tell(it.turned().unwrap_or(it.since()))),
         serving: portion.is_some(),
-        why: why(member, view, known, portion.is_some()),
+        why: why(member, view, known, (place, portion.is_some())),
         weight: view.weight,
         effective_weight_thousandths: portion.map_or(0, |it| it.of_weight(view.weight)),
         priority: view.priority,
@@ -270,7 +274,7 @@ fn why(
     member: &Member,
     view: &health::Member<'_>,
     known: Option<&Target>,
-    serving: bool,
+    (place, serving): (Option<Seat>, bool),
 ) -> Option<String> {
     let failed = || known.and_then(|it| Some(it.last_failure()?.to_string()));
     let because = |what: &str, why: Option<String>| match why {
@@ -289,7 +293,9 @@ fn why(
         () if agent.duty != Duty::Serve || agent.weight.get() == 0 => {
             format!("its agent says {agent}")
         }
-        () if !serving => "stands by: those before it serve".to_owned(),
+        () if !serving => {
+            why_spared(place, view.priority).unwrap_or_else(|| "stands by".to_owned())
+        }
         () if member
             .load
             .cap()
@@ -303,6 +309,17 @@ fn why(
         }
         () => return None,
     })
+}
+
+/// Why one that might serve is not to, by where the last decision has put it.
+pub(super) fn why_spared(place: Option<Seat>, priority: u32) -> Option<String> {
+    match place {
+        Some(Seat::StandsBy) => Some(format!("tier {priority} stands by: those before it serve")),
+        Some(Seat::HeldBack) => {
+            Some("is held back: a later tier stands in until it may stand down".to_owned())
+        }
+        Some(Seat::Serves | Seat::Out) | None => None,
+    }
 }
 
 fn record(totals: &Totals) -> api::Record {

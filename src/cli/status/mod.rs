@@ -18,7 +18,7 @@ use super::printing::printed;
 use super::rates::Rates;
 use crate::api::{Events, View};
 use page::Page;
-pub(super) use page::{availability, milliseconds, weight};
+pub(super) use page::{availability, milliseconds};
 
 /// What is asked for.
 #[derive(Args, Debug)]

@@ -316,7 +316,7 @@ impl Page<'_> {
                     .clone()
                     .unwrap_or_else(|| "none".into())
                     .into(),
-                weight(backend).into(),
+                backend.told_weight().into(),
                 backend.priority.to_string().into(),
                 check.map(|it| it.kind.clone()).unwrap_or_default().into(),
                 latency.map(milliseconds).unwrap_or_default().into(),
@@ -332,20 +332,6 @@ impl Page<'_> {
             true => format!("{colour}{text}{PLAIN}"),
             false => text.to_owned(),
         }
-    }
-}
-
-/// `3`, or `1.5 of 3` when less of it counts.
-pub(in crate::cli) fn weight(backend: &Backend) -> String {
-    let whole = u64::from(backend.weight) * 1000;
-    let said = backend.admin.as_ref().map_or(100, |it| it.weight_percent);
-    let effective = match backend.effective_weight_thousandths {
-        it if it == whole => whole / 100 * u64::from(said),
-        it => it,
-    };
-    match effective {
-        _ if !backend.serving || effective == whole => backend.weight.to_string(),
-        _ => format!("{} of {}", effective as f64 / 1000.0, backend.weight),
     }
 }
 

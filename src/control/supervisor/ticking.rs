@@ -107,6 +107,29 @@ pub(super) fn lacking(error: &io::Error) -> api::ShortOf {
     match error.raw_os_error() {
         Some(libc::EMFILE) => api::ShortOf::Descriptors,
         Some(libc::ENFILE) => api::ShortOf::DescriptorsOfTheMachine,
-        _ => api::ShortOf::Memory,
+        Some(libc::ENOBUFS | libc::ENOMEM) => api::ShortOf::Memory,
+        _ => api::ShortOf::Something,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_tells_of_memory_is_taken_for_want_of_it() {
+        let of = |number| lacking(&io::Error::from_raw_os_error(number));
+        assert_eq!(of(libc::EMFILE), api::ShortOf::Descriptors);
+        assert_eq!(of(libc::ENFILE), api::ShortOf::DescriptorsOfTheMachine);
+        for number in [libc::ENOBUFS, libc::ENOMEM] {
+            assert_eq!(of(number), api::ShortOf::Memory);
+        }
+        for number in [libc::EPERM, libc::EIO] {
+            assert_eq!(of(number), api::ShortOf::Something);
+        }
+        assert_eq!(
+            lacking(&io::ErrorKind::Other.into()),
+            api::ShortOf::Something
+        );
     }
 }

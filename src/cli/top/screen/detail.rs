@@ -12,7 +12,7 @@ use crate::api::{Backend, Event, Service, State};
 use crate::cli::condition::{Condition, since_when};
 use crate::cli::figures::{ago, grouped, of, rate, scaled, time};
 use crate::cli::findings::{deadline, said_by};
-use crate::cli::status::{availability, milliseconds, weight};
+use crate::cli::status::{availability, milliseconds};
 use crate::cli::top::history::sparkline;
 use crate::cli::top::rows::Key;
 use crate::cli::top::state::Top;
@@ -101,7 +101,7 @@ fn facts(service: &Service, backend: &Backend, now: &str) -> Vec<(&'static str, 
         "weight",
         format!(
             "{} · tier {} · {}",
-            weight(backend),
+            backend.told_weight(),
             backend.priority,
             service.strategy
         ),
