@@ -33,9 +33,9 @@ pub use self::timers::{Sleep, sleep, sleep_until, timeout_at};
 /// So many tasks take short turns in a row, and one a long turn, before the loop looks at what has happened meanwhile.
 /// A look costs a hundredth of a long turn; where short turns never end, long ones are what gives way.
 const TURNS: usize = 64;
-/// After so much work the core is offered to whoever else waits for it, backends on this machine and other workers among
-/// them. A thread that finds more to do whenever it looks would keep it until the scheduler's next tick, 4 ms on many
-/// kernels, and all that time be in the tail of what the others do. A core that nobody else wants is kept.
+/// After so much work without a chance to sleep the core is offered to whoever else waits for it, backends on this machine
+/// and other workers among them. A thread that always has more to do would keep it until the scheduler's next tick, 4 ms
+/// on many kernels, and all that time be in the tail of what the others do. A core that nobody else wants is kept.
 const STRETCH: Duration = Duration::from_micros(250);
 
 thread_local! {
@@ -76,8 +76,9 @@ impl Reactor {
             let idle = self.tasks.nobody_is_ready() && self.yielded.borrow().is_empty();
             let now = Instant::now();
             awake += nanoseconds(now.saturating_duration_since(awake_since));
-            let is_offered = awake >= stretch_ends;
-            if is_offered {
+            if idle {
+                stretch_ends = awake + stretch;
+            } else if awake >= stretch_ends {
                 thread::yield_now();
                 // Whoever waits for a core is not asleep.
                 awake += nanoseconds(now.elapsed());
@@ -85,12 +86,7 @@ impl Reactor {
             }
             // Nobody else writes it.
             busy.store(awake, Ordering::Relaxed);
-            let may_sleep = idle && !is_offered;
-            let until = if may_sleep {
-                self.timers.next()
-            } else {
-                Some(now)
-            };
+            let until = if idle { self.timers.next() } else { Some(now) };
             let patience = until.map(|it| it.saturating_duration_since(now));
             awake_since = self.sources.look(patience)?;
             self.tasks.collect();
