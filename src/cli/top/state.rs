@@ -184,12 +184,7 @@ impl Top {
             note.left = note.left.saturating_sub(1);
         }
         self.note.take_if(|note| note.left == 0);
-        let lines = self.rows();
-        let is_there = lines.iter().any(|row| Some(row.key()) == self.selected);
-        let first = lines.first().map(Row::key);
-        if !is_there && self.pane == Pane::List {
-            self.selected = first;
-        }
+        self.settle();
     }
 
     fn note(&mut self, done: Result<String, String>) {
