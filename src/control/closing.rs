@@ -3,18 +3,19 @@
 //!
 //! Who is to be closed is looked up anew at each step: sessions of members that are down and would
 //! serve otherwise. So a backend that has recovered, is disabled or drains, has left the file or is kept
-//! by a new one is let go by that very look. Workers find the sessions and share what the step allows; what they have not used by the next
-//! step is taken back, so a slow worker closes late but never too many.
+//! by a new one is let go by that very look. Workers find the sessions and share what the step allows; what
+//! they have not used by the next step is taken back, so a slow worker closes late but never too many.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::services::{Lost, Serving};
+use super::services::{Member, Members, Serving};
 use super::targets::Targets;
 use super::token_bucket::{STEP, TokenBucket};
 use crate::config::OnDown;
-use crate::model::Cause;
+use crate::health::{State, WhenAllDown};
+use crate::model::{BackendId, Cause, Load};
 use crate::worker::{Allowance, Command, Workers};
 
 /// The services that are closing sessions.
@@ -58,7 +59,7 @@ impl Closing {
         let service = serving.service.name();
         let (rate, lost) = match serving.members.config().on_down {
             OnDown::Keep => (0, BTreeMap::new()),
-            OnDown::Close { rate } => (rate, serving.members.lost(targets)),
+            OnDown::Close { rate } => (rate, lost(&serving.members, targets)),
         };
         if lost.is_empty() {
             if let Some(wave) = self.0.remove(service) {
@@ -97,5 +98,58 @@ impl Closing {
                 allowance: Arc::clone(&wave.allowance),
             });
         }
+    }
+}
+
+/// Those of `members` that went down with sessions and may not serve, by mark. One that is disabled or
+/// draining is not among them: its sessions were to end in their own time.
+fn lost(members: &Members, targets: &Targets) -> BTreeMap<u32, Lost> {
+    // Where all are down and all may be used, a session has nowhere better to go.
+    let use_all = members.rules().when_all_down == WhenAllDown::UseAll;
+    if use_all && !members.each().any(|it| it.view(targets).is_eligible()) {
+        return BTreeMap::new();
+    }
+    let is_lost = |member: &&Member| {
+        let view = member.view(targets);
+        view.is_allowed() && view.health.state == State::Down
+    };
+    let lost = |member: &Member| {
+        let lost = Lost {
+            backend: member.id.clone(),
+            load: Arc::clone(&member.load),
+        };
+        (member.mark, lost)
+    };
+    let with_sessions = members.each().filter(|it| it.load.in_flight() > 0);
+    with_sessions.filter(is_lost).map(lost).collect()
+}
+
+/// A backend that went down with sessions.
+#[derive(Debug)]
+struct Lost {
+    backend: BackendId,
+    load: Arc<Load>,
+}
+
+impl Lost {
+    /// Says that its sessions are being closed.
+    fn tell_begin(&self, rate: u32) {
+        tracing::info!(
+            service = %self.backend.service(),
+            backend = %self.backend.name(),
+            sessions = self.load.in_flight(),
+            close_rate = rate,
+            "closing sessions"
+        );
+    }
+
+    /// Says that they are not any more.
+    fn tell_end(&self) {
+        tracing::info!(
+            service = %self.backend.service(),
+            backend = %self.backend.name(),
+            left = self.load.in_flight(),
+            "closing ends"
+        );
     }
 }

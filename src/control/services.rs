@@ -11,7 +11,7 @@ use std::time::Instant;
 
 pub(super) use self::blueprint::{Blueprint, Built};
 pub(super) use self::loads::Loads;
-pub(super) use self::members::{Lost, Member, Members, User, target};
+pub(super) use self::members::{Member, Members, User, target};
 use super::event::Standing;
 use super::failovers::Over;
 use super::targets::Targets;

@@ -1,6 +1,6 @@
 //! The backends of one service: who they are, how each is checked, and what is known of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::control::memory::{Memory, Prior};
 use crate::control::probe::{Aim, TargetId};
 use crate::control::targets::{Target, Targets};
 use crate::health::{
-    self, AdminView, Course, Decision, Duty, HealthView, Passive, Roster, Rules, State, WhenAllDown,
+    self, AdminView, Course, Decision, Duty, HealthView, Passive, Roster, Rules, State,
 };
 use crate::model::{Address, BackendId, Load};
 use crate::pool::{Gate, Throttle};
@@ -27,7 +27,7 @@ pub(in crate::control) struct Member {
     pub(in crate::control) target: Option<TargetId>,
     pub(in crate::control) max_connections: Option<NonZeroU32>,
     pub(in crate::control) load: Arc<Load>,
-    pub(super) mark: u32,
+    pub(in crate::control) mark: u32,
     /// What an operator has said of it, as memory has it.
     admin: AdminView,
     /// Whether it counted as eligible last.
@@ -92,8 +92,8 @@ pub(in crate::control) struct Members {
 }
 
 impl Members {
-    /// The backends of `config`, each with its counters, and checked as one of `targets` if that is what it is. One whose address is still a name has none:
-    /// the name leads nowhere.
+    /// The backends of `config`, each with its counters, and checked as one of `targets` if that is what it
+    /// is. One whose address is still a name has no check: the name leads nowhere.
     pub(in crate::control) fn new(
         config: ServiceConfig,
         session_log: SessionLog,
@@ -265,30 +265,6 @@ impl Members {
         }
     }
 
-    /// Those that went down with sessions and may not serve, by mark. One that is disabled or draining
-    /// is not among them: its sessions were to end in their own time.
-    pub(in crate::control) fn lost(&self, targets: &Targets) -> BTreeMap<u32, Lost> {
-        let is_lost = |member: &&Member| {
-            let view = member.view(targets);
-            view.is_allowed() && view.health.state == State::Down
-        };
-        let lost = |member: &Member| {
-            let lost = Lost {
-                backend: member.id.clone(),
-                load: Arc::clone(&member.load),
-            };
-            (member.mark, lost)
-        };
-        let with_sessions = self.all.iter().filter(|it| it.load.in_flight() > 0);
-        let mut all: BTreeMap<_, _> = with_sessions.filter(is_lost).map(lost).collect();
-        // Where all are down and all may be used, a session has nowhere better to go.
-        let use_all = self.rules().when_all_down == WhenAllDown::UseAll;
-        if use_all && !self.all.iter().any(|it| it.view(targets).is_eligible()) {
-            all.clear();
-        }
-        all
-    }
-
     /// All of them.
     pub(in crate::control) fn configured(&self) -> usize {
         self.all.len()
@@ -402,35 +378,5 @@ impl Members {
         self.count_all(targets);
         let members: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
         roster.decide(self.rules(), &members, now)
-    }
-}
-
-/// A backend that went down with sessions.
-#[derive(Debug)]
-pub(in crate::control) struct Lost {
-    backend: BackendId,
-    load: Arc<Load>,
-}
-
-impl Lost {
-    /// Says that its sessions are being closed.
-    pub(in crate::control) fn tell_begin(&self, rate: u32) {
-        tracing::info!(
-            service = %self.backend.service(),
-            backend = %self.backend.name(),
-            sessions = self.load.in_flight(),
-            close_rate = rate,
-            "closing sessions"
-        );
-    }
-
-    /// Says that they are not any more.
-    pub(in crate::control) fn tell_end(&self) {
-        tracing::info!(
-            service = %self.backend.service(),
-            backend = %self.backend.name(),
-            left = self.load.in_flight(),
-            "closing ends"
-        );
     }
 }
