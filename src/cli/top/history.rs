@@ -76,6 +76,14 @@ fn push(samples: &mut VecDeque<Sample>, sample: Sample) {
     samples.push_back(sample);
 }
 
+/// What of a sample a line is drawn of.
+pub(super) type What = fn(&Sample) -> f64;
+
+/// That of each of them.
+pub(super) fn numbers<'a>(samples: impl Iterator<Item = &'a Sample>, what: What) -> Vec<f64> {
+    samples.map(what).collect()
+}
+
 /// The latest numbers as characters, each as high as its share of the highest; nothing is a blank.
 pub(super) fn sparkline(numbers: &[f64], columns: usize, unicode: bool) -> String {
     const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];

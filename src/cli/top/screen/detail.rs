@@ -7,13 +7,13 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
 use super::canvas::{Look, put};
-use super::{What, events, numbers, split};
+use super::{events, split};
 use crate::api::{Backend, Event, Service, State};
 use crate::cli::condition::{Condition, since_when};
 use crate::cli::figures::{ago, grouped, of, rate, scaled, time};
 use crate::cli::findings::{deadline, said_by};
 use crate::cli::status::{availability, milliseconds};
-use crate::cli::top::history::sparkline;
+use crate::cli::top::history::{What, numbers, sparkline};
 use crate::cli::top::rows::Key;
 use crate::cli::top::state::Top;
 

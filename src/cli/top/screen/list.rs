@@ -5,11 +5,10 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
 use super::canvas::{Look, put};
-use super::numbers;
 use crate::cli::condition::{Condition, since_when};
 use crate::cli::figures::{ago, count, fitted, rate, time, width};
 use crate::cli::findings::{Finding, reason};
-use crate::cli::top::history::sparkline;
+use crate::cli::top::history::{numbers, sparkline};
 use crate::cli::top::rows::{Row, Sort};
 use crate::cli::top::state::Top;
 
