@@ -1,7 +1,7 @@
 //! One thing that happened, as it stands in a message.
 //!
-//! The names of the fields are a promise to whoever wrote a receiver; they are documented in the README,
-//! and a change that breaks one raises the message's version.
+//! The names of the fields are a promise to whoever wrote a receiver; they are documented in
+//! config/alerts/message.md, and a change that breaks one raises the message's version.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
