@@ -241,8 +241,7 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
             outgoing: None,
             client: ClientAddr::new(address),
             page: &Page::default(),
-            listener: address.into(),
-            shortage: Shortage::new(),
+            shortage: Shortage::of(0),
         };
         let (backend, early) = connect(address.into(), &dialer, &ticket, deadline, None, b"", None)
             .await
@@ -253,7 +252,7 @@ async fn through_a_relay(address: SocketAddr) -> TcpStream {
             mode: RelayMode::Auto,
             kept_alive: false,
         };
-        let workspace: RefCell<Workspace> = Workspace::new(0);
+        let workspace: RefCell<Workspace> = Workspace::new(0, Shortage::of(0));
         Relay::new(accepted, backend, early, terms, None)
             .run(&ticket, &workspace, None, &Meter::new(Instant::now()))
             .await;

@@ -157,7 +157,6 @@ async fn establish(
             outgoing: snapshot.outgoing.as_deref(),
             client: record.client(),
             page: route.page(context.worker),
-            listener: route.listener(),
             shortage: context.shortage,
         };
         match connect(

@@ -152,7 +152,6 @@ pub struct Workers {
     shared: &'static [Shared],
     inboxes: Vec<UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
-    shortage: &'static Shortage,
 }
 
 /// What other threads see of a worker, on a cache line of its own.
@@ -204,15 +203,20 @@ pub struct Look {
 }
 
 impl Workers {
-    /// Starts `count` workers that share `permits`, and tell `witness` of backends that fail.
+    /// Starts `count` workers that share `permits`, and tell `witness` of backends that fail and all of a
+    /// `shortage`.
     ///
     /// # Errors
     /// When a thread cannot be made.
-    pub fn start(count: usize, permits: &'static Permits, witness: &Witness) -> io::Result<Self> {
+    pub fn start(
+        count: usize,
+        permits: &'static Permits,
+        witness: &Witness,
+        shortage: &'static Shortage,
+    ) -> io::Result<Self> {
         // Lives as long as the process, so that a session need not count references.
         let shared: &'static [Shared] =
             Box::leak((0..count).map(|_| Shared::default()).collect::<Box<[_]>>());
-        let shortage = Shortage::new();
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let mut threads = Vec::with_capacity(count);
@@ -233,7 +237,6 @@ impl Workers {
             shared,
             inboxes,
             threads,
-            shortage,
         })
     }
 
@@ -253,11 +256,6 @@ impl Workers {
     /// How each of them is.
     pub fn look(&self) -> impl Iterator<Item = Look> {
         self.shared.iter().map(Shared::look)
-    }
-
-    /// What the kernel has lately been short of, so that clients have to wait.
-    pub fn shortage(&self) -> Option<io::Error> {
-        self.shortage.lately()
     }
 
     /// The number that the worker furthest behind has stored last.
@@ -438,7 +436,7 @@ impl Worker {
         let context = Rc::new(Context {
             worker: peers.own,
             registry: Registry::new(),
-            workspace: Workspace::new(peers.own),
+            workspace: Workspace::new(peers.own, shortage),
             witness,
             shortage,
         });

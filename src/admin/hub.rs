@@ -1,5 +1,6 @@
 //! What all connections share: the way to control, the last view, who may change what.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
@@ -118,6 +119,12 @@ impl Hub {
             Some(Ok(text)) => Ok(text.into()),
             Some(Err(_)) | None => Err(unwritten()),
         }
+    }
+
+    /// Tells control that there was nothing to take a connection with.
+    pub(super) fn starves(&self, error: io::Error) {
+        // Where control has too much to do to be told, the next try tells it.
+        let _ = self.control.try_send(Request::Starved(error));
     }
 
     /// Asks control, and waits for what it says.

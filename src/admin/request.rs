@@ -1,5 +1,6 @@
 //! What control is asked, and how it answers.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub enum Request {
     CloseSession(String, Arc<str>, oneshot::Sender<bool>),
     /// The text of the configuration in force, as it is in the file.
     Configuration(oneshot::Sender<Arc<str>>),
+    /// Nobody can be taken in to ask anything. Not answered.
+    Starved(io::Error),
 }
 
 /// Which sessions are asked for; all that is given has to fit.

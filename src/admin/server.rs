@@ -168,6 +168,9 @@ async fn take<S>(
         }
         Err(error) => {
             tracing::debug!(%error, "admin endpoint rests");
+            // Somebody who asks nothing has what this one lacks.
+            connections.evict();
+            hub.starves(error);
             sleep(BACK_OFF).await;
         }
     }
@@ -304,15 +307,23 @@ enum Paced {
     Requests,
 }
 
+impl Everybody {
+    /// Ends the connection that has been idle for longest; `None` when all of them are being answered.
+    fn evict(&mut self) -> Option<()> {
+        let idle = |(number, place): (&u64, &Arc<Place>)| Some((place.idle_since()?, *number));
+        let (_, oldest) = self.places.iter().filter_map(idle).min()?;
+        self.places.remove(&oldest)?.evicted.notify_one();
+        Some(())
+    }
+}
+
 impl Connections {
     /// Takes one more in, in place of the one that has been idle for longest if there are too many;
     /// `None` when all of them are being answered.
     fn enter(connections: &Arc<Self>) -> Option<Slot> {
         let mut all = connections.lock();
         if all.places.len() >= MOST_CONNECTIONS {
-            let idle = |(number, place): (&u64, &Arc<Place>)| Some((place.idle_since()?, *number));
-            let (_, oldest) = all.places.iter().filter_map(idle).min()?;
-            all.places.remove(&oldest)?.evicted.notify_one();
+            all.evict()?;
         }
         all.next += 1;
         let number = all.next;
@@ -324,6 +335,11 @@ impl Connections {
             number,
             place,
         })
+    }
+
+    /// Ends the one that has been idle for longest, if any is.
+    fn evict(&self) {
+        let _ = self.lock().evict();
     }
 
     /// When one more may go on.

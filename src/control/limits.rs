@@ -4,8 +4,8 @@ use super::discovery::MOST_SOCKETS;
 use crate::admin;
 use crate::config::Config;
 use crate::discovery::questions;
-use crate::net::raise_descriptor_limit;
 use crate::net::relay::MOST_PIPES;
+use crate::net::{BoundListener, raise_descriptor_limit, spares_of};
 
 /// Descriptors of the process itself: standard streams, runtimes, timers, signals, the runner's socket,
 /// inotify, and files while they are read or written.
@@ -42,11 +42,9 @@ fn probes(descriptors: usize) -> usize {
     MOST_PROBES.min(descriptors / 8).max(1)
 }
 
-/// `max_connections` as configured, or what the descriptor limit leaves room for; never more than
-/// that. Raises the soft limit to the hard one.
-pub(super) fn limits(config: &Config, workers: usize) -> Limits {
-    let descriptors = usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX);
-    within(descriptors, config, workers)
+/// How many descriptors there may be, once the soft limit is raised to the hard one.
+pub(super) fn descriptors() -> usize {
+    usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX)
 }
 
 impl Limits {
@@ -87,12 +85,15 @@ pub fn capacity(descriptors: usize, config: &Config, workers: usize) -> usize {
         addresses => admin::MOST_CONNECTIONS + PER_ADMIN_ADDRESS * addresses,
     };
     // A reload holds the old and the new listeners at once.
-    let per_worker = PER_WORKER + 2 * listeners + PER_PIPE * pipes;
-    let reserve = OWN + workers * per_worker + probes + look_ups + alerts + admin;
+    let listening = 2 * listeners * BoundListener::sockets_for(workers);
+    let per_worker = PER_WORKER + PER_PIPE * pipes;
+    let own = OWN + workers * per_worker + spares_of(descriptors);
+    let reserve = own + listening + probes + look_ups + alerts + admin;
     (descriptors.saturating_sub(reserve) / PER_SESSION).max(1)
 }
 
-fn within(descriptors: usize, config: &Config, workers: usize) -> Limits {
+/// `max_connections` as configured, or what so many descriptors leave room for; never more than that.
+pub(super) fn limits(descriptors: usize, config: &Config, workers: usize) -> Limits {
     let possible = capacity(descriptors, config, workers);
     let wanted = config
         .runtime
@@ -127,7 +128,7 @@ mod tests {
             let service = "[[service]]\nname = \"s\"\nlisten = \"127.0.0.1:1\"\n";
             let backend = format!("[[service.backend]]\naddress = \"{address}\"\n");
             let config = compile(&format!("{service}{backend}{more}"), "f");
-            within(1 << 14, &config.unwrap().config, 1).max_connections
+            limits(1 << 14, &config.unwrap().config, 1).max_connections
         };
         let plain = most("10.0.0.1:80", "");
         let with_a_name = most("db.internal:80", "");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
@@ -25,6 +25,9 @@ use crate::runner::Runner;
 const BEAT: Duration = Duration::from_millis(5);
 /// Between two probes of a target there are at least so many, so that jitter stays jitter.
 const BEATS: u32 = 20;
+
+/// While descriptors are short, probes leave to others but so many of those that are kept for control.
+const FEW: usize = 16;
 
 /// What is checked, kept once: a reload looks ten times for that of each backend, and two that are kept in one place are
 /// equal without being looked into.
@@ -169,6 +172,20 @@ impl Prober {
         let limit = target.policy.timeout;
         let runner = self.runner.as_ref();
         answered(pin!(ask(target.probed_at, &target.check, limit, runner))).await
+    }
+
+    /// Keeps from probes what they do not hold just now, but for a few; adds that to what is `kept` already.
+    pub(super) fn hold_back(&self, kept: &mut Option<OwnedSemaphorePermit>) {
+        let free = self.in_flight.available_permits().saturating_sub(FEW);
+        let many = u32::try_from(free).unwrap_or(u32::MAX);
+        // Nobody else takes any meanwhile; should there be fewer than that, there will be again.
+        let Ok(more) = Arc::clone(&self.in_flight).try_acquire_many_owned(many) else {
+            return;
+        };
+        match kept {
+            Some(kept) => kept.merge(more),
+            None => *kept = Some(more),
+        }
     }
 
     /// What one probe of `target` finds, now, which nobody else hears of.

@@ -31,7 +31,7 @@ mod warnings;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -48,7 +48,7 @@ use super::closing::Closing;
 use super::discovery::Discovery;
 use super::evictions::Evictions;
 use super::failovers::Failovers;
-use super::limits::limits;
+use super::limits::{descriptors, limits};
 use super::notify::Notify;
 use super::probe::Prober;
 use super::running::Running;
@@ -56,6 +56,7 @@ use super::services::Built;
 use crate::admin::{Journal, Server};
 use crate::api;
 use crate::config::Loaded;
+use crate::net::Shortage;
 use crate::pool::{Permits, Witness, moment, testimonies};
 use crate::runner;
 use crate::worker::{Workers, die};
@@ -75,12 +76,15 @@ pub async fn run(
     mut orders: mpsc::Receiver<Order>,
 ) -> Result<Stopped, StartError> {
     let count = workers_of(&loaded.config);
-    let limits = limits(&loaded.config, count);
+    let descriptors = descriptors();
+    let limits = limits(descriptors, &loaded.config, count);
+    // Before anybody has a descriptor who is to do without these.
+    let shortage = Shortage::of(descriptors);
     let permits = Permits::new(limits.max_connections);
     // What sessions note the time by begins here.
     moment(Instant::now());
     let (witness, mut told) = testimonies();
-    let workers = Workers::start(count, permits, &witness)?;
+    let workers = Workers::start(count, permits, &witness, shortage)?;
     let (verdicts, mut verdict_queue) = mpsc::channel(VERDICTS);
     let (answers, mut answer_queue) = mpsc::channel(VERDICTS);
     let (builds, mut build_queue) = mpsc::unbounded_channel();
@@ -110,7 +114,9 @@ pub async fn run(
         beat: 0,
         status: String::new(),
         full: false,
+        shortage,
         short_of: None,
+        held_back: None,
         refusing: Refusing::default(),
         alerts,
         closing: Closing::default(),
@@ -231,8 +237,11 @@ struct Supervisor {
     status: String,
     /// `max_connections` was reached when last looked at.
     full: bool,
-    /// What was lacking when last looked at.
+    shortage: &'static Shortage,
+    /// What was lacking when clients began to wait for it, until that is over.
     short_of: Option<api::ShortOf>,
+    /// What probes may not hold until then.
+    held_back: Option<OwnedSemaphorePermit>,
     /// Whose clients are not all let in.
     refusing: Refusing,
     alerts: Alerts,

@@ -14,7 +14,7 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt,
 };
 
-use super::{Event, Shortage, Socket, Ticket, options, shortage};
+use super::{Event, Shortage, Socket, Ticket, options};
 use crate::config::Outgoing;
 use crate::model::{Address, Cause, ClientAddr, Page, Sources, UnixPath, Who};
 
@@ -41,17 +41,21 @@ pub struct Dialer<'a> {
     pub client: ClientAddr,
     /// Where it is counted that a source has no port left.
     pub page: &'a Page,
-    /// Whose clients are to wait …
-    pub listener: Address,
-    /// … when there is nothing to connect with.
+    /// Whom to tell when there is nothing to connect with.
     pub shortage: &'a Shortage,
 }
 
 impl Dialer<'_> {
+    /// A new descriptor, if there is one for sessions.
+    fn placed(&self, fd: OwnedFd) -> io::Result<OwnedFd> {
+        let placed = self.shortage.place(fd, None);
+        placed.map_err(|(_, error)| error)
+    }
+
     /// Tells those who have to know of it.
     fn has_failed(&self, error: &io::Error) {
-        if shortage::is_met_in(error) {
-            self.shortage.meet(self.listener, error);
+        if Shortage::is_met_in(error) {
+            self.shortage.meet(error);
         }
     }
 }
@@ -130,7 +134,8 @@ async fn at_path(
     mut client: Option<&mut Socket>,
 ) -> Result<Socket, Connecting> {
     loop {
-        let error = match to_path(path).and_then(Socket::at_path) {
+        let connected = to_path(path).and_then(|fd| dialer.placed(fd));
+        let error = match connected.and_then(Socket::at_path) {
             Ok(socket) => return Ok(socket),
             Err(error) => error,
         };
@@ -215,7 +220,7 @@ fn start(
     mut reserve: Option<OwnedFd>,
 ) -> io::Result<(Socket, usize)> {
     let mut from = |source| {
-        let started = start_from(source, address, dialer.outgoing, flight, reserve.take());
+        let started = start_from(source, address, dialer, flight, reserve.take());
         if let Err(error) = &started
             && error.kind() == io::ErrorKind::AddrNotAvailable
         {
@@ -258,10 +263,11 @@ fn start(
 fn start_from(
     source: Option<IpAddr>,
     address: SocketAddr,
-    outgoing: Option<&Outgoing>,
+    dialer: &Dialer<'_>,
     flight: &[u8],
     reserve: Option<OwnedFd>,
 ) -> io::Result<(Socket, usize)> {
+    let outgoing = dialer.outgoing;
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -273,7 +279,13 @@ fn start_from(
         reserve => {
             drop(reserve);
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?
+            let kind = SocketType::STREAM;
+            dialer.placed(rustix::net::socket_with(
+                family,
+                kind,
+                flags,
+                Some(ipproto::TCP),
+            )?)?
         }
     };
     // Without it the kernel leaves urgent bytes out of the stream. Accepted sockets inherit it.
@@ -367,8 +379,7 @@ mod tests {
                     outgoing: None,
                     client: ClientAddr::new(address),
                     page: &Page::default(),
-                    listener: address.into(),
-                    shortage: Shortage::new(),
+                    shortage: Shortage::of(0),
                 },
                 &ticket,
                 Instant::now() + Duration::from_secs(10),

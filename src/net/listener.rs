@@ -137,7 +137,7 @@ impl BoundListener {
             .as_socket()
             .unwrap_or(wanted_at);
         let mut sockets = vec![first];
-        for _ in 1..workers.div_ceil(SHARERS) {
+        for _ in 1..Self::sockets_for(workers) {
             sockets.push(open(listen, incoming, address, true).map_err(error)?);
         }
         Ok(Self {
@@ -153,6 +153,11 @@ impl BoundListener {
             limited: Arc::default(),
             incoming: incoming.clone(),
         })
+    }
+
+    /// How many sockets there are at one address for so many workers.
+    pub fn sockets_for(workers: usize) -> usize {
+        workers.div_ceil(SHARERS)
     }
 
     /// The address as bound: the port is never 0.

@@ -16,6 +16,7 @@ mod registry;
 pub mod relay;
 mod shortage;
 mod socket;
+mod spares;
 mod sys;
 
 pub use accept::{Accepted, Listener, Unregistered};
@@ -26,6 +27,7 @@ pub use header::{Unheard, hear};
 pub use listener::{BindError, BoundListener, Claim};
 pub use options::of_probe;
 pub use registry::{Event, Registry, Ticket};
-pub use shortage::Shortage;
+pub use shortage::{Reserve, Shortage};
 pub use socket::{Arrival, Socket};
+pub use spares::spares_of;
 pub use sys::{clock_is_synchronised, raise_descriptor_limit, reset_everything};

@@ -6,6 +6,9 @@
 //! worker to worker and through whatever it waits for, until its backend is dialled with it. That ends with the
 //! first client that can be taken so when nobody has met it for a while.
 //!
+//! Meanwhile control has the [`spares`](super::spares) for what it opens, and looks once in a while whether there is
+//! anything else left: clients that are all served meet no shortage, and operators would.
+//!
 //! The one in reserve is an IPv4 socket. For a backend over IPv6 or at a path, and for a second try, it is let go right
 //! before another one is made, and whoever comes in between takes it.
 
@@ -16,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 
-use crate::model::Address;
+use super::spares::{Spares, spares_of};
 
 /// It may be over when nobody has met it for so long.
 const WARY: Duration = Duration::from_secs(10);
@@ -29,46 +32,98 @@ pub struct Shortage {
     until: AtomicU64,
     /// What the kernel said last.
     code: AtomicI32,
+    spares: Spares,
+}
+
+/// What a client is taken with.
+#[derive(Debug)]
+pub struct Reserve {
+    seat: OwnedFd,
+    socket: OwnedFd,
+}
+
+impl Reserve {
+    /// Its place, should it be given one that is control's, and what its backend is reached with.
+    pub fn parts(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
+        (Some(self.seat), Some(self.socket))
+    }
 }
 
 impl Shortage {
-    /// Nobody has met it yet. Lives as long as the process, so that workers need not count references.
-    pub fn new() -> &'static Self {
-        Box::leak(Box::new(Self::since(Instant::now())))
+    /// Nobody has met it yet where the limit is `descriptors`. Lives as long as the process, so that workers need
+    /// not count references.
+    pub fn of(descriptors: usize) -> &'static Self {
+        let spares = Spares::keep(spares_of(descriptors));
+        Box::leak(Box::new(Self::since(Instant::now(), spares)))
     }
 
-    fn since(born: Instant) -> Self {
+    fn since(born: Instant, spares: Spares) -> Self {
         Self {
             born,
             until: AtomicU64::new(0),
             code: AtomicI32::new(0),
+            spares,
         }
     }
 
-    /// Somebody has met it who serves clients of `listener`. Said once until nobody has for a while.
-    pub fn meet(&self, listener: Address, error: &io::Error) {
+    /// Somebody has met it.
+    pub fn meet(&self, error: &io::Error) {
         let now = self.now();
         let until = now.saturating_add(WARY.as_millis() as u64);
         let code = error.raw_os_error().unwrap_or(libc::EMFILE);
         self.code.store(code, Ordering::Relaxed);
         if self.until.swap(until, Ordering::Relaxed) <= now {
-            tracing::warn!(%listener, %error, "accepting rests");
+            self.spares.let_go();
         }
     }
 
-    /// What the next client is taken with, if it is felt: a socket that an IPv4 backend is reached with, and that
-    /// makes room for another one.
+    /// Whether it is this that `error` tells of. A source without a port left is another matter: that is no
+    /// reason to let clients wait who go elsewhere.
+    pub fn is_met_in(error: &io::Error) -> bool {
+        let short = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        error.raw_os_error().is_some_and(|it| short.contains(&it))
+    }
+
+    /// Looks whether workers have nothing left, though nobody has met it, or whether it is over for control.
+    pub fn look(&self) {
+        if let Err(error) = self.spares.look() {
+            self.meet(&error.into());
+        }
+        self.spares.take_back(|| self.lately().is_none());
+    }
+
+    /// What a worker was given, if it may have it, or in its place `seat` or another one.
+    ///
+    /// # Errors
+    /// `fd` again, when whatever is left is control's.
+    pub(super) fn place(
+        &self,
+        fd: OwnedFd,
+        seat: Option<OwnedFd>,
+    ) -> Result<OwnedFd, (OwnedFd, io::Error)> {
+        self.spares.place(fd, seat)
+    }
+
+    /// Whether it is control's.
+    pub(super) fn is_spare(&self, fd: &OwnedFd) -> bool {
+        self.spares.is_one(fd)
+    }
+
+    /// What the next client is taken with, if it is felt: a place of its own, and a socket that an IPv4 backend is
+    /// reached with, and that makes room for another one.
     ///
     /// # Errors
     /// What the kernel is short of: the client has to wait.
-    pub fn reserve(&self) -> io::Result<Option<OwnedFd>> {
+    pub fn reserve(&self) -> io::Result<Option<Reserve>> {
         if self.until.load(Ordering::Relaxed) == 0 {
             return Ok(None);
         }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
         let socket = rustix::net::socket_with(family, kind, flags, Some(ipproto::TCP))?;
-        Ok(Some(socket))
+        let socket = self.place(socket, None).map_err(|(_, error)| error)?;
+        let seat = self.spares.another(&socket)?;
+        Ok(Some(Reserve { seat, socket }))
     }
 
     /// A client was taken with a reserve: it is over, unless somebody has met it lately.
@@ -92,25 +147,17 @@ impl Shortage {
     }
 }
 
-/// Whether it is this that `error` tells of. A source without a port left is another matter: that is no
-/// reason to let clients wait who go elsewhere.
-pub(super) fn is_met_in(error: &io::Error) -> bool {
-    let short = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    error.raw_os_error().is_some_and(|it| short.contains(&it))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn met(shortage: &Shortage) {
-        let listener = Address::Inet("127.0.0.1:80".parse().unwrap());
-        shortage.meet(listener, &io::Error::from_raw_os_error(libc::EMFILE));
+        shortage.meet(&io::Error::from_raw_os_error(libc::EMFILE));
     }
 
     #[test]
     fn a_reserve_is_taken_only_after_somebody_has_met_it() {
-        let shortage = Shortage::new();
+        let shortage = Shortage::of(1 << 10);
         assert!(shortage.reserve().unwrap().is_none());
         assert!(shortage.lately().is_none());
         met(shortage);
@@ -124,7 +171,7 @@ mod tests {
     #[test]
     fn it_is_over_only_when_a_client_was_taken_after_its_time() {
         let long_ago = Instant::now().checked_sub(2 * WARY).unwrap();
-        let mut shortage = Shortage::since(long_ago);
+        let mut shortage = Shortage::since(long_ago, Spares::keep(1));
         *shortage.until.get_mut() = 1;
         assert!(shortage.reserve().unwrap().is_some(), "nobody has tried");
         assert!(shortage.lately().is_none(), "nobody has met it lately");
@@ -138,7 +185,7 @@ mod tests {
 
     #[test]
     fn ports_are_another_matter() {
-        let says = |number| is_met_in(&io::Error::from_raw_os_error(number));
+        let says = |number| Shortage::is_met_in(&io::Error::from_raw_os_error(number));
         assert!(says(libc::EMFILE) && says(libc::ENOMEM));
         assert!(!says(libc::EADDRNOTAVAIL) && !says(libc::ECONNREFUSED));
     }

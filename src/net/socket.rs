@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use rustix::pipe::{SpliceFlags, splice};
 
-use super::{options, sys};
+use super::{Shortage, options, sys};
 use crate::config::Keepalive;
 use crate::model::Cause;
 use crate::reactor::Source;
@@ -54,6 +54,21 @@ pub struct Arrival(Option<OwnedFd>, Kind);
 impl Arrival {
     pub(super) fn new(fd: OwnedFd, kind: Kind) -> Self {
         Self(Some(fd), kind)
+    }
+
+    /// The same client in a place that a worker may have: its own, that of `seat`, or another one.
+    ///
+    /// # Errors
+    /// When whatever is left is control's; the client is reset then.
+    pub fn placed(self, shortage: &Shortage, seat: Option<OwnedFd>) -> io::Result<Self> {
+        let kind = self.1;
+        match shortage.place(self.into_fd(), seat) {
+            Ok(fd) => Ok(Self::new(fd, kind)),
+            Err((fd, error)) => {
+                drop(Self::new(fd, kind));
+                Err(error)
+            }
+        }
     }
 
     fn into_fd(mut self) -> OwnedFd {

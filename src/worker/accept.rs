@@ -9,7 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Command, Peers, register, serve};
 use crate::admission::Thrift;
-use crate::net::{Accepted, Listener};
+use crate::net::{Accepted, Listener, Reserve};
 use crate::pool::{Admission, Door, Permits, Turn};
 use crate::reactor::{sleep, timeout_at, yield_now};
 use crate::session::{Client, Context};
@@ -157,6 +157,14 @@ impl Acceptor {
             match listener.accept(behind) {
                 Accepted::Client(socket, address) => {
                     taken.clients += 1;
+                    let (seat, reserve) = reserve.map_or((None, None), Reserve::parts);
+                    let socket = match socket.placed(shortage, seat) {
+                        Ok(socket) => socket,
+                        Err(error) => {
+                            self.give_back(admission, turns);
+                            return Batch::Exhausted(error);
+                        }
+                    };
                     if reserve.is_some() {
                         shortage.was_spared();
                     }
@@ -229,7 +237,7 @@ impl Acceptor {
     /// Says that the process or the machine is out of something, and waits for better times.
     async fn back_off(&self, error: &io::Error) {
         self.peers.own().accept_failed();
-        self.context.shortage.meet(self.route.listener(), error);
+        self.context.shortage.meet(error);
         sleep(BACK_OFF).await;
     }
 

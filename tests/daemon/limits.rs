@@ -2,13 +2,15 @@
 
 use std::io::Write;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use ballast::api;
+use serde_json::json;
 
 use crate::support::{
-    Api, Backend, Config, Daemon, End, Held, Launch, Line, Peer, RELAYS, Service, ask_name,
-    connect, eventually, read_name, steadily, words,
+    Api, Backend, Config, Daemon, End, Held, Launch, Peer, RELAYS, Service, ask_name, connect,
+    eventually, read_name, steadily, words,
 };
 
 /// Long enough to see a session that should not start.
@@ -215,9 +217,21 @@ fn whoever_would_be_taken_with_the_last_descriptor_waits_for_two() {
     for mut client in waiting {
         assert_eq!(read_name(&mut client).unwrap(), "only");
     }
+    daemon.wait_for(mark, words::RESTS, "level", "WARN");
     let told = daemon.log().all(mark, |line| line.says(words::RESTS));
     assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].has("level", "WARN"), "{}", told[0].raw());
+}
+
+/// What `ballast status` says, and how it ends.
+fn status(door: &str) -> (Option<i32>, String) {
+    let status = Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(["status", "--admin", door])
+        .output();
+    let status = status.unwrap();
+    (
+        status.status.code(),
+        String::from_utf8(status.stdout).unwrap(),
+    )
 }
 
 #[test]
@@ -239,16 +253,6 @@ fn a_shortage_is_told_to_whoever_asks_until_it_is_over() {
     if let Ok(mut first) = connect(daemon.address("web")) {
         assert_eq!(first.end(), End::Reset);
     }
-    let status = || {
-        let status = Command::new(env!("CARGO_BIN_EXE_ballast"))
-            .args(["status", "--admin", &door])
-            .output();
-        let status = status.unwrap();
-        (
-            status.status.code(),
-            String::from_utf8(status.stdout).unwrap(),
-        )
-    };
     let waiting = connect(daemon.address("web")).unwrap();
     let ready = api.get("/readyz");
     assert_eq!(ready.status, 200);
@@ -256,7 +260,7 @@ fn a_shortage_is_told_to_whoever_asks_until_it_is_over() {
         ready.text(),
         "ready\nshort of descriptors: new clients wait\n"
     );
-    let (code, told) = status();
+    let (code, told) = status(&door);
     assert_eq!(code, Some(1));
     assert!(
         told.contains("short of descriptors") && told.contains("LimitNOFILE"),
@@ -272,9 +276,87 @@ fn a_shortage_is_told_to_whoever_asks_until_it_is_over() {
     drop(waiting);
     eventually("its end is an event", || events("enough"));
     assert_eq!(api.get("/readyz").text(), "ready\n");
-    assert!(!status().1.contains("LimitNOFILE"));
-    let over = |line: &Line| line.says(words::RESTS_NO_MORE);
-    daemon.log().wait(0, words::RESTS_NO_MORE, over);
+    assert!(!status(&door).1.contains("LimitNOFILE"));
+    // Both are said by the one who told the events.
+    for message in [words::RESTS, words::RESTS_NO_MORE] {
+        let told = daemon.log().all(0, |line| line.says(message));
+        let short_of: Vec<_> = told.iter().map(|it| it.text("short_of")).collect();
+        assert_eq!(short_of, ["descriptors"], "{message}: {told:?}");
+    }
+}
+
+#[test]
+fn operators_are_served_while_sessions_hold_every_descriptor() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let state = directory.path().join("state.json");
+    let door = format!("unix:{}", socket.display());
+    let backends = [Backend::named("a"), Backend::named("b")];
+    let service = Service::new("web")
+        .backend("a", backends[0].address())
+        .backend("b", backends[1].address());
+    let config = Config::of(service.clone())
+        .runtime("state_file", state.to_str().unwrap())
+        .admin("listen", door.clone());
+    let daemon = Daemon::start(&config);
+    for backend in ["a", "b"] {
+        daemon.wait_until_up(0, backend);
+    }
+    let address = daemon.address("web");
+    let mut held: Vec<_> = (0..3).map(|_| Held::open(address)).collect();
+    let settled = || daemon.descriptors();
+    let before = steadily(Duration::from_millis(500), "descriptors settle", settled);
+    let limit = daemon.leave_descriptors(2);
+    let mut last = eventually("somebody takes the last two", || {
+        let mut client = connect(address).ok()?;
+        let name = read_name(&mut client).ok()?;
+        Some(Held {
+            stream: client,
+            name,
+        })
+    });
+    let mut waiting: Vec<_> = (0..20).map(|_| connect(address).unwrap()).collect();
+    daemon.wait_for(0, words::RESTS, "short_of", "descriptors");
+    thread::scope(|threads| {
+        for _ in 0..8 {
+            threads.spawn(|| {
+                let (code, told) = status(&door);
+                assert_eq!(code, Some(1), "{told}");
+                assert!(told.contains("short of descriptors"), "{told}");
+            });
+        }
+    });
+    // What an operator says is on disk before it is answered.
+    let drain = json!({ "do": "drain" });
+    let answer = Api::unix(&socket).post("/v1/services/web/backends/a", &drain);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let saved = || std::fs::read_to_string(&state).unwrap();
+    assert!(saved().contains("drain"), "{}", saved());
+    // Checks go on.
+    let mark = daemon.log().mark();
+    drop(backends);
+    daemon.wait_until_down(mark, "b");
+    for client in &mut waiting {
+        assert!(client.is_silent(Duration::ZERO), "neither served nor reset");
+    }
+    // A reload raises the limit, as far as it may be raised.
+    let instead = Backend::named("c");
+    daemon.reload(
+        &Config::of(service.backend("c", instead.address()))
+            .runtime("state_file", state.to_str().unwrap())
+            .admin("listen", door.clone()),
+    );
+    for mut client in waiting {
+        assert_eq!(read_name(&mut client).unwrap(), "c");
+    }
+    for session in held.iter_mut().chain([&mut last]) {
+        session.still_works();
+    }
+    drop((held, last));
+    daemon.allow_descriptors(limit);
+    eventually("control keeps its descriptors again", || {
+        (daemon.descriptors() == before - 6).then_some(())
+    });
 }
 
 #[test]
@@ -295,7 +377,7 @@ fn whoever_was_taken_with_a_descriptor_in_reserve_keeps_it_whatever_it_waits_for
     let addresses = ["one", "two"].map(|service| daemon.address(service));
     let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
     let settled = || daemon.descriptors();
-    let before = steadily(Duration::from_millis(500), "descriptors settle", settled);
+    steadily(Duration::from_millis(500), "descriptors settle", settled);
     let mark = daemon.log().mark();
     let limit = daemon.leave_descriptors(3);
     let three = daemon.leave_descriptors(1);
@@ -306,6 +388,8 @@ fn whoever_was_taken_with_a_descriptor_in_reserve_keeps_it_whatever_it_waits_for
     let mut waiting: Vec<_> = (0..10)
         .map(|client| connect(addresses[client % 2]).unwrap())
         .collect();
+    // Those that are kept for control are let go of.
+    let before = steadily(Duration::from_millis(500), "descriptors settle", settled);
     daemon.allow_descriptors(three);
     eventually("somebody is taken", || {
         (daemon.descriptors() >= before + 2).then_some(())

@@ -41,6 +41,7 @@ fn hub() -> Arc<Hub> {
                 Request::Sessions(_, reply) => drop(reply.send(Ok(Sessions::default()))),
                 Request::CloseSession(_, _, reply) => drop(reply.send(false)),
                 Request::Configuration(reply) => drop(reply.send("".into())),
+                Request::Starved(_) => {}
             }
         }
     });

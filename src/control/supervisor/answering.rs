@@ -12,6 +12,7 @@ use crate::api::{self, Sessions};
 use crate::control::inspect::{self, Clock, time};
 use crate::control::sessions;
 use crate::model::BackendId;
+use crate::net::Shortage;
 use crate::telemetry::logging::Logging;
 use crate::worker::Wanted;
 
@@ -62,6 +63,11 @@ impl Supervisor {
                 let _ = reply.send(Arc::clone(&self.text));
             }
             Request::Plan(proposal, reply) => self.begin_plan(proposal, reply),
+            Request::Starved(error) => {
+                if Shortage::is_met_in(&error) {
+                    self.shortage.meet(&error);
+                }
+            }
         }
     }
 
@@ -127,7 +133,7 @@ impl Supervisor {
             stopping: self.stopping,
             sessions: self.workers.sessions() as u64,
             max_connections: self.permits.limit() as u64,
-            short_of: self.workers.shortage().map(|it| lacking(&it)),
+            short_of: self.shortage.lately().map(|it| lacking(&it)),
             refusals: inspect::refusals(&self.permits.sum(), clock),
             workers: workers.collect(),
             configuration: api::Configuration {

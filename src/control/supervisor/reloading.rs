@@ -17,7 +17,7 @@ use crate::control::discovery::Answers;
 use crate::control::event::Event;
 use crate::control::inspect::time;
 use crate::control::journal;
-use crate::control::limits::limits;
+use crate::control::limits::{descriptors, limits};
 use crate::control::planning::{all_kept_out, refused};
 use crate::control::prepare::{Prepared, prepare};
 use crate::control::rehearsal::Rehearsal;
@@ -304,7 +304,7 @@ impl Supervisor {
         self.reloads.applied_at = Some(SystemTime::now());
         self.reloads.rejection = None;
         self.close_sessions();
-        let limits = limits(&self.running.config, self.workers.count());
+        let limits = limits(descriptors(), &self.running.config, self.workers.count());
         limits.warn(&self.running.config);
         self.permits.set_limit(limits.max_connections);
         self.permits.set_dry_limit(limits.dry_connections);

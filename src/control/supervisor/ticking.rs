@@ -61,16 +61,27 @@ impl Supervisor {
         self.tell_status();
     }
 
-    /// Tells when clients begin to wait for want of something, and when that is over. That it begins is in the
-    /// log already, by who met it.
+    /// Tells when clients begin to wait for want of something, and when that is over.
     fn tell_shortage(&mut self) {
-        let short_of = self.workers.shortage().map(|it| lacking(&it));
-        let before = std::mem::replace(&mut self.short_of, short_of);
-        if short_of.is_some() != before.is_some() {
-            self.journal.write(journal::shortage(short_of));
-            if let Some(before) = before {
-                tracing::info!(short_of = before.words(), "accepting rests no more");
+        self.shortage.look();
+        match (self.short_of, self.shortage.lately()) {
+            (None, Some(error)) => {
+                let short_of = lacking(&error);
+                self.short_of = Some(short_of);
+                self.journal.write(journal::shortage(self.short_of));
+                tracing::warn!(short_of = short_of.words(), %error, "accepting rests");
             }
+            (Some(short_of), None) => {
+                self.short_of = None;
+                self.journal.write(journal::shortage(None));
+                tracing::info!(short_of = short_of.words(), "accepting rests no more");
+            }
+            // It is told by what was lacking first.
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        match self.short_of {
+            Some(_) => self.prober.hold_back(&mut self.held_back),
+            None => self.held_back = None,
         }
     }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use self::direction::{Direction, State};
 pub(crate) use self::splice::MOST_PIPES;
 use self::splice::Pipes;
-use super::{Event, STALLED, Socket, Ticket, deliver};
+use super::{Event, STALLED, Shortage, Socket, Ticket, deliver};
 use crate::admission::Toward;
 use crate::config::RelayMode;
 use crate::model::{Cause, Meter, Tally, Who};
@@ -47,12 +47,12 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// A workspace for the worker of that number.
-    pub fn new(worker: usize) -> RefCell<Self> {
+    /// A workspace for the worker of that number, which has no pipe that a `shortage` leaves to others.
+    pub fn new(worker: usize, shortage: &'static Shortage) -> RefCell<Self> {
         RefCell::new(Self {
             worker,
             buffer: vec![0; BUFFER].into_boxed_slice(),
-            pipes: Pipes::new(),
+            pipes: Pipes::new(shortage),
         })
     }
 

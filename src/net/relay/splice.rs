@@ -13,10 +13,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::model::Cause;
-use crate::net::Socket;
+use crate::net::{Shortage, Socket};
 
 /// Sizes that are asked for, in turn. Unprivileged users share 16,384 pages (pipe(7)), so the
 /// first may be refused; below the last, copying is cheaper.
@@ -56,8 +57,11 @@ impl Drop for Place {
 }
 
 impl Pipe {
-    fn open(place: Place) -> io::Result<Self> {
+    fn open(place: Place, shortage: &Shortage) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        if [&read, &write].into_iter().any(|it| shortage.is_spare(it)) {
+            return Err(Errno::MFILE.into());
+        }
         let mut refusal = None;
         for size in SIZES {
             match fcntl_setpipe_size(&write, size) {
@@ -118,15 +122,17 @@ pub(super) struct Pipes {
     /// Those in the pool and those in use.
     open: Rc<Cell<usize>>,
     refused: Option<Instant>,
+    shortage: &'static Shortage,
 }
 
 impl Pipes {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(shortage: &'static Shortage) -> Self {
         Self {
             idle: Vec::new(),
             spare: 0,
             open: Rc::default(),
             refused: None,
+            shortage,
         }
     }
 
@@ -140,7 +146,7 @@ impl Pipes {
         {
             return None;
         }
-        match Pipe::open(Place::taken_of(&self.open)) {
+        match Pipe::open(Place::taken_of(&self.open), self.shortage) {
             Ok(pipe) => {
                 self.refused = None;
                 Some(pipe)
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_pipe_with_bytes_left_is_never_used_again() {
-        let mut pipes = Pipes::new();
+        let mut pipes = Pipes::new(Shortage::of(0));
         let mut dirty = pipes.take().unwrap();
         dirty.held = 1;
         pipes.give_back(dirty);
@@ -192,7 +198,7 @@ mod tests {
 
     #[test]
     fn pipes_that_are_not_needed_are_closed() {
-        let mut pipes = Pipes::new();
+        let mut pipes = Pipes::new(Shortage::of(0));
         let held: Vec<_> = (0..3).filter_map(|_| pipes.take()).collect();
         held.into_iter().for_each(|pipe| pipes.give_back(pipe));
         pipes.trim();
@@ -206,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_worker_has_no_more_than_its_share() {
-        let mut pipes = Pipes::new();
+        let mut pipes = Pipes::new(Shortage::of(0));
         let mut held = Vec::new();
         while let Some(pipe) = pipes.take() {
             held.push(pipe);
@@ -220,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_session_that_panics_gives_its_pipe_back() {
-        let mut pipes = Pipes::new();
+        let mut pipes = Pipes::new(Shortage::of(0));
         for _ in 0..=MOST_PIPES {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let _held = pipes.take().unwrap();
