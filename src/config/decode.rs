@@ -250,7 +250,10 @@ impl<'t> Table<'t> {
                 // Below a mistyped header they are as they should be.
                 if !self.mistyped.contains(&key) {
                     let problem = Problem::error(format!("this section stands in no {header}"));
-                    let help = format!("write {header} above it");
+                    let help = match called(single, section) {
+                        Some(name) => format!("write {header}, and below it name = \"{name}\""),
+                        None => format!("write {header} above it"),
+                    };
                     problems.add(problem.at(value.span()).help(help));
                 }
                 return Vec::new();
@@ -289,6 +292,14 @@ fn are_parts(table: &DeTable<'_>) -> bool {
         | DeValue::Datetime(_) => false,
     };
     !table.is_empty() && table.values().all(is_section)
+}
+
+/// What somebody has called an element of a list by its header, as in `[service.web]`.
+fn called(parts: &DeTable<'_>, section: &Section) -> Option<String> {
+    let known = || section.keys.iter().map(|it| it.name);
+    let mut names = parts.keys().map(Spanned::get_ref);
+    let name = names.find(|it| nearest(it, known()).is_none() && foreign::key(it).is_none())?;
+    section.has("name").then(|| shown(name))
 }
 
 /// `[key]` where a list of sections is meant.
@@ -385,24 +396,31 @@ fn unknown_key(
                 .map(|it| format!("`{it}`")),
             &names,
         ));
-    let elsewhere = SECTIONS
-        .iter()
-        .filter(|other| !other.header.is_empty())
-        .find(|other| {
-            other
-                .keys
-                .iter()
-                .any(|known| known.name == key.get_ref() && known.preset != Preset::Section)
-        });
     if let Some(foreign) = foreign::key(key.get_ref()) {
         return problem.help(foreign.help);
     }
-    match (near, elsewhere) {
-        (None, Some(other)) => {
-            problem.help(format!("`{}` belongs in {}", key.get_ref(), other.header))
+    match (near, homes(section, key.get_ref()).as_slice()) {
+        (Some(_), _) | (None, []) => problem,
+        (None, homes) => {
+            let homes = homes.join(" or ");
+            problem.help(format!("`{}` belongs in {homes}", key.get_ref()))
         }
-        (Some(_), _) | (None, None) => problem,
     }
+}
+
+/// The sections that know `key`, with what it is there: those of the same kin as `section` if there are any.
+fn homes(section: &Section, key: &str) -> Vec<String> {
+    let kin = |other: &Section| other.path.split('.').next() == section.path.split('.').next();
+    let all = SECTIONS.iter().filter(|it| !it.header.is_empty());
+    let homes = all.filter_map(|home| {
+        let mut known = home.keys.iter().filter(|it| it.preset != Preset::Section);
+        let known = known.find(|it| it.name == key)?;
+        Some((kin(home), format!("{} ({})", home.header, known.doc)))
+    });
+    let homes: Vec<_> = homes.collect();
+    let has_kin = homes.iter().any(|(is_kin, _)| *is_kin);
+    let near = homes.into_iter().filter(|(is_kin, _)| *is_kin || !has_kin);
+    near.map(|(_, home)| home).collect()
 }
 
 /// The candidate that `word` is most likely a slip of.

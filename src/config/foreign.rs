@@ -113,7 +113,7 @@ static KEYS: &[Foreign] = &[
     is(
         "maxconn",
         "max_connections",
-        "that is `max_connections`: in [runtime] for all sessions, in [[service.backend]] for one server",
+        "that is `max_connections`: in [runtime] for all sessions, in [service.limits] for one service, in [[service.backend]] for one server",
     ),
     is(
         "max_conns",

@@ -93,6 +93,16 @@ pub(super) fn mend(
                 }
                 break;
             }
+            if error.message().starts_with(DUPLICATE)
+                && let Some((list, singles)) = singles(line, source)
+            {
+                problems.add(several(list, &singles, source));
+                for single in singles {
+                    doubt.broken.insert(single);
+                    blank(single..end_of_section(source, single, list));
+                }
+                break;
+            }
             if round == 0 || stands_alone(line) {
                 problems.add(explained(error.message(), &span, line, source));
             }
@@ -123,11 +133,11 @@ pub(super) fn mend(
 /// of one, such as `[service.health]` before the first `[[service]]`, or `[service]`: the parser takes that for a
 /// single section, and every one of the list for another of that name.
 fn strays<'l>(line: &'l str, number: usize, source: &Source<'_>) -> Option<(&'l str, Vec<usize>)> {
-    let list = line.trim_start().strip_prefix("[[").and(header(line))?;
+    let list = header(line).filter(|_| is_list(line))?;
     let mut strays = Vec::new();
     for before in 0..number {
         match header(source.line(before)).and_then(|path| path.strip_prefix(list)) {
-            Some("") if source.line(before).trim_start().starts_with("[[") => return None,
+            Some("") if is_list(source.line(before)) => return None,
             Some("") => {
                 // What comes after it is below it.
                 strays.push(before);
@@ -140,12 +150,54 @@ fn strays<'l>(line: &'l str, number: usize, source: &Source<'_>) -> Option<(&'l 
     (!strays.is_empty()).then_some((list, strays))
 }
 
+/// The list of sections that `line` names with one pair of brackets, by its number, and every line of the file that
+/// does: each is meant to be a further one.
+fn singles<'l>(line: &'l str, source: &Source<'_>) -> Option<(&'l str, Vec<usize>)> {
+    let list = header(line)?;
+    SECTIONS
+        .iter()
+        .find(|it| it.path == list && is_list(it.header))?;
+    let is_one = |line: &str| header(line) == Some(list) && !is_list(line);
+    let all = (0..source.lines()).filter(|&it| is_one(source.line(it)));
+    is_one(line).then(|| (list, all.collect()))
+}
+
+/// The problem of all of them: at the first, since they are one mistake.
+fn several(list: &str, singles: &[usize], source: &Source<'_>) -> Problem {
+    let (&first, others) = singles.split_first().unwrap_or((&0, &[]));
+    let problem = is_single(list, &format!("[[{list}]]"), whole_line(first, source));
+    let mut numbers: Vec<String> = others.iter().map(|it| (it + 1).to_string()).collect();
+    let lines = match numbers.len() {
+        0 => return problem,
+        1 => "line",
+        _ => "lines",
+    };
+    if numbers.len() > MOST_LINES_TOLD {
+        numbers.truncate(MOST_LINES_TOLD);
+        numbers.push("…".to_owned());
+    }
+    problem.help(format!(
+        "write [[{list}]] here and in {lines} {}, since there may be several",
+        numbers.join(", ")
+    ))
+}
+
+/// What is written in that line.
+fn whole_line(number: usize, source: &Source<'_>) -> Span {
+    let line = source.line(number);
+    let start = source.line_span(number).start + (line.len() - line.trim_start().len());
+    start..start + line.trim().len()
+}
+
+/// Whether the header that `line` is begins with two brackets.
+fn is_list(line: &str) -> bool {
+    line.trim_start().starts_with("[[")
+}
+
 /// The problem of one of them.
 fn misplaced(stray: usize, list: &str, source: &Source<'_>) -> Problem {
-    let line = source.line(stray);
-    let start = source.line_span(stray).start + (line.len() - line.trim_start().len());
-    let at = start..start + line.trim().len();
-    if header(line) == Some(list) {
+    let at = whole_line(stray, source);
+    if header(source.line(stray)) == Some(list) {
         return is_single(list, &format!("[[{list}]]"), at);
     }
     Problem::error(format!("this section stands before the first [[{list}]]"))
@@ -205,6 +257,8 @@ fn stands_alone(line: &str) -> bool {
 const DUPLICATE: &str = "duplicate key";
 /// Lines over which an opening bracket is looked for.
 const MOST_LINES_OF_A_VALUE: usize = 1000;
+/// Lines that are told of beside the first.
+const MOST_LINES_TOLD: usize = 10;
 /// Rounds of mending; each finds what the one before it hid.
 const MOST_ROUNDS: usize = 32;
 /// Rounds for a file larger than [`LARGE`], whose parsing takes its time.

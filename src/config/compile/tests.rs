@@ -203,6 +203,51 @@ fn a_section_before_the_list_that_it_belongs_to_is_one_problem() {
 }
 
 #[test]
+fn sections_of_a_list_with_one_pair_of_brackets_are_one_problem() {
+    let one = |name: &str| {
+        format!("[service]\nname = \"{name}\"\n[service.backend]\naddress = \"10.0.0.1:1\"\n")
+    };
+    let faults_of = |text: &str| {
+        let faults = faults(text);
+        assert_eq!(faults.matches("f:").count(), 1, "{faults}");
+        faults
+    };
+    let two = faults_of(&(one("a") + &one("b")));
+    assert!(
+        two.contains("f:1:1: `service` is a single section"),
+        "{two}"
+    );
+    assert!(
+        two.contains("write [[service]] here and in line 5,"),
+        "{two}"
+    );
+    let three = faults_of(&(one("a") + &one("b") + &one("c")));
+    assert!(three.contains("here and in lines 5, 9, since"), "{three}");
+    // Below one that is right, and what is wrong elsewhere is told beside it.
+    let mixed = faults(&format!("{GOOD}{}[log]\nlevel = \"x\"\n", one("b")));
+    assert!(mixed.contains("write [[service]], since"), "{mixed}");
+    assert!(
+        mixed.contains("unknown level") && !mixed.contains("twice"),
+        "{mixed}"
+    );
+    let backends = format!(
+        "{GOOD}[[service]]\nname = \"b\"\nlisten = \"[::1]:1\"\n{}{}",
+        "[service.backend]\naddress = \"10.0.0.1:1\"\n",
+        "[service.backend]\naddress = \"10.0.0.2:1\"\n",
+    );
+    let backends = faults_of(&backends);
+    assert!(
+        backends.contains("write [[service.backend]] here and in line"),
+        "{backends}"
+    );
+    let named = faults_of("[service.web]\nlisten = \"127.0.0.1:1\"\n");
+    assert!(
+        named.contains("write [[service]], and below it name = \"web\""),
+        "{named}"
+    );
+}
+
+#[test]
 fn below_a_mistyped_header_nothing_else_is_wrong() {
     let faults = faults(&with("[[service]]", "[[services]]"));
     assert_eq!(faults.matches("f:").count(), 1, "{faults}");
@@ -226,7 +271,17 @@ fn mistyped_keys_are_told_what_they_may_have_been() {
     assert!(!faults(&with("address", "adress")).contains("has no address"));
     says(
         &with("strategy", "fall = 2\nstrategy"),
-        "`fall` belongs in [service.health]",
+        "`fall` belongs in [service.health] (failures in a row that take an up backend down)",
+    );
+    // In the service before anywhere else, and everywhere with what it is there.
+    says(
+        &with("strategy", "max_connections = 9\nstrategy"),
+        "`max_connections` belongs in [service.limits] (sessions at a time; more wait to be accepted) or \
+         [[service.backend]] (sessions at a time; more wait in the service's queue)",
+    );
+    says(
+        "[log]\nmax_connections = 9",
+        "belongs in [runtime] (sessions at a time over all services) or [service.limits] (",
     );
 }
 
