@@ -2,9 +2,9 @@
 //! somebody who has made a mistake, a daemon that cannot start included.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -255,8 +255,7 @@ fn what_the_file_counts_on_and_what_is_not_there_is_a_warning_with_its_place() {
     };
     let text = format!(
         "{GOOD}[service.health]\nkind = \"exec\"\ncommand = \"{place}/none\"\n{}{}\
-         [runtime]\nstate_file = \"{place}/nowhere/state\"\n\
-         [[alert]]\nname = \"w\"\non = \"all-down\"\nwebhook = \"https://x/\"\ntoken_file = \"{place}\"\n",
+         [runtime]\nstate_file = \"{place}/nowhere/state\"\n",
         alert("plain"),
         alert("gone"),
     );
@@ -267,16 +266,62 @@ fn what_the_file_counts_on_and_what_is_not_there_is_a_warning_with_its_place() {
         ("/plain\" is not executable", "it could not be started now"),
         ("/gone\"", "it could not be started now"),
         ("/nowhere\"", "nothing could be saved there now"),
-        ("is no regular file", "it could not be read now"),
     ] {
         assert!(answer.stderr.contains(what), "{what}: {}", answer.stderr);
         assert!(answer.stderr.contains(label), "{label}: {}", answer.stderr);
     }
     assert!(
-        answer.stderr.contains("b.toml: 5 warnings"),
+        answer.stderr.contains("b.toml: 4 warnings"),
         "{}",
         answer.stderr
     );
+}
+
+#[test]
+fn a_token_file_without_a_token_is_an_error_at_the_check_and_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    std::fs::write(here.join("empty"), "\n").unwrap();
+    let written = |table: &str, token: &Path| {
+        let text = format!("{GOOD}{table}token_file = {token:?}\n");
+        let text = text
+            .replace("0.0.0.0:80", "127.0.0.1:0")
+            .replace("\"[::]:80\"", "\"[::1]:0\"");
+        std::fs::write(here.join("b.toml"), text).unwrap();
+    };
+    let admin = "[admin]\nlisten = \"127.0.0.1:0\"\n";
+    let alert = "[[alert]]\nname = \"w\"\non = \"all-down\"\nwebhook = \"https://x/\"\n";
+    for (table, line) in [(admin, 16), (alert, 18)] {
+        for (name, why) in [
+            ("none", "no such file"),
+            (".", "not a regular file but a directory"),
+            ("empty", "there is no token in it"),
+        ] {
+            written(table, &here.join(name));
+            for command in ["check", "run"] {
+                let answer = ballast(&[command, "-c", "b.toml"], here);
+                assert_eq!(answer.code, Some(1), "{}", answer.stderr);
+                let place = format!("--> b.toml:{line}:14");
+                for part in [why, &place, "= help: write one line into it"] {
+                    assert!(answer.stderr.contains(part), "{part}: {}", answer.stderr);
+                }
+            }
+        }
+    }
+    // One that anybody may read works, and is hardly meant.
+    let token = here.join("token");
+    std::fs::write(&token, "secret\n").unwrap();
+    written(admin, &token);
+    for (mode, is_public) in [(0o644, true), (0o640, false)] {
+        std::fs::set_permissions(&token, Permissions::from_mode(mode)).unwrap();
+        std::fs::set_permissions(here, Permissions::from_mode(0o755)).unwrap();
+        let answer = ballast(&["check", "-c", "b.toml"], here);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        let said = answer
+            .stderr
+            .contains("warning: everybody on this machine may read the token");
+        assert_eq!(said, is_public, "{}", answer.stderr);
+    }
 }
 
 #[test]

@@ -5,10 +5,7 @@
 //! the daemon: what another site's page sends is refused, and so is a name that was made to lead here
 //! (DNS rebinding).
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::Authority;
@@ -18,6 +15,7 @@ use subtle::ConstantTimeEq;
 use super::hub::Hub;
 use super::reply::Refusal;
 use super::routes::Needs;
+use crate::config;
 
 /// How somebody got in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +117,7 @@ async fn by_token(hub: &Hub, headers: &HeaderMap, by: &str) -> Result<(), Refusa
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "this takes a token")
             .help("send \"Authorization: Bearer TOKEN\", or use the Unix socket"));
     };
-    let token = tokio::task::spawn_blocking(move || token(&file)).await;
+    let token = tokio::task::spawn_blocking(move || config::token(&file)).await;
     match token {
         Ok(Ok(token)) if bool::from(token.as_bytes().ct_eq(&given)) => Ok(()),
         Ok(Ok(_)) => {
@@ -151,28 +149,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
         .then(|| token.trim_ascii())
 }
 
-/// The token that `file` holds.
-///
-/// # Errors
-/// When it is no regular file, cannot be read, or holds nothing.
-pub(super) fn token(file: &Path) -> io::Result<String> {
-    // To open a pipe that nobody writes to would keep this thread for good.
-    if std::fs::metadata(file).is_ok_and(|it| !it.is_file()) {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    File::open(file)?
-        .take(MOST_OF_A_TOKEN)
-        .read_to_string(&mut text)?;
-    match text.trim() {
-        "" => Err(io::Error::other("the token file holds no token")),
-        token => Ok(token.to_owned()),
-    }
-}
-
 const BEARER: &[u8] = b"bearer ";
-/// Bytes of a token.
-const MOST_OF_A_TOKEN: u64 = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -231,14 +208,5 @@ mod tests {
         assert_eq!(bearer(b"bearer  abc "), Some(&b"abc"[..]));
         assert_eq!(bearer(b"Basic abc"), None);
         assert_eq!(bearer(b"Bearer"), None);
-    }
-
-    #[test]
-    fn a_token_is_read_from_a_regular_file_only() {
-        assert!(token(Path::new("/dev/zero")).is_err());
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(token(file.path()).is_err());
-        std::fs::write(file.path(), "secret\n").unwrap();
-        assert_eq!(token(file.path()).unwrap(), "secret");
     }
 }

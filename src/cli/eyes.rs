@@ -4,20 +4,34 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Lack, Loaded, Need, Rejected, load_in_place_of};
+use crate::config::{Lack, Loaded, Need, Rejected, Seen, load_in_place_of};
 use crate::confine::{self, Identity};
 use crate::net::granted;
 
-/// Reads the file at `path` as whoever starts a daemon does: with what the kernel grants, and with an account
-/// that there is.
+/// Reads the file at `path` as whoever starts a daemon does: with what the kernel grants, with an account and
+/// with tokens that there are.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub(super) fn load(path: &Path) -> Result<Loaded, Rejected> {
-    let mut loaded = load_in_place_of(path, path, &confine::no_account)?;
+    seen(path, &confine::unmet)
+}
+
+/// The same for this very process, which becomes the daemon.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(super) fn load_own(path: &Path) -> Result<Loaded, Rejected> {
+    seen(path, &|need| {
+        confine::unmet(need).or_else(|| confine::no_own_token(need))
+    })
+}
+
+fn seen(path: &Path, bars: Seen<'_>) -> Result<Loaded, Rejected> {
+    let mut loaded = load_in_place_of(path, path, bars)?;
     let programs = loaded.needs.iter().any(|it| matches!(it, Need::Program(_)));
     if programs && confine::stays_root(&loaded.config) {
-        let bars = |need: &Need| confine::no_account(need).or_else(|| confine::run_by_root(need));
+        let bars = |need: &Need| bars(need).or_else(|| confine::run_by_root(need));
         loaded = load_in_place_of(path, path, &bars)?;
     }
     granted(loaded)
@@ -35,7 +49,7 @@ pub(super) fn load_as(
     color: bool,
 ) -> Result<Loaded, String> {
     may_save(user, loaded, directory)?;
-    let bars = |need: &Need| confine::obstacle(user, need);
+    let bars = |need: &Need| confine::obstacle(user, need).or_else(|| confine::no_token(need));
     load_in_place_of(path, path, &bars).map_err(|rejected| {
         let text = rejected.render(color);
         format!("{text}ballast: that is how user `{user}` of [runtime] sees it\n")

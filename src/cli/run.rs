@@ -19,7 +19,7 @@ use crate::telemetry::logging;
 /// The whole subcommand: 0 after a clean stop, 1 when the daemon cannot start.
 pub(super) fn run(path: &Path, last_good: bool) -> ExitCode {
     let directory = eyes::state_directory();
-    let (loaded, broken) = match eyes::load(path) {
+    let (loaded, broken) = match eyes::load_own(path) {
         Ok(loaded) => (loaded, Vec::new()),
         Err(rejected) => {
             // Where nobody reads it, the log tells it all again.

@@ -104,16 +104,19 @@ pub(super) fn read(
     }
     config.access = access(table, problems);
     config.token_file = table.parsed("token_file", problems, |text| absolute("token_file", text));
-    if let (Some(file), Some(span)) = (&config.token_file, table.span_of("token_file")) {
-        problems.need(Need::Later(file.clone()), span);
+    let has_tcp = listens
+        .iter()
+        .any(|(it, _)| matches!(it, AdminAddress::Tcp(_)));
+    // Nobody looks for one that has no effect.
+    if let (Some(file), Some(span), true) =
+        (&config.token_file, table.span_of("token_file"), has_tcp)
+    {
+        problems.need(Need::Token(file.clone()), span);
     }
     let lame_duck = table.duration("lame_duck", &(Duration::ZERO..=LONGEST_FAREWELL), problems);
     config.lame_duck = lame_duck.unwrap_or_default();
     warn(table, &config, &listens, problems);
     if is_known {
-        let has_tcp = listens
-            .iter()
-            .any(|(it, _)| matches!(it, AdminAddress::Tcp(_)));
         warn_of_idle(table, &config, has_tcp, problems);
     }
     (config, listens)

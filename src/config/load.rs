@@ -112,9 +112,8 @@ fn lack(need: &Need) -> Option<String> {
     let (what, path) = match need {
         Need::Program(path) => ("program", path),
         Need::Directory(path) => ("directory", path),
-        Need::File(path) => ("file", path),
         // Whoever reads or makes it says what is wrong.
-        Need::Later(_) | Need::Socket(_) | Need::Account { .. } => return None,
+        Need::Later(_) | Need::Token(_) | Need::Socket(_) | Need::Account { .. } => return None,
     };
     let named = shown(&path.to_string_lossy());
     match (fs::metadata(path), need) {
@@ -129,8 +128,8 @@ fn lack(need: &Need) -> Option<String> {
         (
             Ok(it),
             Need::Program(_)
-            | Need::File(_)
             | Need::Later(_)
+            | Need::Token(_)
             | Need::Socket(_)
             | Need::Account { .. },
         ) => (!it.is_file()).then(|| format!("\"{named}\" is no regular file")),
@@ -221,15 +220,20 @@ pub fn admin_doors(path: &Path) -> Result<AdminDoors, String> {
 
 /// Why there is no text to check.
 #[derive(Debug, thiserror::Error)]
-enum Unreadable {
+pub enum Unreadable {
+    /// It is not there.
     #[error("no such file")]
     Missing,
+    /// Others may be let in.
     #[error("permission denied")]
     Forbidden,
+    /// It is something else.
     #[error("not a regular file but {0}")]
     Irregular(&'static str),
+    /// Nobody has written that by hand.
     #[error("larger than {} MiB", LARGEST >> 20)]
     TooLarge,
+    /// Anything else.
     #[error("cannot be read: {0}")]
     Failed(io::Error),
 }
@@ -256,7 +260,8 @@ impl From<io::Error> for Unreadable {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Unreadable> {
+/// All that is in the file at `path`, which is a regular one of a bounded size.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Unreadable> {
     // Non-blocking, because opening a FIFO would otherwise wait for somebody to write to it, and a
     // reload would hang; what is opened is looked at, so nothing can be swapped in between.
     let file = File::options()

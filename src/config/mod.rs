@@ -44,6 +44,7 @@ mod source;
 mod syntax;
 #[cfg(test)]
 mod testing;
+mod token;
 mod value;
 mod waiting;
 
@@ -78,6 +79,7 @@ pub use runtime::{
 pub use service::{AdmissionConfig, RelayMode, ServiceConfig, Timeouts};
 pub use socket::{Demand, Denial, Incoming, Keepalive, Outgoing, SocketConfig, Tuning};
 pub use source::{Place, Span};
+pub use token::{NoToken, token};
 pub(crate) use value::written;
 pub use waiting::{OnDown, QueueConfig};
 

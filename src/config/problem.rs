@@ -109,10 +109,10 @@ pub enum Need {
     Program(PathBuf),
     /// One that can be written to.
     Directory(PathBuf),
-    /// One that can be read.
-    File(PathBuf),
     /// One that can be read once it is there.
     Later(PathBuf),
+    /// One that can be read and has a token in it.
+    Token(PathBuf),
     /// A socket that can be made.
     Socket(PathBuf),
     /// One that a daemon becomes.
@@ -131,8 +131,8 @@ impl Need {
             Self::Account { .. } => None,
             Self::Program(path)
             | Self::Directory(path)
-            | Self::File(path)
             | Self::Later(path)
+            | Self::Token(path)
             | Self::Socket(path) => Some(path),
         }
     }
@@ -142,8 +142,8 @@ impl Need {
         match &mut self {
             Self::Program(path)
             | Self::Directory(path)
-            | Self::File(path)
             | Self::Later(path)
+            | Self::Token(path)
             | Self::Socket(path) => *path = directory.join(&*path),
             Self::Account { .. } => {}
         }
@@ -202,7 +202,7 @@ impl Problems {
                     let label = match need {
                         Need::Program(_) => "it could not be started now",
                         Need::Directory(_) => "nothing could be saved there now",
-                        Need::File(_) | Need::Later(_) => "it could not be read now",
+                        Need::Later(_) | Need::Token(_) => "it could not be read now",
                         Need::Socket(_) => "it could not be made now",
                         Need::Account { .. } => "nobody could become it now",
                     };

@@ -8,10 +8,50 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::{Identity, IdentityError};
-use crate::config::{Lack, Need};
+use crate::config::{Lack, Need, token};
+
+/// What bars whoever starts a daemon, be it whom it may, from what a need is.
+pub fn unmet(need: &Need) -> Option<Lack> {
+    no_account(need).or_else(|| no_token(need))
+}
+
+/// What is to be said of a token: that nobody could be let in by it, or everybody. Whether somebody else may
+/// read it is not known.
+pub fn no_token(need: &Need) -> Option<Lack> {
+    let Need::Token(path) = need else {
+        return None;
+    };
+    let named = path.display();
+    match token(path) {
+        Err(why) if why.is_forbidden() => None,
+        Err(why) => Some(barred(
+            format!("no token can be read from \"{named}\": {why}"),
+            format!("write one line into it, as by (umask 077; openssl rand -hex 32 > {named})"),
+        )),
+        Ok(_) => is_public(path).then(|| Lack::Unwise {
+            message: format!("everybody on this machine may read the token in \"{named}\""),
+            help: format!("chmod o-r {named}"),
+        }),
+    }
+}
+
+/// The same to this very process, which has to read it.
+pub fn no_own_token(need: &Need) -> Option<Lack> {
+    let is_token = matches!(need, Need::Token(_));
+    let barred = || obstacle(&Identity::own(), need).filter(|_| is_token);
+    no_token(need).or_else(barred)
+}
+
+/// Whether any user may read the file at `path`.
+fn is_public(path: &Path) -> bool {
+    let lets = |path: &Path, bit| path.metadata().is_ok_and(|it| it.mode() & bit != 0);
+    path.canonicalize().is_ok_and(|real| {
+        lets(&real, 0o004) && real.ancestors().skip(1).all(|way| lets(way, 0o001))
+    })
+}
 
 /// What bars whoever starts a daemon from making it the account of the file: there is none.
-pub fn no_account(need: &Need) -> Option<Lack> {
+fn no_account(need: &Need) -> Option<Lack> {
     let Need::Account { user, group } = need else {
         return None;
     };
@@ -53,7 +93,7 @@ pub fn obstacle(user: &Identity, need: &Need) -> Option<Lack> {
     let (path, wanted) = match need {
         Need::Directory(path) => (path.as_path(), Access::WRITE_OK | Access::EXEC_OK),
         Need::Socket(path) => (path.parent()?, Access::WRITE_OK | Access::EXEC_OK),
-        Need::File(path) | Need::Later(path) => (path.as_path(), Access::READ_OK),
+        Need::Later(path) | Need::Token(path) => (path.as_path(), Access::READ_OK),
         Need::Program(path) => (path.as_path(), Access::EXEC_OK),
         // Which it is.
         Need::Account { .. } => return None,
@@ -78,7 +118,7 @@ pub fn obstacle(user: &Identity, need: &Need) -> Option<Lack> {
             format!("user `{user}` cannot write the directory \"{named}\""),
             opened(user, need, path),
         ),
-        Need::File(_) | Need::Later(_) => (
+        Need::Later(_) | Need::Token(_) => (
             format!("user `{user}` cannot read \"{named}\""),
             format!("chgrp it to a group of `{user}` and chmod g+r {named}"),
         ),
@@ -102,8 +142,8 @@ fn opened(user: &Identity, need: &Need, path: &Path) -> String {
     let place = match need {
         Need::Socket(socket) => socket.file_name(),
         Need::Directory(_)
-        | Need::File(_)
         | Need::Later(_)
+        | Need::Token(_)
         | Need::Program(_)
         | Need::Account { .. } => None,
     };

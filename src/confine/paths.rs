@@ -102,7 +102,7 @@ fn needed(need: &Need) -> Option<Grant> {
     match need {
         Need::Directory(path) => Some(grant(path, Use::Write)),
         Need::Socket(path) => Some(grant(directory_of(path), Use::Socket)),
-        Need::File(path) | Need::Later(path) => Some(grant(directory_of(path), Use::Read)),
+        Need::Later(path) | Need::Token(path) => Some(grant(directory_of(path), Use::Read)),
         Need::Program(_) | Need::Account { .. } => None,
     }
 }
@@ -176,7 +176,7 @@ impl Reach {
         // What is not there cannot be opened either: others tell.
         let place = wanted.path.canonicalize().ok()?;
         let real = match need {
-            Need::File(path) | Need::Later(path) => path.canonicalize().ok(),
+            Need::Later(path) | Need::Token(path) => path.canonicalize().ok(),
             Need::Directory(_) | Need::Socket(_) | Need::Program(_) | Need::Account { .. } => None,
         };
         (!self.is_open(&real.unwrap_or(place), wanted.access)).then(|| Lack::Barred {
@@ -189,7 +189,7 @@ impl Reach {
 
     /// Like [`bars`](Self::bars), of a file that is to be read, in one line.
     pub fn bars_file(&self, path: &Path) -> Option<String> {
-        match self.bars(&Need::File(path.to_owned()))? {
+        match self.bars(&Need::Later(path.to_owned()))? {
             Lack::Barred { message, help } => Some(format!("{message}: {help}")),
             Lack::Now(message) | Lack::Unwise { message, .. } => Some(message),
         }
@@ -284,7 +284,7 @@ mod tests {
             Need::Directory("/var/lib/b".into()),
             Need::Later("/var/lib/b/state.json".into()),
             Need::Socket("/run/b/admin.sock".into()),
-            Need::File("/srv/secret/token".into()),
+            Need::Later("/srv/secret/token".into()),
             Need::Later("/token".into()),
         ];
         let file = Path::new("/etc/ballast/ballast.toml");

@@ -12,7 +12,7 @@ use crate::config::{
     AdminAddress, AdminConfig, BackendConfig, Config, Held, Lack, Listed, Loaded, Need, Rejected,
     compile_in_place_of, handovers, load_again, load_listed,
 };
-use crate::confine::Reach;
+use crate::confine::{Reach, no_own_token};
 use crate::discovery::{Question, questions};
 use crate::model::one_line;
 use crate::net::granted;
@@ -82,7 +82,10 @@ impl Known {
     /// What bars the daemon from a need.
     fn bars(&self) -> impl Fn(&Need) -> Option<Lack> + Send + use<> {
         let reach = self.reach.clone();
-        move |need| reach.as_ref()?.bars(need)
+        move |need| {
+            let barred = reach.as_ref().and_then(|it| it.bars(need));
+            barred.or_else(|| no_own_token(need))
+        }
     }
 
     /// That the configuration itself is where it may be read.

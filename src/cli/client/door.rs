@@ -1,8 +1,7 @@
 //! Where a daemon answers, and what opens the door.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,8 +11,9 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
 
+use super::Failure;
 use super::exchange::{self, Reply};
-use super::{Failure, MOST_OF_A_TOKEN};
+use crate::config::{NoToken, token};
 
 /// An address of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,48 +163,38 @@ impl Door {
     }
 
     /// The socket's permissions are enough there.
-    fn token(&self) -> Result<Option<HeaderValue>, Failure> {
+    pub(super) fn token(&self) -> Result<Option<HeaderValue>, Failure> {
         let (Address::Tcp(_), Some(path)) = (&self.address, &self.token_file) else {
             return Ok(None);
         };
         bearer(path).map(Some).map_err(|why| {
-            let first = match &*why {
-                NO_TOKEN => "write the daemon's token into it",
-                why if why == told(&io::ErrorKind::PermissionDenied.into()) => {
-                    "run this as a user who may"
-                }
-                _ => "put the daemon's token there",
+            let first = match &why {
+                NoToken::Empty => "write the daemon's token into it",
+                why if why.is_forbidden() => "run this as a user who may",
+                NoToken::Unreadable(_) | NoToken::Unusable => "put the daemon's token there",
             };
-            Failure::Unknown(format!(
-                "cannot use the token file {}: {why}\n  \
-                 {first}, or name another one with --token-file PATH",
-                path.display()
-            ))
+            // Nobody is let in without one.
+            Failure::Refused {
+                status: StatusCode::UNAUTHORIZED,
+                said: format!(
+                    "cannot use the token file {}: {why}\n  \
+                     {first}, or name another one with --token-file PATH",
+                    path.display()
+                ),
+            }
         })
     }
 }
 
-fn bearer(path: &Path) -> Result<HeaderValue, String> {
-    let metadata = std::fs::metadata(path).map_err(|error| told(&error))?;
-    // To open a pipe that nobody writes to would never end.
-    if !metadata.is_file() {
-        return Err("not a regular file".into());
-    }
-    let mut token = String::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST_OF_A_TOKEN).read_to_string(&mut token))
-        .map_err(|error| told(&error))?;
-    if token.trim().is_empty() {
-        return Err(NO_TOKEN.into());
-    }
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-        .map_err(|_| "what is in it is no token")?;
+fn bearer(path: &Path) -> Result<HeaderValue, NoToken> {
+    let bearer = format!("Bearer {}", token(path)?);
+    let mut value = HeaderValue::try_from(bearer).map_err(|_| NoToken::Unusable)?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 /// An error of the operating system without its number.
-pub(super) fn told(error: &io::Error) -> String {
+pub(in crate::cli) fn told(error: &io::Error) -> String {
     let text = error.to_string();
     let bare = text.split(" (os error").next().unwrap_or_default();
     let mut letters = bare.chars();
@@ -213,9 +203,6 @@ pub(super) fn told(error: &io::Error) -> String {
         None => text,
     }
 }
-
-/// Of an empty file.
-const NO_TOKEN: &str = "there is no token in it";
 
 /// The header that a token goes into.
 pub(super) const TOKEN: http::HeaderName = AUTHORIZATION;
@@ -262,19 +249,5 @@ mod tests {
         assert_eq!(Address::local("0.0.0.0:1").to_string(), "127.0.0.1:1");
         assert_eq!(Address::local("[::]:1").to_string(), "[::1]:1");
         assert_eq!(Address::local("192.0.2.1:1").to_string(), "192.0.2.1:1");
-    }
-
-    #[test]
-    fn a_token_is_read_from_a_regular_file_that_holds_one() {
-        assert_eq!(
-            bearer(Path::new("/dev/zero")).unwrap_err(),
-            "not a regular file"
-        );
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(bearer(file.path()).unwrap_err(), "there is no token in it");
-        std::fs::write(file.path(), "secret\n").unwrap();
-        assert_eq!(bearer(file.path()).unwrap(), "Bearer secret");
-        let missing = bearer(Path::new("/no/such/file")).unwrap_err();
-        assert_eq!(missing, "no such file or directory");
     }
 }

@@ -98,11 +98,9 @@ fn unreachable(address: &Address, error: &io::Error) -> Failure {
         _ if is(Kind::PermissionDenied) => {
             "only those may whom 'mode', 'owner' and 'group' of the socket in [admin] let: run this as one of them"
         }
-        Address::Unix(_) if is(Kind::NotFound) || is(Kind::ConnectionRefused) => {
-            "is it running, with this socket in [admin]? try 'systemctl status ballast'"
-        }
-        Address::Tcp(_) if is(Kind::ConnectionRefused) => {
-            "is it running, with this address in [admin]? try 'systemctl status ballast'"
+        _ if is(Kind::NotFound) || is(Kind::ConnectionRefused) => {
+            "is it running? try 'systemctl status ballast'. When 'listen' of [admin] has changed in its file, it \
+             answers\n  where it did before until 'systemctl reload ballast': --admin says where that is"
         }
         Address::Tcp(_) | Address::Unix(_) => "is the address right, and the machine up?",
     };

@@ -28,8 +28,10 @@ use tokio::time::timeout;
 
 pub(super) use door::Address;
 use door::Door;
+pub(super) use door::told;
 use exchange::Reply;
 pub(super) use file::{file, file_of};
+pub(super) use tame::{is_wild, lines_for_a_terminal};
 
 use super::CONFIGURATION;
 use crate::api::{NOWHERE, Refused};
@@ -83,6 +85,8 @@ pub(super) struct Client {
     open: Cell<Option<usize>>,
     /// How long each door may take for an answer, where that is less than usual.
     patience: Option<Duration>,
+    /// Whether what it says is for a program: as it is.
+    for_programs: bool,
     runtime: Runtime,
 }
 
@@ -155,8 +159,17 @@ impl Client {
             doors,
             open: Cell::new(None),
             patience: None,
+            for_programs: false,
             runtime,
         })
+    }
+
+    /// Whether what it says is passed on as [`json`](super::json), rather than shown.
+    pub(super) fn for_programs(self, for_programs: bool) -> Self {
+        Self {
+            for_programs,
+            ..self
+        }
     }
 
     /// Waits so long for an answer, and no longer.
@@ -193,13 +206,14 @@ impl Client {
 
     /// Nobody is asked whether to make a change that will be refused.
     pub(super) fn may_change(&self) -> Result<(), Failure> {
-        match self.locked() {
-            None => Ok(()),
-            Some(help) => Err(Failure::Refused {
+        if let Some(help) = self.locked() {
+            return Err(Failure::Refused {
                 status: StatusCode::UNAUTHORIZED,
                 said: format!("this takes a token\n  {help}"),
-            }),
+            });
         }
+        let open = self.open.get().and_then(|open| self.doors.get(open));
+        open.map_or(Ok(()), |door| door.token().map(drop))
     }
 
     /// The document at `path`, which begins with `/v1/`.
@@ -265,7 +279,11 @@ impl Client {
 
     /// A document that the daemon has sent.
     pub(super) fn understood<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
-        tame::document(body).map_err(|error| Failure::Broken {
+        let document = match self.for_programs {
+            true => serde_json::from_slice(body),
+            false => tame::document(body),
+        };
+        document.map_err(|error| Failure::Broken {
             address: self.address(),
             why: error.to_string(),
             help: ANOTHER,
@@ -419,8 +437,6 @@ const CONNECT: Duration = Duration::from_secs(3);
 const EXCHANGE: Duration = Duration::from_secs(20);
 /// Bytes of an answer: a view of ten thousand backends is a tenth of it.
 const MOST_OF_AN_ANSWER: usize = 128 << 20;
-/// Bytes of a token.
-const MOST_OF_A_TOKEN: u64 = 16 * 1024;
 /// Characters of an answer that is not understood.
 const MOST_WORDS: usize = 200;
 

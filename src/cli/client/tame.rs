@@ -1,5 +1,6 @@
 //! What a daemon sends, with nothing in it that a terminal would obey: names, reasons and words of others pass
-//! through it, from servers, peers and files. The one place that sees all of it before a command prints any.
+//! through it, from servers, peers and files. The one place that sees all of it before a command prints any as text;
+//! what programs get is the data as it is, see [`json`](crate::cli::json).
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -41,6 +42,12 @@ fn tame(value: &mut Value) {
     }
 }
 
+/// Lines with nothing else in them that a terminal would obey.
+pub(in crate::cli) fn lines_for_a_terminal(text: &str) -> String {
+    let lines = text.split('\n').map(written_out);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 fn written_out(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for letter in text.chars() {
@@ -53,7 +60,7 @@ fn written_out(text: &str) -> String {
 }
 
 /// Control characters, and those by which what is read is not what is there (Unicode TR 36, 3.2).
-fn is_wild(letter: char) -> bool {
+pub(in crate::cli) fn is_wild(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -18,7 +18,7 @@ use crate::cli::eyes;
 use crate::cli::rates::Rates;
 use crate::cli::status::VIEW;
 use crate::config::{self, AlertTarget, Config};
-use crate::confine::{kernel_has_landlock, no_account};
+use crate::confine::{kernel_has_landlock, unmet};
 use crate::health::Kind;
 use crate::net::clock_is_synchronised;
 
@@ -173,7 +173,7 @@ impl Facts {
         let asked = watched.as_ref().map(|it| (&it.client, &it.after));
         let path = file_of(reach, asked);
         let path = path.as_path();
-        let loaded = config::load_in_place_of(path, path, &no_account);
+        let loaded = config::load_in_place_of(path, path, &unmet);
         let refusal = loaded
             .as_ref()
             .ok()

@@ -3,8 +3,7 @@
 //! Each goes over a connection of its own, since alerts are rare. Certificates and the token are
 //! read each time, so that neither a rotated token nor a new authority needs a reload.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,16 +21,14 @@ use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use super::reading::beside;
-use crate::config::Webhook;
+use crate::config::{NoToken, Webhook, token};
 use crate::model::one_line;
 
 /// Why a POST failed.
 #[derive(Debug, Error)]
 pub(super) enum PostError {
-    #[error("cannot read the token file: {0}")]
-    Token(io::Error),
-    #[error("the token file holds no token")]
-    NoToken,
+    #[error("cannot use the token file: {0}")]
+    Token(#[from] NoToken),
     #[error("cannot read the trusted certificates: {0}")]
     Certificates(String),
     #[error("the host's name cannot be that of a certificate: {0}")]
@@ -63,7 +60,6 @@ impl PostError {
             }
             Self::Name(_) | Self::Request(_) => false,
             Self::Token(_)
-            | Self::NoToken
             | Self::Certificates(_)
             | Self::Connect(_)
             | Self::Tls(_)
@@ -113,19 +109,8 @@ async fn request(webhook: &Webhook, json: Bytes) -> Result<Request<Full<Bytes>>,
 }
 
 fn bearer(path: &Path) -> Result<HeaderValue, PostError> {
-    let mut token = String::new();
-    // To open a pipe that nobody writes to would keep this thread for good.
-    if std::fs::metadata(path).is_ok_and(|it| !it.is_file()) {
-        return Err(PostError::Token(io::Error::other("not a regular file")));
-    }
-    File::open(path)
-        .and_then(|file| file.take(MOST_OF_A_TOKEN).read_to_string(&mut token))
-        .map_err(PostError::Token)?;
-    if token.trim().is_empty() {
-        return Err(PostError::NoToken);
-    }
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-        .map_err(|error| PostError::Request(error.into()))?;
+    let bearer = format!("Bearer {}", token(path)?);
+    let mut value = HeaderValue::try_from(bearer).map_err(http::Error::from)?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -187,8 +172,6 @@ async fn words(body: Incoming) -> String {
     }
 }
 
-/// Bytes of a token.
-const MOST_OF_A_TOKEN: u64 = 16 * 1024;
 /// Bytes of a reply that are read, when it is no success.
 const MOST_OF_A_REPLY: usize = 64 * 1024;
 /// Characters of it that are told.
@@ -199,9 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_from_a_regular_file_only() {
-        let refused = bearer(Path::new("/dev/zero"));
-        assert!(matches!(refused, Err(PostError::Token(_))));
+    fn a_token_goes_into_the_header() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "secret\n").unwrap();
         assert_eq!(bearer(file.path()).unwrap(), "Bearer secret");
