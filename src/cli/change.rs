@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use super::client::Failure;
-use super::status::complain;
+use super::client::{Failure, lines_for_a_terminal};
+use super::printing::{complain, printed};
 
 /// Shows what would be done, puts the `question`, and waits for a word.
 pub(super) fn agreed(outlook: &str, question: &str) -> bool {
@@ -16,6 +16,7 @@ pub(super) fn agreed(outlook: &str, question: &str) -> bool {
             "{outlook}Nothing was done: there is no terminal to ask at. Add --yes to do it.\n"
         ),
     };
+    let text = lines_for_a_terminal(&text);
     if err.write_all(text.as_bytes()).is_err() || !is_asked {
         return false;
     }
@@ -29,11 +30,11 @@ pub(super) fn agreed(outlook: &str, question: &str) -> bool {
     agrees
 }
 
-/// 0 when it was done, 1 when it was not or was refused, 3 when there was no answer.
-pub(super) fn exit_code(done: Result<bool, Failure>) -> ExitCode {
+/// Prints what was `done`: 0, but 1 when nothing was or it was refused, and 3 when there was no answer.
+pub(super) fn exit_code(done: Result<Option<String>, Failure>) -> ExitCode {
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(Some(text)) => printed(text, ExitCode::SUCCESS),
+        Ok(None) => ExitCode::FAILURE,
         Err(failure) if failure.is_refusal() => {
             complain(&failure);
             ExitCode::FAILURE

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use tracing::Level;
 
 use super::eyes;
+use super::printing::{ended, put};
 use crate::config::{
     self, AlertConfig, AlertTarget, Config, Loaded, Report, ServiceConfig, Timeouts, written,
 };
@@ -38,12 +39,8 @@ pub(super) fn run(path: &Path) -> ExitCode {
                 let text = list.report.render(color) + list.consequence();
                 shown = shown.and_then(|()| report(&text, Level::WARN));
             }
-            // Nobody may be left to read either of the two; the answer is the exit code.
-            match show(&mut io::stdout().lock(), &summary(path, &loaded, &lists)).and(shown) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
-            }
+            let told = put(summary(path, &loaded, &lists));
+            ended(shown.and(told), ExitCode::SUCCESS)
         }
         Err(rejected) => {
             // The exit code says it all the same when stderr is gone.

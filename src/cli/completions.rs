@@ -1,22 +1,18 @@
 //! `ballast completions`: what a shell needs to complete the command line, from its definition.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Command, CommandFactory as _};
 use clap_complete::{Shell, generate};
 
 use super::Arguments;
+use super::printing::printed;
 
 /// Prints the completions of `shell`.
 pub(super) fn run(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     generate(shell, &mut visible(), "ballast", &mut script);
-    match io::stdout().lock().write_all(&script) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Half a script is worse than none.
-        Err(_) => ExitCode::FAILURE,
-    }
+    printed(script, ExitCode::SUCCESS)
 }
 
 /// The command line without what nobody is meant to type: generators do not mind what is hidden.

@@ -2,7 +2,7 @@
 //! has cost, and whom.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,9 @@ use clap::Args;
 
 use super::client::{Client, Failure, Reach, segment};
 use super::figures::{grouped, moment, tenths};
-use super::status::{VIEW, complain, known};
+use super::json;
+use super::printing::{complain, ended, printed, put, say};
+use super::status::{VIEW, known};
 use super::table::{Cell, Column, Table};
 use crate::api::{Event, Events, Failover, Failovers, View};
 use crate::config::written;
@@ -68,8 +70,9 @@ impl fmt::Display for Since {
 
 /// The whole of `ballast events`.
 pub(super) fn run(options: &Options) -> ExitCode {
-    match Client::find(&options.reach).and_then(|client| listen(&client, options)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let client = Client::find(&options.reach).map(|it| it.for_programs(options.json));
+    match client.and_then(|client| listen(&client, options)) {
+        Ok(shown) => ended(shown, ExitCode::SUCCESS),
         Err(failure) => complain(&failure),
     }
 }
@@ -84,21 +87,18 @@ pub(super) fn failovers(options: &FailoverOptions) -> ExitCode {
             is_known(&client, options.service.as_deref())?;
         }
         Ok(match options.json {
-            true => text + "\n",
+            true => json::as_sent(&text),
             false => table(&all.failovers, all.under_way.len() as u64),
         })
     });
     match told {
-        Ok(text) => {
-            // Nobody may be left to read it.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(text) => printed(text, ExitCode::SUCCESS),
         Err(failure) => complain(&failure),
     }
 }
 
-fn listen(client: &Client, options: &Options) -> Result<(), Failure> {
+/// Tells what became of what was printed.
+fn listen(client: &Client, options: &Options) -> Result<io::Result<()>, Failure> {
     let ask = |since: u64| {
         let since = (since > 0).then(|| since.to_string());
         let path = query(
@@ -125,21 +125,16 @@ fn listen(client: &Client, options: &Options) -> Result<(), Failure> {
         // With stderr closed there is nobody left to tell.
         let _ = writeln!(io::stderr(), "no events since {since}");
     }
-    let mut out = io::stdout().lock();
     let mut is_gone = false;
     loop {
-        for event in thread.news(all) {
-            let line = match options.json {
-                true => serde_json::to_string(&event).unwrap_or_default(),
-                false => line(&event),
-            };
-            // Whoever read this has left, as with `| head`.
-            if writeln!(out, "{line}").is_err() {
-                return Ok(());
-            }
-        }
-        if !options.follow || out.flush().is_err() {
-            return Ok(());
+        let news = thread.news(all);
+        let lines = news.iter().map(|event| match options.json {
+            true => json::line(event),
+            false => line(event),
+        });
+        let shown = put(lines.collect::<String>());
+        if !options.follow || shown.is_err() {
+            return Ok(shown);
         }
         thread::sleep(LOOK_AGAIN);
         all = match ask(thread.from()).and_then(|all| match thread.is_broken(&all) {
@@ -153,8 +148,7 @@ fn listen(client: &Client, options: &Options) -> Result<(), Failure> {
             }
             Err(failure) => {
                 if !std::mem::replace(&mut is_gone, true) {
-                    // With stderr closed there is nobody left to tell.
-                    let _ = writeln!(io::stderr(), "ballast: {failure}\n  waiting for it …");
+                    say(&format_args!("{failure}\n  waiting for it …"));
                 }
                 Vec::new()
             }
@@ -218,7 +212,7 @@ impl Thread {
 fn line(event: &Event) -> String {
     let time = moment(&event.at);
     format!(
-        "{:>5}  {time}  {:<5}  {}",
+        "{:>5}  {time}  {:<5}  {}\n",
         event.id, event.level, event.text
     )
 }

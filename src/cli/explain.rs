@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::client::{Client, Failure, Reach, segment};
-use super::status::{VIEW, complain, known};
+use super::json;
+use super::printing::{complain, printed};
+use super::status::{VIEW, known};
 use super::table::{Column, Table};
 use crate::api::{Explained, Explanation, View};
 
@@ -36,12 +38,11 @@ pub(super) fn run(options: &Options) -> ExitCode {
     };
     match ask(options, ip, service) {
         Ok((text, is_served)) => {
-            // The exit code says it all the same when nobody is left to read it.
-            let _ = io::stdout().write_all(text.as_bytes());
-            match is_served {
+            let code = match is_served {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
-            }
+            };
+            printed(text, code)
         }
         Err(failure) => complain(&failure),
     }
@@ -65,7 +66,7 @@ fn no_address(first: &str, second: Option<&str>) -> String {
 }
 
 fn ask(options: &Options, ip: IpAddr, service: Option<&str>) -> Result<(String, bool), Failure> {
-    let client = Client::find(&options.reach)?;
+    let client = Client::find(&options.reach)?.for_programs(options.json);
     let mut path = format!("/v1/explain?client={}", segment(&ip.to_string()));
     if let Some(service) = service {
         path += &format!("&service={}", segment(service));
@@ -77,7 +78,7 @@ fn ask(options: &Options, ip: IpAddr, service: Option<&str>) -> Result<(String, 
     let explanation: Explanation = client.get(&path)?;
     let is_served = explanation.services.iter().all(|it| it.backend.is_some());
     let text = match options.json {
-        true => serde_json::to_string(&explanation).unwrap_or_default() + "\n",
+        true => json::line(&explanation),
         false => explanation
             .services
             .iter()

@@ -1,6 +1,6 @@
 //! `ballast man`: manual pages from the definition of the command line.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,33 +8,24 @@ use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 
 use super::Arguments;
+use super::printing::{printed, say};
 
 /// Writes a page for each command into `out`, or prints the one of `ballast`.
 pub(super) fn run(out: Option<&Path>) -> ExitCode {
     let mut command = Arguments::command().disable_help_subcommand(true);
     // Gives each its whole name.
     command.build();
-    let written = match out {
-        Some(directory) => {
-            std::fs::create_dir_all(directory).and_then(|()| write(&command, directory))
-        }
-        None => page(&command).and_then(|page| io::stdout().lock().write_all(page.as_bytes())),
+    let text = match out {
+        Some(directory) => std::fs::create_dir_all(directory)
+            .and_then(|()| write(&command, directory))
+            .map(|()| format!("The manual pages are in {}.\n", directory.display()))
+            .map_err(|error| format!("cannot write to {}: {error}", directory.display())),
+        None => page(&command).map_err(|error| format!("cannot write the manual page: {error}")),
     };
-    match written {
-        Ok(()) => {
-            if let Some(directory) = out {
-                // With stdout closed there is nobody left to tell.
-                let _ = writeln!(
-                    io::stdout(),
-                    "The manual pages are in {}.",
-                    directory.display()
-                );
-            }
-            ExitCode::SUCCESS
-        }
+    match text {
+        Ok(text) => printed(text, ExitCode::SUCCESS),
         Err(error) => {
-            let place = out.map_or("stdout".into(), |it| it.display().to_string());
-            eprintln!("ballast: cannot write to {place}: {error}");
+            say(&error);
             ExitCode::FAILURE
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! Start with [`main`], then [`run`] for the daemon, or [`status`] for a command that asks it. What they share:
 //! `condition` and `findings` judge what a daemon says, `rates`, `figures` and `table` put it into words and
-//! columns, `change` asks before something is done, and `printing` ends with the exit code.
+//! columns, `change` asks before something is done, `json` is for programs, and `printing` ends with the exit code.
 
 mod backend;
 mod change;
@@ -19,6 +19,7 @@ mod explain;
 mod eyes;
 mod figures;
 mod findings;
+mod json;
 mod man;
 mod plan;
 mod printing;
@@ -75,9 +76,13 @@ pub fn main() -> ExitCode {
         },
         Err(unusable) => {
             let unusable = hinted(unusable);
-            // With stdout or stderr closed there is nobody left to tell.
-            let _ = unusable.print();
-            ExitCode::from(u8::try_from(unusable.exit_code()).unwrap_or(2))
+            let code = ExitCode::from(u8::try_from(unusable.exit_code()).unwrap_or(2));
+            let shown = unusable.print();
+            match unusable.use_stderr() {
+                // With stderr closed there is nobody left to tell.
+                true => code,
+                false => printing::ended(shown, code),
+            }
         }
     }
 }

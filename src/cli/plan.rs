@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,6 +9,8 @@ use clap::Args;
 
 use super::client::{Address, Client, Failure, Reach};
 use super::figures::{grouped, of};
+use super::json;
+use super::printing::{printed, say};
 use super::status::VIEW;
 use crate::api::{Edit, Effect, Plan, Probe, Proposal, Prospect, View};
 
@@ -28,23 +29,23 @@ pub(super) struct Options {
 /// The whole subcommand: 0 when nothing would change, 2 when something would, 1 for problems.
 pub(super) fn run(options: &Options) -> ExitCode {
     let named = options.reach.config.as_deref();
-    let made = Client::find(&options.reach).and_then(|client| ask(&client, named));
+    let client = Client::find(&options.reach).map(|it| it.for_programs(options.json));
+    let made = client.and_then(|client| ask(&client, named));
     match made {
         Ok((plan, asked)) => {
             let text = match options.json {
-                true => serde_json::to_string(&plan).unwrap_or_default() + "\n",
+                true => json::line(&plan),
                 false => told(&plan, asked.as_deref()),
             };
-            // The exit code says it all the same when nobody is left to read it.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::from(match plan.outcome {
+            let code = ExitCode::from(match plan.outcome {
                 Prospect::Nothing => 0,
                 Prospect::Rejected => 1,
                 Prospect::Changes => 2,
-            })
+            });
+            printed(text, code)
         }
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "ballast: {failure}");
+            say(&failure);
             ExitCode::FAILURE
         }
     }

@@ -1,8 +1,7 @@
 //! `ballast reload`: the plan, the question, the reload and what came of it.
 
-use std::fmt::Display;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use super::change::agreed;
 use super::client::{Client, Failure, Reach};
 use super::figures::tenths;
 use super::plan::{PLAN, is_same, told};
+use super::printing::{ended, put, say};
 use super::status::VIEW;
 use crate::api::{Plan, Proposal, Prospect, Reloaded, View};
 
@@ -26,19 +26,22 @@ pub(super) struct Options {
 
 /// The whole subcommand: 0 when the file is in force, 1 when it is not.
 pub(super) fn run(options: &Options) -> ExitCode {
-    let complain = |said: &dyn Display, code| {
-        // With stderr closed there is nobody left to tell.
-        let _ = writeln!(io::stderr(), "ballast: {said}");
-        code
-    };
+    let mut shown = Ok(());
     let done = Client::find(&options.reach).and_then(|client| {
         Ok(match another(&client, options.reach.config.as_deref())? {
-            Some(said) => complain(&said, ExitCode::from(WRONG_COMMAND)),
-            None if carry_out(&client, options)? => ExitCode::SUCCESS,
+            Some(said) => {
+                say(&said);
+                ExitCode::from(WRONG_COMMAND)
+            }
+            None if carry_out(&client, options, &mut shown)? => ExitCode::SUCCESS,
             None => ExitCode::FAILURE,
         })
     });
-    done.unwrap_or_else(|failure| complain(&failure, ExitCode::FAILURE))
+    let code = done.unwrap_or_else(|failure| {
+        say(&failure);
+        ExitCode::FAILURE
+    });
+    ended(shown, code)
 }
 
 /// What is wrong where the `named` file is not the daemon's: whoever names it wants it in force, and it
@@ -70,16 +73,18 @@ fn misled(own: &Path, named: &Path) -> String {
     )
 }
 
-/// Tells whether the file is in force.
-fn carry_out(client: &Client, options: &Options) -> Result<bool, Failure> {
+/// Tells whether the file is in force, and in `shown` what became of what was said.
+fn carry_out(
+    client: &Client,
+    options: &Options,
+    shown: &mut io::Result<()>,
+) -> Result<bool, Failure> {
     let plan: Plan = client.post(PLAN, &Proposal::default())?;
-    let mut out = io::stdout();
     // With --yes it is asked for all the same, so that the daemon refuses it as it refuses a SIGHUP: with an
     // answer here, a line in the log and an event.
     let is_refused = plan.outcome == Prospect::Rejected && options.yes;
     if !is_refused {
-        let _ = out.write_all(told(&plan, None).as_bytes());
-        let _ = out.flush();
+        *shown = put(told(&plan, None));
     }
     match plan.outcome {
         Prospect::Nothing => return Ok(true),
@@ -98,7 +103,9 @@ fn carry_out(client: &Client, options: &Options) -> Result<bool, Failure> {
     for what in &reloaded.needs_restart {
         text += &format!("  ! {what}: takes effect after a restart only\n");
     }
-    let _ = out.write_all(text.as_bytes());
+    // It is in force, whatever becomes of this.
+    let told = put(text);
+    *shown = std::mem::replace(shown, Ok(())).and(told);
     Ok(true)
 }
 

@@ -1,6 +1,5 @@
 //! `ballast service fail-back`: the operator's answer to `fail_back = "manual"`.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -39,8 +38,8 @@ pub(super) fn run(Action::FailBack(options): &Action) -> ExitCode {
     exit_code(fail_back(options))
 }
 
-/// Tells whether it was done.
-fn fail_back(options: &FailBack) -> Result<bool, Failure> {
+/// What is to be said when it was done.
+fn fail_back(options: &FailBack) -> Result<Option<String>, Failure> {
     let client = Client::find(&options.reach)?;
     let view: View = client.get(VIEW)?;
     known(&view, Some(&options.service))?;
@@ -48,13 +47,11 @@ fn fail_back(options: &FailBack) -> Result<bool, Failure> {
     let service = view.services.iter().find(|it| it.name == options.service);
     let outlook = service.map(outlook).unwrap_or_default();
     if !options.yes && !agreed(&outlook, "Go on?") {
-        return Ok(false);
+        return Ok(None);
     }
     let path = format!("/v1/services/{}/fail-back", segment(&options.service));
     let changed: Changed = client.post(&path, &json!({}))?;
-    // It was done, whoever is left to read that.
-    let _ = writeln!(io::stdout(), "{}", changed.text);
-    Ok(true)
+    Ok(Some(changed.text + "\n"))
 }
 
 /// Who would serve again, and who would not any more.

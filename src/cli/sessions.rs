@@ -1,7 +1,6 @@
 //! `ballast sessions`: who is connected to what, the oldest first.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +11,9 @@ use serde_json::Value;
 use super::client::{Client, Failure, Reach};
 use super::events::query;
 use super::figures::{grouped, of, scaled, time};
-use super::status::{VIEW, complain, known, no_such};
+use super::json;
+use super::printing::{complain, printed};
+use super::status::{VIEW, known, no_such};
 use super::table::{Cell, Column, Table};
 use crate::api::{Session, Sessions, View};
 
@@ -40,12 +41,9 @@ pub(super) struct Options {
 
 /// The whole subcommand.
 pub(super) fn run(options: &Options) -> ExitCode {
-    match Client::find(&options.reach).and_then(|client| list(&client, options)) {
-        Ok(text) => {
-            // Nobody may be left to read it.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+    let client = Client::find(&options.reach).map(|it| it.for_programs(options.json));
+    match client.and_then(|client| list(&client, options)) {
+        Ok(text) => printed(text, ExitCode::SUCCESS),
         Err(failure) => complain(&failure),
     }
 }
@@ -73,7 +71,7 @@ fn list(client: &Client, options: &Options) -> Result<String, Failure> {
         if options.json {
             let whole: Value = client.understood(text.as_bytes())?;
             for session in whole["sessions"].as_array().into_iter().flatten() {
-                lines += &format!("{session}\n");
+                lines += &json::line(session);
             }
         }
         total = page.total;

@@ -18,6 +18,7 @@ use tracing::Level;
 
 use self::outcome::shares;
 use self::text::told;
+use super::json;
 use super::printing::printed;
 use super::{NamedFile, client};
 use crate::api::Simulation;
@@ -48,14 +49,14 @@ pub(super) fn run(arguments: &Simulate) -> ExitCode {
     match simulation(arguments) {
         Ok(simulation) => {
             let text: String = match arguments.json {
-                true => json(&simulation),
+                true => json::lines(&simulation),
                 false => simulation
                     .services
                     .iter()
                     .map(|it| told(it, &simulation))
                     .collect(),
             };
-            printed(text.as_bytes(), ExitCode::SUCCESS)
+            printed(text, ExitCode::SUCCESS)
         }
         Err(error) => {
             let text = format!("ballast: {error:#}\n");
@@ -64,11 +65,6 @@ pub(super) fn run(arguments: &Simulate) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn json(simulation: &Simulation) -> String {
-    // Numbers and strings under fixed names always become JSON.
-    serde_json::to_string_pretty(simulation).unwrap_or_default() + "\n"
 }
 
 fn simulation(arguments: &Simulate) -> anyhow::Result<Simulation> {

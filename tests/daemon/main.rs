@@ -38,6 +38,7 @@ mod page;
 mod passive;
 mod paths;
 mod planning;
+mod printing;
 mod privileges;
 mod proxy_protocol;
 mod queue;

@@ -116,14 +116,26 @@ fn what_somebody_has_written_into_the_state_file_is_no_command_to_a_terminal_and
         told.contains("web/a: its record") && told.contains("web/a: its drain"),
         "{told}"
     );
-    let status = Command::new(env!("CARGO_BIN_EXE_ballast"))
-        .args(["status", "--admin", &door])
-        .output();
-    let told = String::from_utf8(status.unwrap().stdout).unwrap();
-    assert!(
-        told.contains("\\u{1b}[2J\\rnobody") && !told.contains(['\u{1b}', '\r']),
-        "{told:?}"
-    );
+    let status = |arguments: &[&str]| {
+        let status = Command::new(env!("CARGO_BIN_EXE_ballast"))
+            .args(["status", "--no-rates", "--admin", &door])
+            .args(arguments)
+            .output();
+        let told = String::from_utf8(status.unwrap().stdout).unwrap();
+        assert!(!told.contains(['\u{1b}', '\r']), "{told:?}");
+        told
+    };
+    let told = status(&[]);
+    assert!(told.contains("\\u{1b}[2J\\rnobody"), "{told:?}");
+    // A program gets what was written.
+    let by = |json: &str, path: &str| {
+        let document: Value = serde_json::from_str(json).unwrap();
+        document.pointer(path).cloned().unwrap_or_default()
+    };
+    let backend = "/backends/0/admin/by";
+    let all = by(&status(&["--json"]), &format!("/services/0{backend}"));
+    assert_eq!(all, "\u{1b}[2J\rnobody");
+    assert_eq!(by(&status(&["web", "--json"]), backend), all);
     let backend: api::Backend = api.get("/v1/services/web/backends/a").good();
     assert!(backend.record.up_seconds < 3600.0, "{:?}", backend.record);
 }

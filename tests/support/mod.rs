@@ -39,7 +39,7 @@ pub use api::{Api, read_head};
 pub use backend::{Backend, BlackHole, Meeting};
 pub use browser::Browser;
 pub use chaos::{Chaos, Fault};
-pub use command::{Said, ballast};
+pub use command::{Said, ballast, binary};
 pub use config::{Alert, Config, RELAYS, Service};
 pub use daemon::{Daemon, Launch, Signal};
 pub use dns::Dns;

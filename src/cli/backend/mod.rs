@@ -3,7 +3,6 @@
 
 mod outlook;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ use clap::{Args, Subcommand};
 use super::change::{agreed, exit_code};
 use super::client::{Client, Failure, Reach, segment};
 use super::figures::as_written;
+use super::json;
+use super::printing::say;
 use super::status::{VIEW, no_such};
 use crate::api::{Change, Changed, Service, View};
 pub(super) use outlook::outlook;
@@ -96,29 +97,26 @@ impl Action {
     }
 }
 
-/// Tells whether it was done.
-fn carry_out(who: &Who, change: &Change) -> Result<bool, Failure> {
-    let client = Client::find(&who.reach)?;
+/// What is to be said when it was done.
+fn carry_out(who: &Who, change: &Change) -> Result<Option<String>, Failure> {
+    let client = Client::find(&who.reach)?.for_programs(who.json);
     let view: View = client.get(VIEW)?;
     let (service, backend) = found(&view, &who.target)?;
     client.may_change()?;
     let outlook = outlook(service, backend, change);
     if !who.yes && !agreed(&outlook, "Go on?") {
-        return Ok(false);
+        return Ok(None);
     }
     // Scripts, too, have somebody who reads what they say.
     if let Some(warning) = warning(&outlook).filter(|_| who.yes) {
-        let _ = writeln!(io::stderr(), "ballast: {warning}");
+        say(&warning);
     }
     let path = path(&service.name, backend);
     let changed: Changed = client.post(&path, change)?;
-    let text = match who.json {
-        true => serde_json::to_string(&changed).unwrap_or_default() + "\n",
+    Ok(Some(match who.json {
+        true => json::line(&changed),
         false => told(&changed),
-    };
-    // It was done, whoever is left to read that.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Ok(true)
+    }))
 }
 
 /// Where a change of a backend, or of all of a service, is asked for.
@@ -190,7 +188,8 @@ fn percent(text: &str) -> Result<u16, &'static str> {
 pub(super) const DETAILS: &str = "\
 Exit codes:
   0  done
-  1  not done: declined here, or refused by the daemon
+  1  not done: declined here, or refused by the daemon, also for want of its
+     token; or done, and stdout is full
   2  a wrong command line
   3  the daemon cannot be asked, or there is no such backend
 

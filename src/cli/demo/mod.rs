@@ -10,7 +10,7 @@ mod screen;
 mod servers;
 mod story;
 
-use std::io::{Write, stderr};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use self::clients::Clients;
 use self::screen::{Screen, Share, clock, seconds};
 use self::servers::Server;
 use self::story::Story;
+use super::printing::{ended, say};
 use crate::control::Event;
 use crate::health::State;
 
@@ -38,16 +39,16 @@ pub(super) fn run(listen: SocketAddr, pace: Duration) -> ExitCode {
         .context("cannot start")
         .and_then(|runtime| runtime.block_on(show(listen, pace)));
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(shown) => ended(shown, ExitCode::SUCCESS),
         Err(error) => {
-            // With stderr closed there is nobody left to tell.
-            let _ = writeln!(stderr(), "ballast: {error:#}");
+            say(&format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn show(listen: SocketAddr, pace: Duration) -> anyhow::Result<()> {
+/// Tells what became of what was shown.
+async fn show(listen: SocketAddr, pace: Duration) -> anyhow::Result<io::Result<()>> {
     let mut end = End::watch()?;
     let mut servers = Vec::new();
     for name in ["red", "green", "blue"] {
@@ -66,8 +67,8 @@ async fn show(listen: SocketAddr, pace: Duration) -> anyhow::Result<()> {
     demo.introduce(pace);
     let outcome = demo.play(pace, &mut end).await;
     let stopped = demo.balancer.stop().await;
-    demo.screen.close();
-    outcome.and(stopped)
+    let shown = demo.screen.close();
+    outcome.and(stopped).map(|()| shown)
 }
 
 struct Demo {

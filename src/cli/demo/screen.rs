@@ -5,12 +5,14 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::cli::figures::speaks_unicode;
+use crate::cli::printing::Stdout;
 use crate::telemetry::lines::LineQueue;
 
 /// Lines to stdout, each at its time since the start. A terminal that is stopped with Ctrl-S stops
 /// the lines and not the demo.
 pub(super) struct Screen {
     out: LineQueue,
+    stdout: Stdout,
     started: Instant,
     look: Look,
 }
@@ -25,8 +27,10 @@ pub(super) struct Share {
 
 impl Screen {
     pub(super) fn new() -> Self {
+        let stdout = Stdout::default();
         Self {
-            out: LineQueue::start(io::stdout()),
+            out: LineQueue::start(stdout.clone()),
+            stdout,
             started: Instant::now(),
             look: Look::of_stdout(),
         }
@@ -65,9 +69,10 @@ impl Screen {
         self.out.lost() > 0
     }
 
-    /// Waits for the last lines, but not for ever.
-    pub(super) fn close(self) {
+    /// Waits for the last lines, but not for ever, and tells what became of all.
+    pub(super) fn close(self) -> io::Result<()> {
         self.out.flush(LAST_LINES);
+        self.stdout.outcome()
     }
 
     fn line(&self, line: &str) {

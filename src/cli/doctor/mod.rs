@@ -9,30 +9,29 @@ mod facts;
 mod judge;
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use self::facts::Facts;
 use super::client::Reach;
+use super::json;
+use super::printing::printed;
 
 /// The whole subcommand: 0 when nothing is wrong, 1 when something is.
 pub(super) fn run(reach: &Reach, json: bool) -> ExitCode {
     let facts = Facts::read(reach);
     let diagnosis = Diagnosis::of(&facts);
     let text = match json {
-        true => serde_json::to_string_pretty(&diagnosis).map(|it| it + "\n"),
-        false => Ok(diagnosis.text(io::stdout().is_terminal())),
+        true => json::lines(&diagnosis),
+        false => diagnosis.text(io::stdout().is_terminal()),
     };
-    // Nobody may be left to read it; the answer is the exit code.
-    if let Ok(text) = text {
-        let _ = io::stdout().lock().write_all(text.as_bytes());
-    }
-    match diagnosis.problems {
+    let code = match diagnosis.problems {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
-    }
+    };
+    printed(text, code)
 }
 
 /// One thing that was looked at.

@@ -15,8 +15,8 @@ use clap::{Args, ValueEnum};
 use self::document::Report;
 use super::client::{Client, Failure, Reach};
 use super::figures::as_written;
-use super::printing::printed;
-use super::status::complain;
+use super::json;
+use super::printing::{complain, printed};
 use crate::api::{Events, Failovers, View};
 
 /// What is asked for.
@@ -44,19 +44,18 @@ enum Format {
 
 /// The whole subcommand: 0 when there is a report, 3 when the daemon cannot be asked.
 pub(super) fn run(options: &Options) -> ExitCode {
-    let report = match Client::find(&options.reach).and_then(|client| ask(&client, options.since)) {
+    let is_json = options.format == Format::Json;
+    let client = Client::find(&options.reach).map(|it| it.for_programs(is_json));
+    let report = match client.and_then(|client| ask(&client, options.since)) {
         Ok(report) => report,
         Err(failure) => return complain(&failure),
     };
     let told = match options.format {
         Format::Text => text::of_all(&report),
         Format::Html => html::of_all(&report),
-        Format::Json => match serde_json::to_string_pretty(&report) {
-            Ok(json) => json + "\n",
-            Err(_) => return ExitCode::FAILURE,
-        },
+        Format::Json => json::lines(&report),
     };
-    printed(told.as_bytes(), ExitCode::SUCCESS)
+    printed(told, ExitCode::SUCCESS)
 }
 
 fn ask(client: &Client, since: Duration) -> Result<Report, Failure> {

@@ -3,7 +3,7 @@
 
 mod page;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use serde_json::Value;
 use super::client::{Client, Failure, Reach};
 use super::condition::Gravity;
 use super::findings::findings;
-use super::printing::printed;
+use super::json;
+use super::printing::{complain, printed};
 use super::rates::Rates;
 use crate::api::{Events, View};
 use page::Page;
@@ -38,7 +39,7 @@ pub(super) struct Options {
 /// The whole subcommand.
 pub(super) fn run(options: &Options) -> ExitCode {
     let asked = Client::find(&options.reach).and_then(|client| match options.json {
-        true => json(&client, options),
+        true => document(&client.for_programs(true), options),
         false => text(&client, options),
     });
     let (text, is_well) = match asked {
@@ -49,14 +50,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     };
-    printed(text.as_bytes(), code)
-}
-
-/// Tells on stderr why there is no answer: 3.
-pub(super) fn complain(failure: &Failure) -> ExitCode {
-    // With stderr closed there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "ballast: {failure}");
-    ExitCode::from(UNANSWERED)
+    printed(text, code)
 }
 
 fn text(client: &Client, options: &Options) -> Result<(String, bool), Failure> {
@@ -86,19 +80,19 @@ fn text(client: &Client, options: &Options) -> Result<(String, bool), Failure> {
     Ok((page.text(), is_well(&view, options.service.as_deref())))
 }
 
-fn json(client: &Client, options: &Options) -> Result<(String, bool), Failure> {
+fn document(client: &Client, options: &Options) -> Result<(String, bool), Failure> {
     let text = client.get_text(VIEW)?;
     let view: View = client.understood(text.as_bytes())?;
     known(&view, options.service.as_deref())?;
     let is_well = is_well(&view, options.service.as_deref());
     let Some(service) = options.service.as_deref() else {
-        return Ok((text + "\n", is_well));
+        return Ok((json::as_sent(&text), is_well));
     };
     // As it was written, with the fields that we do not know.
     let whole: Value = client.understood(text.as_bytes())?;
     let all = whole["services"].as_array().into_iter().flatten();
     let one = all.into_iter().find(|it| it["name"] == service);
-    Ok((format!("{}\n", one.unwrap_or(&Value::Null)), is_well))
+    Ok((json::line(one.unwrap_or(&Value::Null)), is_well))
 }
 
 fn is_well(view: &View, service: Option<&str>) -> bool {
@@ -164,8 +158,6 @@ const EVENTS: &str = "/v1/events?limit=5";
 const BETWEEN: Duration = Duration::from_secs(1);
 /// What every terminal has.
 pub(super) const COLUMNS: usize = 80;
-/// The exit code of a command that has no answer.
-const UNANSWERED: u8 = 3;
 /// Names that are told when another was meant.
 const MOST_NAMES: usize = 10;
 

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::{Client, Reach};
 use super::figures::speaks_unicode;
-use super::status::complain;
+use super::printing::complain;
 use asker::Order;
 use screen::Look;
 use state::{Input, Top};
