@@ -1,27 +1,25 @@
 //! The gate of a service: what its rules of admission count, over all workers and over reloads.
 //!
-//! Sessions of one source come to every worker, so a count of them that is exact has to be shared. It is
-//! in a table of shards, each under a lock of its own that is held for one look at one set of places: a
-//! hundred nanoseconds, for services with such a limit and for no others. To give each worker a share of
-//! the limit instead would refuse sources that the kernel's hash brings to one of them.
+//! [`Gate`] is what is counted, [`Admission`] the rules of one snapshot that count there. Sources are in a
+//! [`table`] of their own.
+
+mod table;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
+pub use self::table::Counted;
+use self::table::SourceTable;
 use super::Permits;
 use super::clock::{instant, moment};
 use super::limiter::Limiter;
-use crate::admission::{Entered, Foreseen, Rate, Rule, Source, SourceRules, Sources};
+use crate::admission::{Foreseen, Rate, Rule, Source, SourceRules};
 use crate::config::{AcceptHeader, AccessConfig, AdmissionConfig, Limited, ProxyConfig};
 
 /// So many refusals a second have a line of their own, of each service: a flood must not fill a disk.
 const LINES: u32 = 10;
-/// Locks that a table of sources is spread over.
-const SHARDS: usize = 64;
 
 /// What is counted of a service whose clients are not all let in.
 #[derive(Debug)]
@@ -274,81 +272,6 @@ impl Admission {
     }
 }
 
-/// The sources of all clients of a service, in a memory that never grows.
-#[derive(Debug)]
-struct SourceTable {
-    shards: Box<[Shard]>,
-    places: usize,
-    /// So that nobody can tell which sources share a place.
-    seed: u64,
-}
-
-/// On a cache line of its own.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Shard(Mutex<Sources>);
-
-impl SourceTable {
-    fn new(places: usize) -> Arc<Self> {
-        let each = places.div_ceil(SHARDS);
-        let shards = (0..SHARDS).map(|_| Shard(Mutex::new(Sources::new(each))));
-        Arc::new(Self {
-            shards: shards.collect(),
-            places,
-            seed: fastrand::u64(..),
-        })
-    }
-
-    fn enter(
-        self: &Arc<Self>,
-        source: Source,
-        rules: &SourceRules,
-        now: Instant,
-    ) -> (Entered, Option<Counted>) {
-        let hash = self.hash(source);
-        let entered = self.with(hash, |sources| {
-            sources.enter(source, hash, rules, moment(now))
-        });
-        let counted = entered.counted.then(|| Counted {
-            table: Arc::clone(self),
-            source,
-            hash,
-        });
-        (entered, counted)
-    }
-
-    fn foresee(&self, source: Source, rules: &SourceRules, now: Instant) -> Foreseen {
-        let hash = self.hash(source);
-        self.with(hash, |sources| {
-            sources.foresee(source, hash, rules, moment(now))
-        })
-    }
-
-    fn hash(&self, source: Source) -> u64 {
-        xxh3_64_with_seed(&source.bytes(), self.seed)
-    }
-
-    fn with<T>(&self, hash: u64, act: impl FnOnce(&mut Sources) -> T) -> T {
-        let shard = &self.shards[hash as usize % SHARDS];
-        act(&mut shard.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// A session that counts towards its source, until dropped.
-#[derive(Debug)]
-pub struct Counted {
-    table: Arc<SourceTable>,
-    source: Source,
-    hash: u64,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let table = Arc::clone(&self.table);
-        table.with(self.hash, |sources| sources.leave(self.source, self.hash));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -419,9 +342,7 @@ mod tests {
             }
         });
         let table = gate.table(admission.table.as_ref().unwrap().places);
-        for shard in &table.shards {
-            assert_eq!(shard.0.lock().unwrap().live(), (0, 0));
-        }
+        assert!(table.is_empty());
     }
 
     #[test]
