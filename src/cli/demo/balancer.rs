@@ -46,27 +46,16 @@ impl Balancer {
             .context("cannot start the control thread")?;
         let mut address = listen;
         loop {
-            match events.recv().await {
-                Ok(Event::Listening { address: bound, .. }) => {
-                    address = bound.inet().unwrap_or(address);
-                }
-                Ok(Event::Ready(_)) => break,
-                Ok(
-                    Event::Missed { .. }
-                    | Event::Transition { .. }
-                    | Event::StillDown { .. }
-                    | Event::Ejection { .. }
-                    | Event::Failover(_)
-                    | Event::Tier { .. }
-                    | Event::Suspect { .. }
-                    | Event::Reloaded(_)
-                    | Event::Recap(_)
-                    | Event::Membership { .. }
-                    | Event::Rejected { .. }
-                    | Event::Accepted { .. },
-                )
-                | Err(RecvError::Lagged(_)) => {}
+            let event = match events.recv().await {
+                Ok(event) => event,
+                Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return Err(outcome(control)),
+            };
+            if let Event::Listening { address: bound, .. } = &event {
+                address = bound.inet().unwrap_or(address);
+            }
+            if matches!(event, Event::Ready(_)) {
+                break;
             }
         }
         Ok(Self {
