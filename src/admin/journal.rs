@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 
 use crate::api::Event;
 
-/// The last [`MOST_EVENTS`] of them.
+/// The last `MOST_EVENTS` of them.
 #[derive(Debug)]
 pub struct Journal(Mutex<Book>);
 

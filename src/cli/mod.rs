@@ -1,8 +1,8 @@
 //! The command line: arguments → subcommand → exit code. One file per subcommand; what they do
-//! lives in the rooms they call, or in the daemon, which they ask as a [`client`]. Holds nothing that the daemon
+//! lives in the rooms they call, or in the daemon, which they ask as a `client`. Holds nothing that the daemon
 //! would need.
 //!
-//! Start with [`main`], then [`run`] for the daemon, or [`status`] for a command that asks it. What they share:
+//! Start with [`main`], then `run` for the daemon, or `status` for a command that asks it. What they share:
 //! `condition` and `findings` judge what a daemon says, `rates`, `figures` and `table` put it into words and
 //! columns, `change` asks before something is done, `json` is for programs, and `printing` ends with the exit code.
 

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::source::Span;
 
-/// `text` with every value that may hold a secret replaced by [`HIDDEN`]. A text that is no TOML is hidden as
+/// `text` with every value that may hold a secret replaced by `HIDDEN`. A text that is no TOML is hidden as
 /// a whole.
 pub fn without_secrets(text: &str) -> String {
     let Ok(tree) = DeTable::parse(text) else {

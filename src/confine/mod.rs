@@ -2,9 +2,9 @@
 //! client's bytes is to get anything else by it.
 //!
 //! In this order, while there is one thread, because the kernel knows all of it of threads only, and new
-//! ones inherit it: [`identity`] is as whom it runs; then the runner is started, which is not confined
-//! further, nor are the programs that it starts; then [`capabilities`] leaves what a balancer needs of
-//! root's privileges, [`paths`] the files that it opens, and [`calls`] the system calls that it makes.
+//! ones inherit it: `identity` is as whom it runs; then the runner is started, which is not confined
+//! further, nor are the programs that it starts; then `capabilities` leaves what a balancer needs of
+//! root's privileges, `paths` the files that it opens, and `calls` the system calls that it makes.
 
 mod calls;
 mod capabilities;

@@ -8,7 +8,7 @@ use super::clock::moment;
 use crate::admission::Rate;
 use crate::config::Limited;
 
-/// Keeps to a rate, by up to when it is paid for; on the [`clock`](super::clock).
+/// Keeps to a rate, by up to when it is paid for; on the `clock`.
 #[derive(Debug, Default)]
 pub struct Limiter(AtomicU64);
 

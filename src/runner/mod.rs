@@ -1,7 +1,7 @@
 //! Starting programs for checks and alerts, in a small process of their own: the daemon starts it
 //! before anything else and never starts another program itself, so that it can be locked down. The
-//! two talk over a pair of Unix sockets; [`frame`] is what goes over it, [`process`] is the other end,
-//! and [`keeper`] the process that starts it again when it has died.
+//! two talk over a pair of Unix sockets; `frame` is what goes over it, `process` is the other end,
+//! and `keeper` the process that starts it again when it has died.
 //!
 //! [`Process::start`] it once, [`Process::attach`] it to a runtime, then [`Runner::run`] jobs.
 

@@ -1,7 +1,7 @@
 //! Log lines: from `tracing` events to stderr, without ever making a worker wait.
 //!
 //! An event is formatted on the thread that raised it, put into a bounded queue, and written by a
-//! thread of its own ([`lines`](super::lines)). A terminal or a pipe that stalls costs lines, never bytes of a
+//! thread of its own (`lines`). A terminal or a pipe that stalls costs lines, never bytes of a
 //! session; what it cost is counted and told. How a line looks is [`format`]'s business. This
 //! module must not know what the lines are about.
 
