@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 
-use ballast::api::{Explained, Explanation};
+use ballast::api::{self, Explained, Explanation};
 
 use crate::support::{
-    Backend, Config, Daemon, Launch, Meeting, Service, connect_from, eventually, fresh_ip,
-    read_name, words,
+    Backend, Config, Daemon, Launch, Meeting, Service, active_and_standby, connect_from,
+    eventually, fresh_ip, held_back, read_name, words,
 };
 
 fn start(service: Service) -> Daemon {
@@ -261,6 +261,23 @@ fn who_is_no_proxy_where_only_proxies_may_connect_is_reset() {
     );
     let proxy = explain(&daemon, IpAddr::V4(Ipv4Addr::new(127, 7, 0, 1)));
     assert_eq!(proxy.backend.as_deref(), Some("a"));
+}
+
+#[test]
+fn who_is_held_back_until_a_standby_stands_down_is_told() {
+    let (mut active, _standby, service) = active_and_standby();
+    let service = service.key("fail_back", "manual");
+    let config = Config::of(service).admin("listen", "127.0.0.1:0");
+    let daemon = held_back(&config, &mut active);
+    let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let explained = explain(&daemon, client);
+    assert_eq!(explained.backend, Some(served_by(&daemon, client)));
+    assert_eq!(explained.backend.as_deref(), Some("standby"));
+    let held_back = "is held back: a later tier stands in until it may stand down";
+    assert_eq!(why(&explained, "active"), held_back);
+    let active: api::Backend = daemon.api().get("/v1/services/web/backends/active").good();
+    assert_eq!(active.why.as_deref(), Some(held_back));
+    assert!(!active.serving);
 }
 
 #[test]

@@ -215,6 +215,92 @@ fn what_is_down_before_and_after_a_restart_is_told_once_and_has_been_since_it_we
     );
 }
 
+/// Of two backends, `b` is down when its daemon ends, and `a` when the next one starts on the same file: that one,
+/// and since when `b` was down.
+fn changing_places(
+    config: &Config,
+    a: &mut Backend,
+    checked: &mut BlackHole,
+    file: &Path,
+) -> (Daemon, String) {
+    let daemon = Daemon::start(config);
+    for backend in ["a", "b"] {
+        daemon.wait_until_up(0, backend);
+    }
+    checked.swallow();
+    daemon.wait_until_down(0, "b");
+    remembered(file, "b", |it| it["health"] == "down");
+    remembered(file, "a", |it| it["health"] == "up");
+    let since = backend(&daemon, "b").since.unwrap();
+    drop(daemon);
+    a.refuse();
+    let daemon = Daemon::start(config);
+    daemon.wait_until_down(0, "a");
+    // Its own check has not said anything yet, and takes seconds to.
+    let address = daemon.address("web");
+    eventually("the other one is tried", || {
+        ask_name(address).is_ok_and(|it| it == "b").then_some(())
+    });
+    (daemon, since)
+}
+
+/// What the API says of a backend of `web`.
+fn backend(daemon: &Daemon, name: &str) -> api::Backend {
+    let path = format!("/v1/services/web/backends/{name}");
+    daemon.api().get(&path).good()
+}
+
+/// A service over `a` and `b`, whose check goes elsewhere.
+fn of_two(a: &Backend, b: &Backend, checked: &BlackHole) -> Service {
+    Service::new("web")
+        .health("interval", "200ms")
+        .health("timeout", "4s")
+        .health("fall", 1)
+        .backend("a", a.address())
+        .backend("b", b.address())
+        .check_address("b", checked.address())
+}
+
+#[test]
+fn who_was_down_before_a_restart_is_tried_when_nobody_else_is_left_and_has_been_down_since() {
+    let (_directory, file) = state();
+    let (mut a, b, mut checked) = (Backend::named("a"), Backend::named("b"), BlackHole::new());
+    let service = of_two(&a, &b, &checked);
+    let config = remembering(service, &file).admin("listen", "127.0.0.1:0");
+    let (daemon, since) = changing_places(&config, &mut a, &mut checked, &file);
+    let told = daemon.wait_for(0, words::STILL_DOWN, "backend", "b");
+    assert_eq!(told.text("eligible"), "0/2");
+    let b = backend(&daemon, "b");
+    assert_eq!((b.state, b.record.failures), (api::State::Down, 1));
+    let time = |text: &str| humantime::parse_rfc3339(text).unwrap();
+    // Two clocks are read one after the other, at either start.
+    let (before, after) = (time(&since), time(&b.since.unwrap()));
+    let apart = after.duration_since(before);
+    let apart = apart.unwrap_or_else(|it| it.duration());
+    assert!(apart < Duration::from_millis(500), "{before:?}, {after:?}");
+    let lost = daemon.log().all(0, |line| line.says(words::BACKEND_DOWN));
+    assert_eq!(lost.len(), 1, "{lost:?}");
+}
+
+#[test]
+fn who_change_places_while_no_daemon_runs_are_no_outage() {
+    let (_directory, file) = state();
+    let (mut a, b, mut checked) = (Backend::named("a"), Backend::named("b"), BlackHole::new());
+    let service = of_two(&a, &b, &checked);
+    let config = remembering(service, &file).admin("listen", "127.0.0.1:0");
+    let (daemon, _) = changing_places(&config, &mut a, &mut checked, &file);
+    // The next try of its first check is answered.
+    checked.accept_probe();
+    daemon.wait_until_up(0, "b");
+    assert_eq!(ask_name(daemon.address("web")).unwrap(), "b");
+    for message in [words::STILL_DOWN, words::NOBODY_SERVES, words::ALL_USED] {
+        let told = daemon.log().all(0, |line| line.says(message));
+        assert!(told.is_empty(), "{told:?}");
+    }
+    let b = backend(&daemon, "b");
+    assert_eq!((b.state, b.record.recoveries), (api::State::Up, 1));
+}
+
 #[test]
 fn the_first_verdict_overrides_what_is_remembered() {
     let (_directory, file) = state();

@@ -74,10 +74,20 @@ fn from_when_to_when_clients_had_to_wait_is_told_of_all_and_of_a_service() {
         assert!(of_this(&full), "{full:?}");
         let text = format!("all {most} sessions of max_connections");
         assert!(full.text.contains(&text), "{full:?}");
+        let file = daemon.beside("ballast.toml");
+        let status = || ballast(&file, &["status", "--no-rates"]);
+        let said = status();
+        said.exits_with(1);
+        said.shows(&["WRONG", of.unwrap_or("daemon"), &text, "new clients wait"]);
         drop(waits);
         held.into_iter().for_each(Held::part);
         let room = event(&api, full.id, "room");
         assert!(of_this(&room), "{room:?}");
+        // What is told may be a moment old.
+        let said = eventually("all is well", || {
+            Some(status()).filter(|it| it.code == Some(0))
+        });
+        assert!(!said.stdout.contains("new clients wait"), "{said:#?}");
         since = room.id;
     }
 }

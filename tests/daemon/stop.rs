@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use ballast::api;
+
 use crate::support::{
-    Backend, Config, Daemon, End, Held, Meeting, Peer, Service, Signal, ask_name, connect,
-    eventually, is_refused, words,
+    Api, Backend, Config, Daemon, End, Held, Meeting, Peer, Service, Signal, ask_name, ballast,
+    connect, eventually, is_refused, words,
 };
 
 fn one_service(meeting: &Meeting, drain_timeout: &str) -> Config {
@@ -148,6 +150,39 @@ fn a_reload_during_a_stop_does_not_revive_anything() {
     client.half_close();
     backend.half_close();
     assert_eq!(client.end(), End::Fin);
+    assert_eq!(daemon.wait_until_stopped(), 0);
+}
+
+#[test]
+fn whoever_asks_for_a_plan_or_a_reload_during_a_stop_is_refused_at_once() {
+    let meeting = Meeting::new();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let door = format!("unix:{}", socket.display());
+    let config = one_service(&meeting, "10m").admin("listen", door.clone());
+    let mut daemon = Daemon::start(&config);
+    let session = meeting.session(daemon.address("web"));
+    let asked = Api::unix(&socket);
+    daemon.signal(Signal::TERM);
+    daemon
+        .log()
+        .wait(0, words::STOPPING, |line| line.says(words::STOPPING));
+    // Well before anybody gives up waiting, be it the API or the client.
+    for path in ["/v1/plan", "/v1/reload"] {
+        let answer = asked.post(path, &serde_json::json!({}));
+        assert_eq!(answer.status, 503, "{path}: {}", answer.text());
+        let refused: api::Refused = answer.document();
+        assert_eq!(refused.error, "the daemon is stopping", "{path}");
+    }
+    for command in [&["plan"][..], &["reload", "--yes"]] {
+        let said = ballast(
+            &daemon.beside("ballast.toml"),
+            &[command, &["--admin", &door]].concat(),
+        );
+        said.exits_with(1);
+        assert!(said.stderr.contains("the daemon is stopping"), "{said:#?}");
+    }
+    drop(session);
     assert_eq!(daemon.wait_until_stopped(), 0);
 }
 
