@@ -183,7 +183,9 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     assert_eq!(all.runtime.max_connections.take().unwrap().get(), 9000);
     let check = Arc::make_mut(&mut all.services[0].check);
     assert_eq!(check.port.take(), Some(8081));
-    let address = all.services[0].backends[0].check_address.take();
+    let address = Arc::make_mut(&mut all.services[0].backends)[0]
+        .check_address
+        .take();
     assert_eq!(address, Some("10.0.0.11:8081".parse().unwrap()));
     let alerts: Vec<_> = all.alerts.drain(..).map(|alert| alert.name).collect();
     assert_eq!(alerts, ["chat".into(), "pager".into()]);
@@ -212,7 +214,7 @@ fn taking_the_comment_marks_away_changes_nothing_but_what_has_no_fixed_default()
     assert_eq!(socket.access.owner.as_deref(), Some("www-data"));
     assert!(socket.outgoing.is_some() && socket.incoming.defer_accept.is_some());
     assert_eq!(socket.incoming.tuning.keepalive, None);
-    let first = &mut web.backends[0];
+    let first = &mut Arc::make_mut(&mut web.backends)[0];
     assert_eq!(first.max_connections.take().unwrap().get(), 200);
     assert!(all.runtime.state_file.take().is_some());
     let runtime = &mut all.runtime;

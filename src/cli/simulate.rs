@@ -77,7 +77,10 @@ fn simulation(arguments: &Simulate) -> anyhow::Result<Simulation> {
     for service in &mut services {
         if let Some(list) = service.backends_file.clone() {
             match config::load_listed(&list, service) {
-                Ok(listed) => service.backends.extend(listed.backends),
+                Ok(listed) => {
+                    let own = service.backends.iter().cloned();
+                    service.backends = own.chain(listed.backends).collect();
+                }
                 Err(rejected) => bail!(
                     "{} cannot be used\n{}",
                     list.display(),

@@ -2,7 +2,6 @@
 //! service that is its own backend. Every check is one pass with hash maps, however large the file.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use super::problem::{Problem, Problems, shown};
 use super::service::Draft;
 use super::source::{Source, Span};
 use super::{AdminAddress, BackendAddress, ListenConfig, SocketConfig};
-use crate::model::{Address, Sources, UnixPath};
+use crate::model::{Address, Map, Set, Sources, UnixPath};
 
 /// `admin` is where the admin endpoint listens.
 pub(super) fn check(
@@ -31,7 +30,7 @@ pub(super) fn check(
 }
 
 fn services(drafts: &[Draft], source: &Source<'_>, problems: &mut Problems) {
-    let mut first: HashMap<&str, &Span> = HashMap::new();
+    let mut first: Map<&str, &Span> = Map::default();
     for (name, span) in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
         match first.entry(name) {
             Entry::Vacant(entry) => {
@@ -49,8 +48,8 @@ fn services(drafts: &[Draft], source: &Source<'_>, problems: &mut Problems) {
 
 /// Backends of one service that have a name or an address in common.
 pub(super) fn backends(backends: &[BackendDraft], source: &Source<'_>, problems: &mut Problems) {
-    let mut names: HashMap<&str, &Span> = HashMap::new();
-    let mut addresses: HashMap<&BackendAddress, &Span> = HashMap::new();
+    let mut names: Map<&str, &Span> = Map::default();
+    let mut addresses: Map<&BackendAddress, &Span> = Map::default();
     for backend in backends {
         let mut twin = false;
         if let Some(name) = &backend.name {
@@ -99,7 +98,7 @@ pub(super) fn backends(backends: &[BackendDraft], source: &Source<'_>, problems:
 /// Listeners that share a port, by what they could take from each other.
 #[derive(Default)]
 struct Port<'a> {
-    exact: HashMap<SocketAddr, Seen<'a>>,
+    exact: Map<SocketAddr, Seen<'a>>,
     any_v4: Option<Seen<'a>>,
     any_v6: Option<(Seen<'a>, bool)>,
     one_v4: Option<Seen<'a>>,
@@ -145,8 +144,8 @@ fn listeners(
         };
         Some((Owner::Admin, listen, span))
     });
-    let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
-    let mut paths: HashMap<PathBuf, Seen<'_>> = HashMap::new();
+    let mut ports: Map<u16, Port<'_>> = Map::default();
+    let mut paths: Map<PathBuf, Seen<'_>> = Map::default();
     for (owner, listen, span) in of_services.chain(of_admin) {
         let address = match listen.address {
             Address::Inet(address) => address,
@@ -306,7 +305,7 @@ pub(super) fn sources(socket: &SocketConfig, backends: &[BackendDraft], problems
 /// The listeners of one service, to tell whether a backend is one of them.
 #[derive(Debug)]
 pub(crate) struct Doors {
-    exact: HashSet<Address>,
+    exact: Set<Address>,
     /// Wildcards: the port, and whether IPv4 and IPv6 get in.
     any: Vec<(u16, bool, bool)>,
 }
@@ -315,7 +314,7 @@ impl Doors {
     /// Of these.
     pub(crate) fn of<'l>(listen: impl Iterator<Item = &'l ListenConfig>) -> Self {
         let mut any = Vec::new();
-        let mut exact = HashSet::new();
+        let mut exact = Set::default();
         for listen in listen {
             exact.insert(listen.address);
             let Some(address) = listen.address.inet() else {

@@ -1,14 +1,13 @@
 //! What changes from one configuration to the next: the plan of a reload, and its one log line. Decides
 //! nothing; `control` carries it out.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use super::differing;
 use super::{BackendConfig, Config, ListenConfig, ServiceConfig};
-use crate::model::{Address, BackendId};
+use crate::model::{Address, BackendId, Map};
 
 /// What changes between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,7 +139,7 @@ impl<T: Clone + Eq + Hash> Changes<T> {
         new: impl Iterator<Item = (T, V)>,
     ) -> Self {
         let old: Vec<(T, V)> = old.collect();
-        let mut before: HashMap<&T, &V> = old.iter().map(|(id, value)| (id, value)).collect();
+        let mut before: Map<&T, &V> = old.iter().map(|(id, value)| (id, value)).collect();
         let mut changes = Self::default();
         for (id, value) in new {
             match before.remove(&id) {
@@ -207,7 +206,7 @@ impl fmt::Display for ListenerId {
 
 /// Every listener with the service it belongs to, in the order of the file.
 pub fn listeners(config: &Config) -> Vec<(ListenerId, &ListenConfig, &ServiceConfig)> {
-    let mut seen: HashMap<Address, usize> = HashMap::new();
+    let mut seen: Map<Address, usize> = Map::default();
     let of = |service| move |listen| (service, listen);
     let all = config
         .services
@@ -227,7 +226,7 @@ pub fn listeners(config: &Config) -> Vec<(ListenerId, &ListenConfig, &ServiceCon
 
 /// The keys that differ, of each of the services that `changed`.
 fn differing(changed: &[Arc<str>], old: &Config, new: &Config) -> Vec<Vec<&'static str>> {
-    let by_name = |config: &'_ Config| -> HashMap<Arc<str>, usize> {
+    let by_name = |config: &'_ Config| -> Map<Arc<str>, usize> {
         let all = config.services.iter().enumerate();
         all.map(|(at, it)| (it.name.clone(), at)).collect()
     };
@@ -244,13 +243,7 @@ fn differing(changed: &[Arc<str>], old: &Config, new: &Config) -> Vec<Vec<&'stat
 }
 
 fn backends(config: &Config) -> impl Iterator<Item = (BackendId, &BackendConfig)> {
-    let of = |service: &ServiceConfig, backend: &BackendConfig| {
-        BackendId::new(service.name.clone(), backend.name.clone())
-    };
-    config
-        .services
-        .iter()
-        .flat_map(move |service| service.backends.iter().map(move |it| (of(service, it), it)))
+    config.services.iter().flat_map(ServiceConfig::identified)
 }
 
 fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
@@ -307,7 +300,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         list.push("log.format".to_owned());
     }
     let all = listeners(old).into_iter();
-    let before: HashMap<_, _> = all
+    let before: Map<_, _> = all
         .map(|(id, listen, service)| (id, (listen, service)))
         .collect();
     for (id, is, service) in listeners(new) {

@@ -21,6 +21,7 @@ use super::source::Span;
 use super::value::{self, SOME_TIME, written};
 use super::waiting::{self, OnDown, QueueConfig};
 use crate::health::{Check, Passive, Policy, Rules};
+use crate::model::BackendId;
 use crate::strategy::{self, Entry, Parameters, Skip};
 
 /// One `[[service]]`
@@ -65,8 +66,19 @@ pub struct ServiceConfig {
     /// A list of further backends that another program writes; `load` makes a relative path one
     /// beside the configuration.
     pub backends_file: Option<Arc<Path>>,
-    /// In the order of the file; at least one where there is no `backends_file`.
-    pub backends: Vec<BackendConfig>,
+    /// In the order of the file; at least one where there is no `backends_file`. Shared, because there may be
+    /// thousands and whoever lays out a table takes the service along.
+    pub backends: Arc<[BackendConfig]>,
+}
+
+impl ServiceConfig {
+    /// Its backends, each with who it is.
+    pub fn identified(&self) -> impl Iterator<Item = (BackendId, &BackendConfig)> {
+        self.backends.iter().map(|backend| {
+            let id = BackendId::new(Arc::clone(&self.name), Arc::clone(&backend.name));
+            (id, backend)
+        })
+    }
 }
 
 /// `relay` of a service
@@ -142,7 +154,7 @@ pub(super) struct Draft {
 impl Draft {
     /// The service, if nothing that it needs is missing.
     pub(super) fn finish(self) -> Option<ServiceConfig> {
-        let backends: Vec<BackendConfig> = self
+        let backends: Arc<[BackendConfig]> = self
             .backends
             .into_iter()
             .map(BackendDraft::finish)

@@ -114,7 +114,7 @@ pub(super) fn limits(descriptors: usize, config: &Config, workers: usize) -> Lim
 /// Whether names are looked up, or may be when a list says so.
 fn follows_names(config: &Config) -> bool {
     let mut services = config.services.iter();
-    services.any(|it| it.backends_file.is_some() || questions(&it.backends).next().is_some())
+    services.any(|it| it.backends_file.is_some() || questions(it.backends.iter()).next().is_some())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Who belongs to a service: the backends of the file, those of its list, and what their names lead
 //! to. Between reloads only this changes, and only one service at a time.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::prepare::List;
@@ -11,7 +10,7 @@ use super::services::{Loads, Members};
 use crate::config::plan::Changes;
 use crate::config::{BackendConfig, Doors, ServiceConfig};
 use crate::discovery::{Question, expand, question, questions};
-use crate::model::BackendId;
+use crate::model::{BackendId, Map, Set};
 
 /// What a change of membership came to.
 #[derive(Debug)]
@@ -35,9 +34,12 @@ pub(super) fn concrete(
     let listed = list
         .map(|list| list.backends.as_slice())
         .unwrap_or_default();
-    let mut names = HashSet::new();
+    let mut names = Set::default();
     let own = Doors::of(service.listen.iter());
-    let backends: Vec<BackendConfig> = service
+    if listed.is_empty() && questions(service.backends.iter()).next().is_none() {
+        return service.clone();
+    }
+    let backends: Arc<[BackendConfig]> = service
         .backends
         .iter()
         .chain(listed)
@@ -68,7 +70,7 @@ fn is_circle(own: &Doors, backend: &BackendConfig) -> bool {
 /// Says which of the `concerned` backends get nothing, because it would come back.
 pub(super) fn tell_circles(config: &ServiceConfig, concerned: impl Fn(&str) -> bool) {
     let own = Doors::of(config.listen.iter());
-    for backend in &config.backends {
+    for backend in config.backends.iter() {
         if is_circle(&own, backend) && concerned(&backend.name) {
             tracing::warn!(
                 service = %config.name,
@@ -83,7 +85,7 @@ pub(super) fn tell_circles(config: &ServiceConfig, concerned: impl Fn(&str) -> b
 impl Running {
     /// Forgets where names lead that no backend is behind.
     pub(super) fn forget_names(&mut self) {
-        let wanted: HashSet<_> = self.questions().into_iter().collect();
+        let wanted: Set<_> = self.questions().into_iter().collect();
         self.endpoints
             .retain(|question, _| wanted.contains(question));
     }
@@ -91,7 +93,7 @@ impl Running {
     /// Every name that backends are behind.
     pub(super) fn questions(&self) -> Vec<Question> {
         let services = self.config.services.iter();
-        let all: HashSet<_> = services
+        let all: Set<_> = services
             .flat_map(|it| questions(self.backends(it)))
             .collect();
         all.into_iter().collect()
@@ -122,14 +124,17 @@ impl Running {
         let config = self.config.services.iter().find(|it| it.name == *service)?;
         let config = concrete(config, self.lists.get(service), &self.endpoints);
         let serving = self.services.0.get_mut(service)?;
-        let backends = Changes::between(identified(serving.members.config()), identified(&config));
+        if serving.members.config().backends == config.backends {
+            return None;
+        }
+        let backends = Changes::between(serving.members.config().identified(), config.identified());
         if backends.is_empty() {
             return None;
         }
         let log = self.config.log.sessions;
         let mut members = Members::new(config, log, &mut self.loads, &self.memory, &self.targets);
-        let known: HashMap<_, _> = serving.members.targets().collect();
-        for target in known.values() {
+        let known: Map<_, _> = serving.members.targets().collect();
+        for &target in known.values() {
             if let Some(users) = self.users.get_mut(target) {
                 users.retain(|user| user.id.service() != service);
             }
@@ -144,7 +149,7 @@ impl Running {
             }
             self.users.entry(target.clone()).or_default().push(user);
         }
-        for target in known.values() {
+        for &target in known.values() {
             if self.users.get(target).is_some_and(Vec::is_empty) {
                 self.users.remove(target);
                 self.targets.remove(target);
@@ -172,11 +177,4 @@ impl Running {
         }
         Some(refreshed)
     }
-}
-
-fn identified(config: &ServiceConfig) -> impl Iterator<Item = (BackendId, &BackendConfig)> {
-    config.backends.iter().map(|backend| {
-        let id = BackendId::new(Arc::clone(&config.name), Arc::clone(&backend.name));
-        (id, backend)
-    })
 }

@@ -233,7 +233,7 @@ async fn gather(
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
     let config = &loaded.config;
-    let backends = config.services.iter().flat_map(|it| &it.backends);
+    let backends = config.services.iter().flat_map(|it| it.backends.iter());
     let listed = lists.values().flat_map(|it| &it.backends);
     let mut new: HashSet<Question> = self::questions(backends.chain(listed)).collect();
     new.retain(|question| !questions.contains(question));

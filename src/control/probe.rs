@@ -1,8 +1,9 @@
 //! Heartbeats: one task for each probe, which waits until it is due, asks, and says what it found.
 //! Deciding what that means, and when to ask again, is not its business.
 
+use std::borrow::Borrow;
 use std::future::poll_fn;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
@@ -31,8 +33,12 @@ const FEW: usize = 16;
 
 /// What is checked, kept once: a reload looks ten times for that of each backend, and two that are kept in one place are
 /// equal without being looked into.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TargetId(Arc<Aim>);
+#[derive(Clone, Debug)]
+pub(super) struct TargetId {
+    aim: Arc<Aim>,
+    /// Of the aim.
+    digest: u64,
+}
 
 /// An address, how it is checked, and when.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,7 +53,10 @@ pub(super) struct Aim {
 
 impl TargetId {
     pub(super) fn of(aim: Aim) -> Self {
-        Self(Arc::new(aim))
+        Self {
+            digest: aim.digest(),
+            aim: Arc::new(aim),
+        }
     }
 }
 
@@ -55,18 +64,40 @@ impl Deref for TargetId {
     type Target = Aim;
 
     fn deref(&self) -> &Aim {
-        &self.0
+        &self.aim
     }
 }
 
-/// By the addresses alone, because it is hashed for every probe: there are hardly two checks of the same
-/// two.
+impl PartialEq for TargetId {
+    fn eq(&self, other: &Self) -> bool {
+        self.aim == other.aim
+    }
+}
+
+impl Eq for TargetId {}
+
+impl Borrow<Aim> for TargetId {
+    fn borrow(&self) -> &Aim {
+        self
+    }
+}
+
 impl Hash for TargetId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.address.hash(state);
-        if self.probed_at != self.address {
-            self.probed_at.hash(state);
-        }
+        state.write_u64(self.digest);
+    }
+}
+
+impl Hash for Aim {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest());
+    }
+}
+
+impl Aim {
+    /// Of the addresses alone: there are hardly two checks of the same two.
+    fn digest(&self) -> u64 {
+        FixedState::default().hash_one((self.address, self.probed_at))
     }
 }
 

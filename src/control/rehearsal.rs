@@ -4,7 +4,6 @@
 //! It is laid out on the control thread from what that holds, and owns all of it; probing and deciding
 //! happen beside. A guarded reload and `ballast plan` both look at it, so that they agree.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,14 +15,14 @@ use super::membership::concrete;
 use super::prepare::Prepared;
 use super::probe::{Prober, TargetId};
 use super::running::Running;
-use super::services::{Serving, target};
+use super::services::{Serving, aim};
 use super::targets::Target;
 use crate::check::Unsent;
-use crate::config::{ServiceConfig, listeners};
+use crate::config::{BackendConfig, ServiceConfig, listeners};
 use crate::health::{
     AdminView, Decision, Finding, HealthView, Kind, Member, Roster, State, Verdict,
 };
-use crate::model::BackendId;
+use crate::model::{BackendId, Map, Set};
 
 /// Servers that are asked at a time.
 const ASKED_AT_ONCE: usize = 64;
@@ -208,7 +207,7 @@ impl Rehearsal {
     /// programs are run for it only if `runs_programs`.
     pub(super) async fn ask_of(
         mut self,
-        concerned: HashSet<Arc<str>>,
+        concerned: Set<Arc<str>>,
         prober: Prober,
         runs_programs: bool,
     ) -> Self {
@@ -226,7 +225,7 @@ impl Rehearsal {
     }
 
     async fn ask(mut self, prober: Prober, concerns: impl Fn(&Scene) -> bool) -> Self {
-        let mut places: HashMap<TargetId, Vec<(usize, usize)>> = HashMap::new();
+        let mut places: Map<TargetId, Vec<(usize, usize)>> = Map::default();
         for (at, scene) in self
             .scenes
             .iter()
@@ -269,20 +268,39 @@ impl Rehearsal {
 impl Running {
     /// What `prepared` would come to, as far as it is known without asking anybody.
     pub(super) fn rehearse(&self, prepared: &Prepared) -> Rehearsal {
+        self.rehearse_of(prepared, |_| true)
+    }
+
+    /// The same of those services only of which it is not plain that somebody is left who serves.
+    pub(super) fn rehearse_doubtful(&self, prepared: &Prepared) -> Rehearsal {
+        self.rehearse_of(prepared, |service| !self.is_surely_served(service))
+    }
+
+    /// Whether a backend that the file gives an address is known to be one that may serve. It looks at no more of
+    /// them than it takes to find one.
+    fn is_surely_served(&self, service: &ServiceConfig) -> bool {
+        let mut backends = service.identified();
+        backends.any(|(id, backend)| self.part(service, id, backend, None).is_eligible_for_sure())
+    }
+
+    fn rehearse_of(
+        &self,
+        prepared: &Prepared,
+        concerns: impl Fn(&ServiceConfig) -> bool,
+    ) -> Rehearsal {
         let config = &prepared.loaded.config;
         let mut endpoints = self.endpoints.clone();
         for (question, (memory, _)) in &prepared.answers {
             endpoints.insert(question.clone(), memory.endpoints().to_vec());
         }
-        let before: HashMap<_, _> = listeners(&self.config)
+        let before: Map<_, _> = listeners(&self.config)
             .into_iter()
             .map(|(id, _, service)| (id, &service.name))
             .collect();
-        let mut former: HashMap<&Arc<str>, HashSet<&Arc<str>>> = HashMap::new();
+        let mut former: Map<&Arc<str>, Set<&Arc<str>>> = Map::default();
         for (id, _, service) in listeners(config) {
-            let former = former
-                .entry(&service.name)
-                .or_insert_with(|| [&service.name].into());
+            let former = former.entry(&service.name).or_default();
+            former.insert(&service.name);
             former.extend(before.get(&id));
         }
         let scene = |service: &ServiceConfig| {
@@ -309,36 +327,48 @@ impl Running {
                 predecessors,
             }
         };
+        let services = config.services.iter().filter(|it| concerns(it));
         Rehearsal {
-            scenes: config.services.iter().map(scene).collect(),
+            scenes: services.map(scene).collect(),
         }
     }
 
     fn parts(&self, config: &ServiceConfig, serving: Option<&Serving>) -> Vec<Part> {
-        let former: HashMap<_, _> = serving
+        let former: Map<_, _> = serving
             .map(|serving| serving.members.targets().collect())
             .unwrap_or_default();
-        let part = |backend: &crate::config::BackendConfig| {
-            let id = BackendId::new(Arc::clone(&config.name), Arc::clone(&backend.name));
-            let target = target(config, backend);
-            let (mut health, is_new) = match &target {
-                None => (HealthView::of(State::Unknown), false),
-                Some(target) => self.expect(&id, target, former.get(&id).copied()),
-            };
-            health.ejected = self.load(&id).is_some_and(|load| load.is_ejected());
-            Part {
-                weight: backend.weight,
-                priority: backend.priority,
-                enabled: backend.enabled,
-                admin: self.memory.admin(&id),
-                id,
-                health,
-                target,
-                is_new,
-                found: None,
-            }
+        let part = |(id, backend)| {
+            let former = former.get(&id).copied();
+            self.part(config, id, backend, former)
         };
-        config.backends.iter().map(part).collect()
+        config.identified().map(part).collect()
+    }
+
+    /// What `backend`, which is `id`, is expected to be; it was checked as `former` so far.
+    fn part(
+        &self,
+        config: &ServiceConfig,
+        id: BackendId,
+        backend: &BackendConfig,
+        former: Option<&TargetId>,
+    ) -> Part {
+        let target = aim(config, backend).map(|it| self.targets.recognized(it));
+        let (mut health, is_new) = match &target {
+            None => (HealthView::of(State::Unknown), false),
+            Some(target) => self.expect(&id, target, former),
+        };
+        health.ejected = self.load(&id).is_some_and(|load| load.is_ejected());
+        Part {
+            weight: backend.weight,
+            priority: backend.priority,
+            enabled: backend.enabled,
+            admin: self.memory.admin(&id),
+            id,
+            health,
+            target,
+            is_new,
+            found: None,
+        }
     }
 
     /// How `target` is expected to be, and whether nobody knows how its check would go: it is at a place, or

@@ -3,7 +3,6 @@
 //! What may fail comes first: binding the new listeners, rolled back as a whole by dropping them.
 //! Then snapshots are built beside the loop, then everything is swapped in one go.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use super::running::Running;
 use super::services::{Blueprint, Built, Members, Served, Services, Serving, User};
 use crate::config::Config;
 use crate::health::Decision;
-use crate::model::BackendId;
+use crate::model::{BackendId, Map};
 use crate::net::BindError;
 use crate::pool::Service;
 use crate::worker::{Command, Workers};
@@ -32,10 +31,10 @@ const FIRST: u64 = 1;
 pub(super) struct Staged {
     prepared: Prepared,
     bound: Bound,
-    members: HashMap<Arc<str>, Members>,
+    members: Map<Arc<str>, Members>,
     /// What the snapshots are laid out by.
-    decisions: HashMap<Arc<str>, Decision>,
-    users: HashMap<TargetId, Vec<User>>,
+    decisions: Map<Arc<str>, Decision>,
+    users: Map<TargetId, Vec<User>>,
     /// Targets that replace another one of the same backend.
     heirs: Vec<(TargetId, TargetId)>,
 }
@@ -85,7 +84,7 @@ impl Running {
             let endpoints = resolution.endpoints().to_vec();
             self.endpoints.insert(question.clone(), endpoints);
         }
-        let mut members = HashMap::with_capacity(config.services.len());
+        let mut members = Map::with_capacity_and_hasher(config.services.len(), Default::default());
         for service in &config.services {
             let list = prepared.lists.get(&service.name);
             let concrete = concrete(service, list, &self.endpoints);
@@ -98,10 +97,10 @@ impl Running {
             );
             members.insert(Arc::clone(&service.name), its);
         }
-        let mut users: HashMap<_, Vec<_>> = HashMap::new();
+        let mut users: Map<_, Vec<_>> = Map::default();
         let mut heirs = Vec::new();
         for (service, its) in &members {
-            let known: HashMap<_, _> = self
+            let known: Map<_, _> = self
                 .services
                 .0
                 .get(service)
@@ -119,7 +118,7 @@ impl Running {
                 users.entry(target.clone()).or_default().push(user);
             }
         }
-        let mut decisions = HashMap::with_capacity(members.len());
+        let mut decisions = Map::with_capacity_and_hasher(members.len(), Default::default());
         let mut blueprints = Vec::with_capacity(members.len());
         for (name, its) in &mut members {
             // A rehearsal: what is known of health may change before the configuration is applied.
@@ -162,11 +161,11 @@ impl Running {
             self.targets.inherit(heir, from);
         }
         self.epoch += 1;
-        let mut snapshots: HashMap<_, _> = built
+        let mut snapshots: Map<_, _> = built
             .into_iter()
             .map(|built| (built.service, built.snapshot))
             .collect();
-        let mut services = HashMap::with_capacity(members.len());
+        let mut services = Map::with_capacity_and_hasher(members.len(), Default::default());
         for (name, mut members) in members {
             let Some(snapshot) = snapshots.remove(&name) else {
                 continue;

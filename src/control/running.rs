@@ -3,7 +3,6 @@
 //! Changed as a whole by a [`reload`](super::reload), and of one service by a change of its
 //! [`membership`](super::membership); everybody else reads.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -18,11 +17,11 @@ use super::targets::Targets;
 use crate::config::Config;
 use crate::discovery::{Endpoint, Question, origin};
 use crate::health::{FailBack, Roster, Rules};
-use crate::model::{Address, BackendId, Load};
+use crate::model::{Address, BackendId, Load, Map, Set};
 use crate::pool::Permits;
 
 /// Where names lead.
-pub(super) type Endpoints = HashMap<Question, Vec<Endpoint>>;
+pub(super) type Endpoints = Map<Question, Vec<Endpoint>>;
 
 /// Everything that a reload may change, and much that changes in between.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ pub(super) struct Running {
     pub(super) services: Services,
     pub(super) targets: Targets,
     /// Who is behind each target.
-    pub(super) users: HashMap<TargetId, Vec<User>>,
+    pub(super) users: Map<TargetId, Vec<User>>,
     pub(super) listeners: Listeners,
     /// The files of backends.
     pub(super) lists: Lists,
@@ -50,10 +49,10 @@ impl Running {
             config: Config::empty(),
             services: Services::default(),
             targets: Targets::default(),
-            users: HashMap::new(),
+            users: Map::default(),
             listeners: Listeners::default(),
             lists: Lists::new(),
-            endpoints: Endpoints::new(),
+            endpoints: Endpoints::default(),
             loads: Loads::new(workers, permits),
             memory: Memory::default(),
             epoch: 0,
@@ -75,8 +74,8 @@ impl Running {
 
     /// Has every backend's record go on with what is known of it, and forgets those that have left.
     pub(super) fn remember(&mut self) {
-        let mut known = HashSet::new();
-        let mut unresolved = HashSet::new();
+        let mut known = Set::default();
+        let mut unresolved = Set::default();
         for serving in self.services.0.values() {
             let members = &serving.members;
             members.record(&self.targets, &mut self.memory);
@@ -84,8 +83,8 @@ impl Running {
             let course = members.course(serving.eligible, &self.targets);
             let now = Instant::now().into_std();
             self.memory.note_service(name, course, now);
-            known.extend(members.standings(&self.targets).map(|(it, ..)| it.clone()));
-            unresolved.extend(members.unresolved().cloned());
+            known.extend(members.each().map(|it| &it.id));
+            unresolved.extend(members.unresolved());
         }
         // Who is behind a name that leads nowhere has not left: nobody can say.
         // Nor has who may be in a list that cannot be read.

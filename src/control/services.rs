@@ -5,18 +5,17 @@ mod blueprint;
 mod loads;
 mod members;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) use self::blueprint::{Blueprint, Built};
 pub(super) use self::loads::Loads;
-pub(super) use self::members::{Member, Members, User, target};
+pub(super) use self::members::{Member, Members, User, aim};
 use super::event::Standing;
 use super::failovers::Over;
 use super::targets::Targets;
 use crate::health::{Decision, Roster, Seat};
-use crate::model::{BackendId, Portion};
+use crate::model::{BackendId, Map, Portion};
 use crate::pool::Service;
 
 /// By whom the clients of a service are served.
@@ -72,7 +71,7 @@ impl Serving {
     }
 
     /// How much of its weight counts, of each that serves.
-    pub(super) fn portions(&self) -> HashMap<&BackendId, Portion> {
+    pub(super) fn portions(&self) -> Map<&BackendId, Portion> {
         let serving = self.laid_out.iter().flat_map(|it| &it.serving);
         serving.map(|it| (&it.id, it.portion)).collect()
     }
@@ -94,7 +93,7 @@ impl Serving {
 
 /// All services by name.
 #[derive(Debug, Default)]
-pub(super) struct Services(pub(super) HashMap<Arc<str>, Serving>);
+pub(super) struct Services(pub(super) Map<Arc<str>, Serving>);
 
 impl Services {
     /// Services, backends that may serve, and all backends.

@@ -1,7 +1,6 @@
 //! Running sessions as operators see them: workers are asked beside control, which could not wait for
 //! them, and what they say is put in order.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,14 +8,14 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::api;
-use crate::model::{BackendId, Cause};
+use crate::model::{BackendId, Cause, Map};
 use crate::pool::moment;
 use crate::worker::{Command, Described, Found, Reach, Wanted};
 
 /// One page of them, oldest first; `names` tells whose each mark is.
 pub(super) async fn page(
     workers: Reach,
-    names: HashMap<u32, BackendId>,
+    names: Map<u32, BackendId>,
     wanted: Wanted,
     (offset, limit): (usize, usize),
 ) -> api::Sessions {
@@ -59,7 +58,7 @@ async fn find(workers: &Reach, wanted: Wanted) -> Vec<(Found, usize)> {
 async fn describe(
     workers: &Reach,
     page: &[(Found, usize)],
-    names: &HashMap<u32, BackendId>,
+    names: &Map<u32, BackendId>,
 ) -> Vec<api::Session> {
     let mut asked = Vec::new();
     for worker in 0..workers.count() {

@@ -1,7 +1,6 @@
 //! What is known about each (address, check). Health belongs here and not to a backend: a backend
 //! that gets a new address is judged afresh, and two services with the same check share one probe.
 
-use std::collections::HashMap;
 use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 use super::memory::Prior;
-use super::probe::{Probed, Prober, TargetId};
+use super::probe::{Aim, Probed, Prober, TargetId};
 use crate::health::{Agent, Health, HealthView, State, Transition, Trend, Turn, Verdict, Why};
-use crate::model::DownFlag;
+use crate::model::{DownFlag, Map};
 
 /// Every interval is drawn anew within ±10 %, so that probes of many backends stay spread out.
 const JITTER: f64 = 0.1;
@@ -142,7 +141,7 @@ impl Drop for Target {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Targets(HashMap<TargetId, Target>);
+pub(super) struct Targets(Map<TargetId, Target>);
 
 impl Targets {
     /// The target of that name, once it was added.
@@ -150,10 +149,12 @@ impl Targets {
         self.0.get(id)
     }
 
-    /// The one that is known and equal, which is found without looking into it from then on; `id` if there is none.
-    pub(super) fn recognized(&self, id: TargetId) -> TargetId {
-        let known = self.0.get_key_value(&id).map(|(known, _)| known.clone());
-        known.unwrap_or(id)
+    /// The one with that aim, which is found without looking into it from then on; a new one if there is none.
+    pub(super) fn recognized(&self, aim: Aim) -> TargetId {
+        match self.0.get_key_value(&aim) {
+            Some((known, _)) => known.clone(),
+            None => TargetId::of(aim),
+        }
     }
 
     /// Adds a target unless it is known.
@@ -352,7 +353,6 @@ pub(super) struct Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::probe::Aim;
     use crate::health::{Check, Duty, Exchange, Kind, Percent, Policy};
 
     #[test]

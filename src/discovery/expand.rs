@@ -77,8 +77,8 @@ mod tests {
         let text = format!(
             "[[service]]\nname = \"s\"\nlisten = \"127.0.0.1:1\"\n[[service.backend]]\nname = \"db\"\n{place}\n"
         );
-        let mut config = compile(&text, "f").unwrap().config;
-        config.services.remove(0).backends.remove(0)
+        let config = compile(&text, "f").unwrap().config;
+        config.services[0].backends[0].clone()
     }
 
     fn endpoint(ip: &str, srv: Option<Srv>) -> Endpoint {

@@ -7,7 +7,6 @@
 mod file;
 mod writer;
 
-use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,16 +19,16 @@ use self::file::{Contents, Entry};
 pub(super) use self::file::{LONGEST_DRAIN, Said};
 use self::writer::{Refusal, Writer};
 use crate::health::{AdminView, Availability, Course, State, Totals};
-use crate::model::{Address, BackendId};
+use crate::model::{Address, BackendId, Map, Set};
 
 /// All that is remembered.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    records: HashMap<BackendId, Availability>,
-    services: HashMap<Arc<str>, Availability>,
-    admin: HashMap<BackendId, (AdminView, Said)>,
+    records: Map<BackendId, Availability>,
+    services: Map<Arc<str>, Availability>,
+    admin: Map<BackendId, (AdminView, Said)>,
     /// What a daemon before this one knew, of backends that have not been seen since.
-    priors: HashMap<BackendId, Prior>,
+    priors: Map<BackendId, Prior>,
     writer: Option<Writer>,
     /// The last good configuration, while the writer has no room for it.
     unkept: Option<Arc<str>>,
@@ -147,8 +146,13 @@ impl Memory {
 
     /// A backend is up or down from `now` on.
     pub(super) fn enter(&mut self, backend: &BackendId, up: bool, now: Instant) {
-        let record = self.records.entry(backend.clone()).or_default();
-        record.enter(up.into(), now);
+        match self.records.get_mut(backend) {
+            Some(record) => record.enter(up.into(), now),
+            None => {
+                let record = self.records.entry(backend.clone()).or_default();
+                record.enter(up.into(), now);
+            }
+        }
         self.touch();
     }
 
@@ -301,7 +305,7 @@ impl Memory {
     /// return, up to a number.
     fn forget_former(&mut self, present: &[Entry]) {
         if self.records.len() > present.len() + MOST_FORMER {
-            let present: HashSet<_> = present.iter().map(|entry| &entry.backend).collect();
+            let present: Set<_> = present.iter().map(|entry| &entry.backend).collect();
             self.records.retain(|backend, _| present.contains(backend));
         }
     }

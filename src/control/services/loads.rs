@@ -1,9 +1,9 @@
 //! The counters of every backend identity, which outlive the configuration.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::model::{Address, BackendId, Ledger, Load};
+use crate::model::{Address, BackendId, Ledger, Load, Map};
 use crate::pool::{Gate, Permits, Queue, Throttle};
 
 /// The counters of every backend identity. They outlive the configuration: a backend that leaves the
@@ -12,15 +12,15 @@ use crate::pool::{Gate, Permits, Queue, Throttle};
 pub(in crate::control) struct Loads {
     workers: usize,
     permits: &'static Permits,
-    of: HashMap<BackendId, Counted>,
+    of: Map<BackendId, Counted>,
     /// The line of each service that one of them belongs to.
-    queues: HashMap<Arc<str>, Arc<Queue>>,
+    queues: Map<Arc<str>, Arc<Queue>>,
     /// Of each listener in each service.
-    ledgers: HashMap<(Arc<str>, Address), Arc<Ledger>>,
+    ledgers: Map<(Arc<str>, Address), Arc<Ledger>>,
     /// Of each service that there ever was: what it counts goes on when it comes back.
-    gates: HashMap<Arc<str>, Arc<Gate>>,
+    gates: Map<Arc<str>, Arc<Gate>>,
     /// Likewise.
-    throttles: HashMap<Arc<str>, Arc<Throttle>>,
+    throttles: Map<Arc<str>, Arc<Throttle>>,
     /// Marks that were given out.
     marks: u32,
 }
@@ -40,11 +40,11 @@ impl Loads {
         Self {
             workers,
             permits,
-            of: HashMap::new(),
-            queues: HashMap::new(),
-            ledgers: HashMap::new(),
-            gates: HashMap::new(),
-            throttles: HashMap::new(),
+            of: Map::default(),
+            queues: Map::default(),
+            ledgers: Map::default(),
+            gates: Map::default(),
+            throttles: Map::default(),
             marks: 0,
         }
     }
@@ -114,7 +114,7 @@ impl Loads {
     }
 
     /// Whose each mark is.
-    pub(in crate::control) fn names(&self) -> HashMap<u32, BackendId> {
+    pub(in crate::control) fn names(&self) -> Map<u32, BackendId> {
         let all = self.of.iter();
         all.flat_map(|(id, it)| {
             let marks = it.former.iter().copied().chain([it.mark]);

@@ -1,6 +1,5 @@
 //! The backends of one service: who they are, how each is checked, and what is known of them.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use crate::control::targets::{Target, Targets};
 use crate::health::{
     self, AdminView, Course, Decision, Duty, HealthView, Passive, Roster, Rules, State,
 };
-use crate::model::{Address, BackendId, Load};
+use crate::model::{Address, BackendId, Load, Map};
 use crate::pool::{Gate, Throttle};
 
 /// A backend of the service.
@@ -57,19 +56,16 @@ impl Member {
 }
 
 /// What `backend` of the service `config` is checked by, if it has an address.
-pub(in crate::control) fn target(
-    config: &ServiceConfig,
-    backend: &BackendConfig,
-) -> Option<TargetId> {
+pub(in crate::control) fn aim(config: &ServiceConfig, backend: &BackendConfig) -> Option<Aim> {
     let address = backend.address.fixed()?;
-    Some(TargetId::of(Aim {
+    Some(Aim {
         address,
         probed_at: backend
             .check_address
             .unwrap_or_else(|| config.check.destination(address)),
         check: Arc::clone(&config.check),
         policy: config.health.clone(),
-    }))
+    })
 }
 
 /// A backend behind a target.
@@ -101,9 +97,8 @@ impl Members {
         memory: &Memory,
         targets: &Targets,
     ) -> Self {
-        let member = |backend: &BackendConfig| {
-            let id = BackendId::new(Arc::clone(&config.name), Arc::clone(&backend.name));
-            let target = target(&config, backend).map(|it| targets.recognized(it));
+        let member = |(id, backend): (BackendId, &BackendConfig)| {
+            let target = aim(&config, backend).map(|it| targets.recognized(it));
             let (load, mark) = loads.get(&id, target.as_ref().map(|it| it.address));
             let admin = memory.admin(&id);
             Member {
@@ -121,7 +116,7 @@ impl Members {
             }
         };
         Self {
-            all: config.backends.iter().map(member).collect(),
+            all: config.identified().map(member).collect(),
             gate: loads.gate(&config.name),
             throttle: loads.throttle(&config.name),
             config,
@@ -138,7 +133,7 @@ impl Members {
     /// Has those that were among the `former` go on with what was noted of them there: one of them may
     /// be failing right now. At another address it is another server.
     pub(in crate::control) fn inherit(&mut self, former: &Self) {
-        let former: HashMap<_, _> = former.all.iter().map(|it| (&it.id, it)).collect();
+        let former: Map<_, _> = former.all.iter().map(|it| (&it.id, it)).collect();
         for member in &mut self.all {
             let known = former.get(&member.id);
             if let Some(known) = known.filter(|known| known.mark == member.mark) {
@@ -375,8 +370,12 @@ impl Members {
         targets: &Targets,
         now: Instant,
     ) -> Decision {
-        self.count_all(targets);
         let members: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
-        roster.decide(self.rules(), &members, now)
+        let eligible: Vec<_> = members.iter().map(health::Member::is_eligible).collect();
+        let decision = roster.decide(self.rules(), &members, now);
+        for (member, is_eligible) in self.all.iter_mut().zip(eligible) {
+            member.counted = is_eligible;
+        }
+        decision
     }
 }

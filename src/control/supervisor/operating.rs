@@ -230,7 +230,7 @@ impl Supervisor {
         if let Some(standing) = standing {
             let removed = Arc::default();
             // Those who read the journal are told what the operator has done.
-            self.tell_watchers(Event::Membership { standing, removed });
+            self.tell_watchers(|| Event::Membership { standing, removed });
         }
     }
 

@@ -178,7 +178,7 @@ impl Supervisor {
                 for what in &plan.needs_restart {
                     tracing::warn!(%what, "takes effect after a restart only");
                 }
-                self.tell_watchers(Event::Reloaded(self.picture()));
+                self.tell_watchers(|| Event::Reloaded(self.picture()));
                 self.end_reload(&Ok(Reloaded {
                     plan: plan.to_string(),
                     changes,
@@ -195,7 +195,7 @@ impl Supervisor {
         if prepared.loaded.config.runtime.reload_guard == ReloadGuard::Off {
             return self.stage_reload(started, *prepared);
         }
-        let rehearsal = self.running.rehearse(&prepared);
+        let rehearsal = self.running.rehearse_doubtful(&prepared);
         if !rehearsal.is_in_doubt() {
             return self.judge_reload(started, prepared, &rehearsal);
         }

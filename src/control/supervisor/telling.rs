@@ -16,13 +16,15 @@ impl Supervisor {
         if let Some(entry) = journal::entry(&event) {
             self.journal.write(entry);
         }
-        self.tell_watchers(event);
+        self.tell_watchers(|| event);
     }
 
-    pub(super) fn tell_watchers(&self, event: Event) {
-        if let Some(events) = &self.options.events {
-            // Nobody watching is no problem.
-            let _ = events.send(event);
+    /// Tells watchers alone. Without any there is no event.
+    pub(super) fn tell_watchers(&self, event: impl FnOnce() -> Event) {
+        let watched = self.options.events.as_ref();
+        if let Some(events) = watched.filter(|it| it.receiver_count() > 0) {
+            // The last of them may just have gone.
+            let _ = events.send(event());
         }
     }
 

@@ -9,14 +9,14 @@ mod ramp;
 mod rules;
 mod tiers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use self::ramp::Ramp;
 use self::tiers::{Tier, Tiers};
-use crate::model::Portion;
+use crate::model::{Map, Portion};
 use crate::strategy::Candidate;
 
 pub use absence::absences;
@@ -83,7 +83,7 @@ impl fmt::Display for Seat {
 pub struct Roster {
     tiers: Tiers,
     /// By name; `None` before the first decision.
-    past: Option<HashMap<Arc<str>, Past>>,
+    past: Option<Map<Arc<str>, Past>>,
 }
 
 /// What is remembered of one member.

@@ -1,6 +1,6 @@
 //! Who serves when: scenes that an operator would recognise, and a model of the rule in its own words.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -629,7 +629,7 @@ fn names_that_leave_are_forgotten() {
     let mut scene = Scene::new(&[0, 0], slow_start(30));
     scene.ids[1] = BackendId::new("web", "z");
     scene.decide();
-    let known: Option<&HashMap<Arc<str>, Past>> = scene.roster.past.as_ref();
+    let known: Option<&Map<Arc<str>, Past>> = scene.roster.past.as_ref();
     assert_eq!(known.unwrap().len(), 2);
     assert!(!known.unwrap().contains_key("b"));
 }

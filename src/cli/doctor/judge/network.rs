@@ -200,7 +200,7 @@ fn busiest(facts: &Facts, config: &Config) -> Option<(SocketAddr, u64)> {
         .max_connections
         .map(|_| load::sessions(facts, config));
     for service in &config.services {
-        for backend in &service.backends {
+        for backend in service.backends.iter() {
             let BackendAddress::Ip(address) = backend.address else {
                 continue;
             };
