@@ -124,10 +124,10 @@ pub struct Configuration {
     pub last_good: bool,
 }
 
-/// A configuration that was not put in force.
+/// A file whose content was not put in force.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rejection {
-    /// When.
+    /// When; of one that is rejected again and again, when it was first.
     pub at: String,
     /// All that is wrong with it, as `file:line:column: …`.
     pub problems: Vec<String>,
@@ -190,8 +190,21 @@ pub struct Service {
     /// it counts neither way.
     #[serde(default)]
     pub record: Record,
+    /// The file that further backends are read from, if there is one.
+    pub backends_file: Option<BackendsFile>,
     /// Every backend, in the order of the file.
     pub backends: Vec<Backend>,
+}
+
+/// A file that backends of a service are read from, as often as it changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BackendsFile {
+    /// Where it is.
+    pub path: String,
+    /// Backends of the list in force.
+    pub backends: u32,
+    /// It has vanished or its content was rejected, as long as the list in force is the last good one for that.
+    pub rejected: Option<Rejection>,
 }
 
 /// How a service stands.

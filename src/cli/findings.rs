@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::condition::{Condition, Gravity, is_by_operator, since_when};
 use super::figures::{ago, grouped, of, time};
-use crate::api::{Admin, Backend, Refusals, Service, ShortOf, Standing, State, View};
+use crate::api::{Admin, Backend, Refusals, Rejection, Service, ShortOf, Standing, State, View};
 
 /// Something that is to be known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub(super) fn findings(view: &View) -> Vec<Finding> {
     services.sort_by_key(|it| it.standing != Standing::Down);
     for service in services {
         all.extend(self::service(service, &view.at));
+        all.extend(backends_file(service, &view.at));
         let of_backend = |it| backend(service, it, &view.at);
         all.extend(service.backends.iter().filter_map(of_backend));
     }
@@ -150,23 +151,41 @@ fn daemon(view: &View) -> Vec<Finding> {
             true => "the last good configuration runs in its place",
             false => "what runs is not what is in it",
         };
-        let mut lines = vec![format!(
-            "{path} was rejected{}: {runs}",
-            since(Some(&rejection.at), &view.at, " ", " ago")
-        )];
-        lines.extend(rejection.problems.iter().take(MOST_LINES).cloned());
-        let more = rejection.problems.len().saturating_sub(MOST_LINES);
-        if more > 0 {
-            lines.push(format!("… and {more} more; 'ballast check' shows all"));
-        }
         all.push(Finding {
             gravity: Gravity::Wrong,
             subject: CONFIGURATION.into(),
-            lines,
+            lines: rejected(path, rejection, runs, &view.at),
             missed_by: None,
         });
     }
     all
+}
+
+/// A file of backends that is not what serves.
+fn backends_file(service: &Service, now: &str) -> Option<Finding> {
+    let file = service.backends_file.as_ref()?;
+    let runs = match file.backends {
+        0 => "none of its backends serves".to_owned(),
+        some => format!("its last good list stays, of {}", of(some.into(), "backend")),
+    };
+    Some(Finding {
+        gravity: Gravity::Wrong,
+        subject: service.name.clone(),
+        lines: rejected(&file.path, file.rejected.as_ref()?, &runs, now),
+        missed_by: None,
+    })
+}
+
+/// That the file at `path` is not in force, what `runs` in its place, and what is wrong with it.
+fn rejected(path: &str, rejection: &Rejection, runs: &str, now: &str) -> Vec<String> {
+    let past = since(Some(&rejection.at), now, " ", " ago");
+    let mut lines = vec![format!("{path} was rejected{past}: {runs}")];
+    lines.extend(rejection.problems.iter().take(MOST_LINES).cloned());
+    let more = rejection.problems.len().saturating_sub(MOST_LINES);
+    if more > 0 {
+        lines.push(format!("… and {more} more; 'ballast check' shows all"));
+    }
+    lines
 }
 
 /// Only what its backends do not say by themselves: that nobody serves, and who was turned away. What its
@@ -427,7 +446,7 @@ const MOST_LINES: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Count, Rejection, Throttling, Traffic, Unserved};
+    use crate::api::{BackendsFile, Count, Throttling, Traffic, Unserved};
     use crate::cli::testing::{BEFORE, NOW, up};
 
     #[test]
@@ -566,6 +585,30 @@ mod tests {
         let expected = "configuration: /etc/b.toml was rejected 10s ago: what runs is not what is in it; \
                         b.toml:3:1: unknown key";
         assert_eq!(told(&view), [(Gravity::Wrong, expected.to_owned())]);
+    }
+
+    #[test]
+    fn a_backends_file_that_is_rejected_is_told_with_what_serves_in_its_place() {
+        let mut service = Service {
+            name: "web".into(),
+            backends_file: Some(BackendsFile {
+                path: "/etc/web.toml".into(),
+                backends: 2,
+                rejected: None,
+            }),
+            ..Service::default()
+        };
+        assert_eq!(told(&view(service.clone())), []);
+        let file = service.backends_file.as_mut().unwrap();
+        file.rejected = Some(Rejection {
+            at: BEFORE.into(),
+            problems: vec!["web.toml:3:1: unknown key".into()],
+        });
+        let expected = "web: /etc/web.toml was rejected 10s ago: its last good list stays, of 2 backends; \
+                        web.toml:3:1: unknown key";
+        let all = findings(&view(service.clone()));
+        assert!(all[0].concerns("web") && !all[0].concerns("api"));
+        assert_eq!(told(&view(service)), [(Gravity::Wrong, expected.into())]);
     }
 
     #[test]

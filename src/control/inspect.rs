@@ -8,6 +8,7 @@ pub(super) use self::counted::refusals;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::cases::Cases;
+use super::prepare::List;
 use super::running::Running;
 use super::services::{Member, Serving};
 use super::targets::Target;
@@ -153,7 +154,19 @@ fn service(
         failovers_total: serving.failovers.total,
         last_failover_seconds: serving.failovers.last.map(|it| it.as_secs_f64()),
         record: record(&running.memory.service_totals(&config.name, clock.now)),
+        backends_file: running.lists.get(&config.name).map(backends_file),
         backends,
+    }
+}
+
+fn backends_file(list: &List) -> api::BackendsFile {
+    api::BackendsFile {
+        path: list.path.display().to_string(),
+        backends: count(list.backends.len()),
+        rejected: list.rejected.map(|at| api::Rejection {
+            at: time(at),
+            problems: list.problems.to_vec(),
+        }),
     }
 }
 

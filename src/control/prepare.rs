@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::discovery::{Answers, Asker, Reading, ask_all};
 use crate::admin::{self, BindError, Bound};
@@ -56,8 +57,10 @@ pub(super) struct List {
     pub(super) path: Arc<Path>,
     pub(super) reading: Reading,
     pub(super) backends: Vec<BackendConfig>,
-    /// Why the file is not used as it is now.
+    /// Why the file is not used as it is now, …
     pub(super) problems: Arc<[String]>,
+    /// … and since when it is not.
+    pub(super) rejected: Option<SystemTime>,
 }
 
 /// By service.
@@ -297,19 +300,22 @@ fn read_lists(loaded: &Loaded, mut known: Lists, voice: Voice) -> Lists {
             lists.insert(Arc::clone(&service.name), last.clone());
             continue;
         }
-        let (backends, problems) = match load_listed(path, service) {
+        let (backends, problems, rejected) = match load_listed(path, service) {
             Ok(listed) => {
                 if voice == Voice::Log {
                     tell_warnings(&service.name, &listed);
                 }
-                (listed.backends, Arc::default())
+                (listed.backends, Arc::default(), None)
             }
             Err(rejected) => {
                 let problems = match voice {
                     Voice::Log => tell_rejected(&service.name, rejected.lines()),
                     Voice::Silent => rejected.lines().into(),
                 };
-                (last.map(|last| last.backends).unwrap_or_default(), problems)
+                let (backends, before) =
+                    last.map(|it| (it.backends, it.rejected)).unwrap_or_default();
+                let rejected = before.unwrap_or_else(SystemTime::now);
+                (backends, problems, Some(rejected))
             }
         };
         let list = List {
@@ -317,6 +323,7 @@ fn read_lists(loaded: &Loaded, mut known: Lists, voice: Voice) -> Lists {
             reading,
             backends,
             problems,
+            rejected,
         };
         lists.insert(Arc::clone(&service.name), list);
     }
@@ -346,7 +353,6 @@ const MOST_OF_A_NAME: usize = 200;
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::SystemTime;
 
     use super::*;
     use crate::config::load;

@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use ballast::api::View;
+
 use crate::support::{
     Backend, Config, Daemon, Dns, Held, Launch, Line, Service, Storm, Stranger, ask_name,
     eventually, fresh_ip, installed, peak_bytes, words,
@@ -529,8 +531,15 @@ fn rubbish_in_a_list_is_rejected_with_its_place_and_the_last_list_stays() {
     let path = directory.path().join("web.toml");
     let (a, b) = (Backend::named("a"), Backend::named("b"));
     fs::write(&path, list(&[("a", &a)])).unwrap();
-    let daemon = Daemon::start(&Config::of(listing(&path)));
+    let daemon = Daemon::start(&Config::of(listing(&path)).admin("listen", "127.0.0.1:0"));
     let address = daemon.address("web");
+    let api = daemon.api();
+    let file = || {
+        let view: View = api.get("/v1/view").good();
+        view.services[0].backends_file.clone().unwrap()
+    };
+    let rejected = || file().rejected.unwrap();
+    assert_eq!((file().backends, file().rejected), (1, None));
     let wrong = [
         (
             "[[backend]]\nadress = \"127.0.0.1:1\"\n",
@@ -552,12 +561,19 @@ fn rubbish_in_a_list_is_rejected_with_its_place_and_the_last_list_stays() {
     fs::remove_file(&path).unwrap();
     let line = daemon.wait_for(mark, words::LIST_REJECTED, "service", "web");
     assert!(line.text("problems").contains("no such file"));
-    // A reload keeps it too, though there is nothing to read.
+    let first = eventually("status to tell that it is gone", || {
+        let now = rejected();
+        now.problems[0].contains("no such file").then_some(now)
+    });
+    // A reload keeps it too, though there is nothing to read, and it is no news.
     daemon.hang_up();
     assert_eq!(ask_name(address).unwrap(), "a");
+    assert_eq!((rejected(), file().backends), (first, 1));
+    assert_eq!(api.get("/readyz").status, 200);
     let mark = daemon.log().mark();
     fs::write(&path, list(&[("b", &b)])).unwrap();
     changed(&daemon, mark, "+1 -1 ~0 =0");
+    eventually("status to tell of it no more", || file().rejected.is_none().then_some(()));
     // None at all is possible, where it is meant.
     let mark = daemon.log().mark();
     fs::write(&path, list(&[])).unwrap();

@@ -212,6 +212,14 @@ const SERVICES: &[Family<Service>] = &[
         |it, rows| rows.whole(it.configured.into()),
     ),
     gauge(
+        "ballast_service_backends_file_rejected",
+        "Whether the backends_file has vanished or was rejected: its last good list stays",
+        |it, rows| match &it.backends_file {
+            Some(file) => rows.flag(file.rejected.is_some()),
+            None => Ok(()),
+        },
+    ),
+    gauge(
         "ballast_service_min_up_backends",
         "As many backends must be eligible for the service to be ready",
         |it, rows| rows.whole(it.min_up.into()),

@@ -331,22 +331,25 @@ function draw() {
   say($("build"), process.version);
   say($("facts"), `${plural(view.services.length, "service")}, ${all.filter((it) => judge(it)[2] >= 2).length} of ${plural(all.length, "backend")} in order, ` +
     `${process.sessions.toLocaleString("en")} of at most ${plural(process.max_connections, "session")}, up for ${span(process.uptime_seconds)}, configuration of ${clock(time(process.configuration.applied))}`);
-  notices(process);
+  notices(view);
   const cards = view.services.map(serviceCard);
   for (const [name] of made) if (!view.services.some((it) => it.name === name)) made.delete(name);
   const services = $("services");
   if (cards.length !== services.children.length || cards.some((card, at) => services.children[at] !== card)) services.replaceChildren(...cards);
 }
-function notices(process) {
-  const rejected = process.configuration.rejected;
-  const shown = [];
-  if (rejected) {
+function notices({ process, services }) {
+  const shown = [], files = [];
+  const reject = (what, stays, rejected) => {
+    if (!rejected) return;
+    files.push(rejected.at);
     const problems = rejected.problems.slice(0, 10).join("\n");
-    shown.push(element("div", { class: "notice bad" }, `The configuration file was rejected at ${clock(time(rejected.at))}; the one before it is in force.`, element("pre", {}, problems)));
-  }
+    shown.push(element("div", { class: "notice bad" }, `${what} was rejected at ${clock(time(rejected.at))}; ${stays}.`, element("pre", {}, problems)));
+  };
+  reject("The configuration file", "the one before it is in force", process.configuration.rejected);
+  for (const { name, backends_file: file } of services) if (file) reject(`The list of backends of ${name}`, "its last good one stays", file.rejected);
   const short = process.short_of ? process.short_of.replaceAll("-", " ") : "";
   if (short) shown.push(element("div", { class: "notice bad" }, `Short of ${short}: new clients wait.`));
-  put($("notices"), `${rejected ? rejected.at : ""} ${short}`, ...shown);
+  put($("notices"), `${files.join(" ")} ${short}`, ...shown);
 }
 function lost(why) {
   const key = `lost ${why}`;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::expect::{at_least, in_series};
-use crate::api::{Backend, Event, Events, Failover, Failovers, Record, Service, View};
+use crate::api::{Backend, Event, Events, Failover, Failovers, Record, Rejection, Service, View};
 use crate::cli::figures::time;
 
 /// All of it.
@@ -35,6 +35,8 @@ pub(super) struct Line {
     pub(super) record: Record,
     /// How it should have been, if its backends failed independently; `null` where one is not known.
     pub(super) predicted_availability: Option<f64>,
+    /// Its list of backends is not what is in its file.
+    pub(super) backends_file_rejected: Option<Rejection>,
     pub(super) backends: Vec<Part>,
 }
 
@@ -87,6 +89,7 @@ fn line(service: &Service) -> Line {
         min_up: service.min_up,
         record: service.record.clone(),
         predicted_availability: known.map(|parts| at_least(needed, &parts)),
+        backends_file_rejected: service.backends_file.as_ref().and_then(|it| it.rejected.clone()),
         backends: service.backends.iter().map(part).collect(),
     }
 }
@@ -105,8 +108,20 @@ pub(super) fn known(record: &Record) -> Duration {
     Duration::try_from_secs_f64(record.up_seconds + record.down_seconds).unwrap_or_default()
 }
 
+/// What is to be known of a service besides figures, in sentences.
+pub(super) fn remarks(service: &Line) -> impl Iterator<Item = String> {
+    set_aside(service).into_iter().chain(rejected(service))
+}
+
+/// `its backends_file has been rejected since …: web.toml:3:1: unknown key`, if it has.
+fn rejected(service: &Line) -> Option<String> {
+    let Rejection { at, problems } = service.backends_file_rejected.as_ref()?;
+    let problems = problems.join("; ");
+    Some(format!("its backends_file has been rejected since {at}: {problems}"))
+}
+
 /// `an operator had all of them out for 5m: that is no failure`, if one ever had.
-pub(super) fn set_aside(service: &Line) -> Option<String> {
+fn set_aside(service: &Line) -> Option<String> {
     let time_out =
         Duration::try_from_secs_f64(service.record.set_aside_seconds).unwrap_or_default();
     let who = match service.min_up {

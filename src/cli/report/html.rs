@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::document::{Line, Report, known, percent, set_aside};
+use super::document::{Line, Report, known, percent, remarks};
 use super::text::{moment, of_seconds};
 use crate::api::{Failover, Record};
 use crate::cli::figures::{tenths, time};
@@ -60,9 +60,9 @@ fn block(service: &Line) -> String {
         block += &row(&format!("{}{note}", backend.name), &backend.record);
     }
     block += "</tbody></table>\n";
-    if let Some(aside) = set_aside(service) {
+    for remark in remarks(service) {
         // Writing to a string cannot fail.
-        let _ = writeln!(block, "<p>{}.</p>", escaped(&aside));
+        let _ = writeln!(block, "<p>{}.</p>", escaped(&remark));
     }
     block
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::document::{Line, Report, known, percent, set_aside};
+use super::document::{Line, Report, known, percent, remarks};
 use crate::api::Record;
 use crate::cli::events::{failover_row, failover_table};
 use crate::cli::figures::{of, time, width, wrapped};
@@ -73,12 +73,17 @@ fn block(service: &Line) -> String {
         table.row(row(&name, &backend.record));
     }
     let (needed, all) = (service.min_up, service.backends.len());
-    let aside = set_aside(service).map_or_else(String::new, |it| format!("  {it}\n"));
-    format!(
-        "\n{}: {needed} of {all} backends must be up\n{}{aside}",
+    let mut block = format!(
+        "\n{}: {needed} of {all} backends must be up\n{}",
         service.name,
         table.text(COLUMNS, false)
-    )
+    );
+    for remark in remarks(service) {
+        for line in wrapped(&remark, COLUMNS - 2) {
+            let _ = writeln!(block, "  {line}");
+        }
+    }
+    block
 }
 
 fn row(name: &str, record: &Record) -> [Cell; 7] {
@@ -141,6 +146,7 @@ const MOST_EVENTS: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Rejection;
     use crate::cli::report::document::tests::sample;
 
     #[test]
@@ -162,6 +168,19 @@ mod tests {
         for line in text.lines() {
             assert!(line.chars().count() <= COLUMNS, "{line}");
         }
+    }
+
+    #[test]
+    fn a_list_that_is_not_in_force_is_told_beside_the_figures() {
+        let mut report = sample(Duration::ZERO);
+        report.services[0].backends_file_rejected = Some(Rejection {
+            at: "2026-11-21T11:30:00.000Z".into(),
+            problems: vec!["web.toml:3:1: unknown key".into()],
+        });
+        let told = "\n  its backends_file has been rejected since 2026-11-21T11:30:00.000Z: \
+                    web.toml:3:1: unknown key\n";
+        let text = of_all(&report);
+        assert!(text.contains(told), "{text}");
     }
 
     #[test]

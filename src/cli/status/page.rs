@@ -50,8 +50,7 @@ impl Page<'_> {
         for event in events.iter().rev() {
             let past = ago(&event.at, &self.view.at).map_or_else(String::new, time);
             // What is wrong with a file is told above, one problem a line.
-            let is_told = event.kind == "rejected" && event.service.is_none();
-            let is_told = is_told && self.view.process.configuration.rejected.is_some();
+            let is_told = event.kind == "rejected" && self.is_rejected(event.service.as_deref());
             let text = match event.text.split_once(": ") {
                 Some((what, _)) if is_told => what,
                 Some(_) | None => &event.text,
@@ -85,6 +84,17 @@ impl Page<'_> {
     fn services(&self) -> impl Iterator<Item = &Service> {
         let all = self.view.services.iter();
         all.filter(|it| self.service.is_none_or(|service| it.name == service))
+    }
+
+    /// Whether the configuration, or the file of backends of `service`, is still rejected.
+    fn is_rejected(&self, service: Option<&str>) -> bool {
+        let Some(service) = service else {
+            return self.view.process.configuration.rejected.is_some();
+        };
+        let services = &mut self.view.services.iter();
+        let service = services.find(|it| it.name == service);
+        let file = service.and_then(|it| it.backends_file.as_ref());
+        file.is_some_and(|it| it.rejected.is_some())
     }
 
     fn is_wanted(&self, event: &Event) -> bool {

@@ -1,6 +1,7 @@
 //! What discovery finds, taken in: names that lead elsewhere, files of backends that have changed.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Supervisor;
 use super::reloading::{Reload, names_of};
@@ -95,7 +96,10 @@ impl Supervisor {
                 let barred = list.as_ref().and_then(|it| reach?.bars_file(&it.path));
                 let problems = barred.map_or_else(|| rejected.lines(), |it| vec![it]);
                 let problems = tell_rejected(&service, problems);
-                let told = list.map(|it| std::mem::replace(&mut it.problems, problems.clone()));
+                let told = list.map(|it| {
+                    it.rejected.get_or_insert_with(SystemTime::now);
+                    std::mem::replace(&mut it.problems, problems.clone())
+                });
                 // One that was just written is read once more.
                 if told.is_some_and(|told| told != problems) {
                     let service = Some(service);
@@ -108,7 +112,7 @@ impl Supervisor {
         let Some(list) = self.running.lists.get_mut(&service) else {
             return;
         };
-        (list.reading, list.backends) = (reading, listed.backends);
+        (list.reading, list.backends, list.rejected) = (reading, listed.backends, None);
         if !std::mem::take(&mut list.problems).is_empty() {
             self.tell(|| Event::Accepted {
                 service: Arc::clone(&service),
