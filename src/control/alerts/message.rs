@@ -215,6 +215,33 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_said_to_have_taken_over_where_nobody_was_left() {
+        let failover = |eligible| {
+            let details = Details::Failover {
+                why: "refused".to_owned(),
+                began: Duration::ZERO,
+                detected: Duration::from_millis(2),
+                moved: Duration::from_millis(3),
+                total: Duration::from_millis(4),
+                sessions_hurt: 1,
+                sessions_moved: 0,
+                eligible,
+                configured: 2,
+            };
+            let (event, status) = (Occasion::Failover, Status::Firing);
+            message(vec![notice(event, status, Some("a"), details)]).text
+        };
+        assert_eq!(
+            failover(1),
+            "lb1: failover from web/a took 4.0 ms (1 session lost, 0 moved)"
+        );
+        assert_eq!(
+            failover(0),
+            "lb1: web/a is gone, nobody took over (1 session lost)"
+        );
+    }
+
+    #[test]
     fn what_there_was_no_room_for_is_counted() {
         let message = Message::new(
             "a".into(),

@@ -109,15 +109,19 @@ impl Notice {
                     total,
                     sessions_hurt,
                     sessions_moved,
+                    eligible: left,
                     ..
                 },
                 _,
             ) => {
                 let total = total.as_secs_f64() * 1e3;
-                format!(
-                    "failover from {whom} took {total:.1} ms ({} lost, {sessions_moved} moved)",
-                    counted(*sessions_hurt, "session")
-                )
+                let lost = counted(*sessions_hurt, "session");
+                match left {
+                    0 => format!("{whom} is gone, nobody took over ({lost} lost)"),
+                    _ => format!(
+                        "failover from {whom} took {total:.1} ms ({lost} lost, {sessions_moved} moved)"
+                    ),
+                }
             }
             (Details::Suspect { latency, usual, .. }, Status::Firing) => {
                 let [latency, usual] = [latency, usual].map(|it| it.as_secs_f64() * 1e3);
