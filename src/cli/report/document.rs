@@ -13,7 +13,7 @@ use crate::cli::figures::time;
 pub(super) struct Report {
     /// When it was so.
     pub(super) at: String,
-    /// Failovers and events are from then on, unless the daemon keeps no more of them.
+    /// Failovers and events are from then on, unless the daemon keeps no more of them: not before it began.
     pub(super) since: String,
     /// The daemon's, which keeps failovers and events of its own lifetime only.
     pub(super) daemon_started: String,
@@ -55,6 +55,9 @@ impl Report {
     pub(super) fn of(view: &View, failovers: &Failovers, events: &Events, since: Duration) -> Self {
         let at = humantime::parse_rfc3339(&view.at).unwrap_or(SystemTime::UNIX_EPOCH);
         let from = at.checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH);
+        // Before that it knows of none.
+        let started = humantime::parse_rfc3339(&view.process.started);
+        let from = started.map_or(from, |started| from.max(started));
         let is_recent =
             |text: &str| humantime::parse_rfc3339(text).is_ok_and(|moment| moment >= from);
         let services: Vec<Line> = view.services.iter().map(line).collect();
@@ -89,7 +92,10 @@ fn line(service: &Service) -> Line {
         min_up: service.min_up,
         record: service.record.clone(),
         predicted_availability: known.map(|parts| at_least(needed, &parts)),
-        backends_file_rejected: service.backends_file.as_ref().and_then(|it| it.rejected.clone()),
+        backends_file_rejected: service
+            .backends_file
+            .as_ref()
+            .and_then(|it| it.rejected.clone()),
         backends: service.backends.iter().map(part).collect(),
     }
 }
@@ -117,7 +123,9 @@ pub(super) fn remarks(service: &Line) -> impl Iterator<Item = String> {
 fn rejected(service: &Line) -> Option<String> {
     let Rejection { at, problems } = service.backends_file_rejected.as_ref()?;
     let problems = problems.join("; ");
-    Some(format!("its backends_file has been rejected since {at}: {problems}"))
+    Some(format!(
+        "its backends_file has been rejected since {at}: {problems}"
+    ))
 }
 
 /// `an operator had all of them out for 5m: that is no failure`, if one ever had.
@@ -247,11 +255,11 @@ pub(super) mod tests {
         assert_eq!(count(2), (1, 1));
         assert_eq!(count(48), (2, 2));
         assert_eq!(count(0), (0, 0));
-        // Longer than there has been a clock.
+        // Longer than there has been a clock, and this daemon.
         let ages = sample(Duration::MAX);
         assert_eq!(
             (ages.failovers.len(), ages.since.as_str()),
-            (2, "1970-01-01T00:00:00Z")
+            (2, "2026-11-20T12:00:00Z")
         );
     }
 

@@ -158,7 +158,7 @@ mod tests {
             "predicted  99.9000 %",
             "  a<b>",
             "90.0000 %",
-            "2 failovers since 2026-11-19T12:00:00Z\n",
+            "2 failovers since 2026-11-20T12:00:00Z\n",
             "web/c    2026-11-21 11:30:00Z  700.0 ms  710.0 ms  1200.0 ms      3     0  refused",
             "2 warnings or errors\n",
             "has run since 2026-11-20T12:00:00.000Z.\n",
