@@ -28,7 +28,8 @@ pub struct Plan {
     pub edits: Vec<Edit>,
     /// Keys outside of services whose new value takes effect at once.
     pub settings: Vec<String>,
-    /// What takes effect only after a restart, in words.
+    /// What takes effect only after a restart, in words; also where nothing would change because that restart is
+    /// awaited already.
     pub needs_restart: Vec<String>,
     /// What keeps the file from taking effect.
     pub problems: Vec<String>,
@@ -44,6 +45,10 @@ pub struct Plan {
     pub alerts: Difference,
     /// What it means for each service that is not the same after it.
     pub effects: Vec<Effect>,
+    /// Services whose standby tier would stand down, since those before it are back and only an operator was
+    /// awaited (`fail_back = "manual"`).
+    #[serde(default)]
+    pub fails_back: Vec<String>,
     /// A file was rejected since the last reload that took effect, and this one would end that, even
     /// where nothing else changes.
     #[serde(default)]

@@ -30,6 +30,8 @@ pub struct Process {
     pub stopping: bool,
     /// Running sessions.
     pub sessions: u64,
+    /// Those of them whose service has left the file.
+    pub left: Left,
     /// The most there may be.
     pub max_connections: u64,
     /// What it has been short of in the last seconds, so that clients have to wait.
@@ -88,6 +90,24 @@ pub struct Alerts {
     pub sent_total: u64,
     /// Given up.
     pub failed_total: u64,
+    /// Of each alert whose last message was lost, or something of it: what that said.
+    #[serde(default)]
+    pub lost: Vec<LostAlert>,
+}
+
+/// A message of an alert that did not reach whom it was for as it was meant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LostAlert {
+    /// The alert's name.
+    pub alert: String,
+    /// When it was given up.
+    pub at: String,
+    /// Whom it was for: the host of a webhook, or a program.
+    pub to: String,
+    /// Why it was lost.
+    pub why: String,
+    /// What it said, in words.
+    pub text: String,
 }
 
 /// One thread that serves.
@@ -122,6 +142,9 @@ pub struct Configuration {
     /// The file was broken at the start, and the last configuration that had taken effect runs in its place.
     #[serde(default)]
     pub last_good: bool,
+    /// What of it takes effect only after a restart, which there has not been since.
+    #[serde(default)]
+    pub needs_restart: Vec<String>,
 }
 
 /// A file whose content was not put in force.
@@ -171,8 +194,10 @@ pub struct Service {
     pub awaits_fail_back: bool,
     /// Who waits for a place.
     pub queue: Queue,
-    /// Of all its sessions.
+    /// Of its backends; the sessions of those that have left are among those that run.
     pub traffic: Traffic,
+    /// Backends that have left, as long as they have sessions.
+    pub left: Left,
     /// Clients that were not let in, for each rule of `access` and `limits` that has met one.
     pub refusals: Vec<Refusals>,
     /// How fast bytes may flow, for each limit of `limits` on bandwidth that there is or was.
@@ -194,6 +219,15 @@ pub struct Service {
     pub backends_file: Option<BackendsFile>,
     /// Every backend, in the order of the file.
     pub backends: Vec<Backend>,
+}
+
+/// Backends that are in no file and behind no name any more, and whose sessions go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Left {
+    /// How many they are.
+    pub backends: u32,
+    /// Their sessions.
+    pub sessions: u64,
 }
 
 /// A file that backends of a service are read from, as often as it changes.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::condition::{Condition, Gravity, is_by_operator, since_when};
 use super::figures::{ago, grouped, of, time};
-use crate::api::{Admin, Backend, Refusals, Rejection, Service, ShortOf, Standing, State, View};
+use crate::api::{
+    Admin, Backend, LostAlert, Refusals, Rejection, Service, ShortOf, Standing, State, View,
+};
 
 /// Something that is to be known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +160,43 @@ fn daemon(view: &View) -> Vec<Finding> {
             missed_by: None,
         });
     }
+    let waiting = &process.configuration.needs_restart;
+    if !waiting.is_empty() {
+        all.push(Finding {
+            gravity: Gravity::Noted,
+            subject: CONFIGURATION.into(),
+            lines: vec![format!("waits for a restart: {}", waiting.join(", "))],
+            missed_by: None,
+        });
+    }
+    let lost = process.alerts.lost.iter();
+    all.extend(lost.map(|it| lost_alert(it, &view.at)));
     all
+}
+
+/// Until a message of the same alert gets through nobody knows whether the next will; after a while that is no news.
+fn lost_alert(lost: &LostAlert, now: &str) -> Finding {
+    let past = ago(&lost.at, now);
+    let LostAlert {
+        alert,
+        to,
+        why,
+        text,
+        ..
+    } = lost;
+    let told = since(Some(&lost.at), now, " ", " ago");
+    Finding {
+        gravity: match past.is_some_and(|it| it < LOST_LATELY) {
+            true => Gravity::Wrong,
+            false => Gravity::Noted,
+        },
+        subject: DAEMON.into(),
+        lines: vec![
+            format!("alert {alert} failed{told}, to {to}: {why}"),
+            format!("it said: {text}"),
+        ],
+        missed_by: None,
+    }
 }
 
 /// A file of backends that is not what serves.
@@ -166,7 +204,10 @@ fn backends_file(service: &Service, now: &str) -> Option<Finding> {
     let file = service.backends_file.as_ref()?;
     let runs = match file.backends {
         0 => "none of its backends serves".to_owned(),
-        some => format!("its last good list stays, of {}", of(some.into(), "backend")),
+        some => format!(
+            "its last good list stays, of {}",
+            of(some.into(), "backend")
+        ),
     };
     Some(Finding {
         gravity: Gravity::Wrong,
@@ -278,7 +319,7 @@ pub(super) fn slowed_down(service: &Service) -> Option<String> {
     (!by.is_empty()).then(|| format!("slowed down so far: {}", by.join("; ")))
 }
 
-/// `12 clients were turned away, the last 3s ago: 10 no eligible backend, 2 queue full (5m ago)`
+/// `12 clients were turned away so far, the last 3s ago: 10 no eligible backend, 2 queue full (5m ago)`
 pub(super) fn turned_away(service: &Service, now: &str) -> String {
     let unserved = &service.unserved;
     let were = if unserved.total == 1 { "was" } else { "were" };
@@ -303,7 +344,7 @@ pub(super) fn turned_away(service: &Service, now: &str) -> String {
         false => format!(": {}", causes.join(", ")),
     };
     format!(
-        "{} {were} {TURNED_AWAY}{}{because}",
+        "{} {were} {TURNED_AWAY} so far{}{because}",
         of(unserved.total, "client"),
         since(unserved.last.as_deref(), now, ", the last ", " ago")
     )
@@ -440,6 +481,8 @@ const DAEMON: &str = "daemon";
 pub(super) const CONFIGURATION: &str = "configuration";
 /// A client that was turned away longer ago is history.
 const RECENT: Duration = Duration::from_secs(60);
+/// An alert that was lost is wrong for so long.
+const LOST_LATELY: Duration = Duration::from_secs(3600);
 /// Problems, or causes, that are told of one thing.
 const MOST_LINES: usize = 5;
 
@@ -557,7 +600,7 @@ mod tests {
         let expected = [
             (
                 Gravity::Wrong,
-                "web: 1 of 3 backends serve; 3 clients were turned away, the last 1s ago: no eligible backend",
+                "web: 1 of 3 backends serve; 3 clients were turned away so far, the last 1s ago: no eligible backend",
             ),
             (
                 Gravity::Wrong,
@@ -609,6 +652,36 @@ mod tests {
         let all = findings(&view(service.clone()));
         assert!(all[0].concerns("web") && !all[0].concerns("api"));
         assert_eq!(told(&view(service)), [(Gravity::Wrong, expected.into())]);
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_noted() {
+        let mut view = view(Service::default());
+        let keys = ["runtime.workers", "log.format"].map(str::to_owned);
+        view.process.configuration.needs_restart = keys.into();
+        let expected = "configuration: waits for a restart: runtime.workers, log.format";
+        assert_eq!(told(&view), [(Gravity::Noted, expected.to_owned())]);
+    }
+
+    #[test]
+    fn an_alert_that_was_lost_is_wrong_for_an_hour_and_noted_until_one_gets_through() {
+        let mut view = view(Service::default());
+        view.process.alerts.lost = vec![LostAlert {
+            alert: "ops".into(),
+            at: BEFORE.into(),
+            to: "hooks.example.org".into(),
+            why: "no answer within 5s".into(),
+            text: "lb1: web/a is down: refused (1 of 2 eligible)".into(),
+        }];
+        let expected = |past: &str| {
+            format!(
+                "daemon: alert ops failed {past} ago, to hooks.example.org: \
+                 no answer within 5s; it said: lb1: web/a is down: refused (1 of 2 eligible)"
+            )
+        };
+        assert_eq!(told(&view), [(Gravity::Wrong, expected("10s"))]);
+        view.at = "2026-11-21T13:30:00.000Z".into();
+        assert_eq!(told(&view), [(Gravity::Noted, expected("1h 30m"))]);
     }
 
     #[test]
@@ -671,7 +744,7 @@ mod tests {
         let expected = [
             (
                 Gravity::Wrong,
-                "web: 2 clients were turned away, the last 3s ago",
+                "web: 2 clients were turned away so far, the last 3s ago",
             ),
             (
                 Gravity::Noted,
@@ -750,7 +823,7 @@ mod tests {
             backends: vec![weighed],
             ..Service::default()
         };
-        let turned_away = "web: 1 client was turned away, the last 1s ago";
+        let turned_away = "web: 1 client was turned away so far, the last 1s ago";
         let told = |service: &Service| headlines(&findings(&view(service.clone())), 5);
         assert_eq!(told(&service), [turned_away]);
         // A tier that stands by is not missed, whatever its weight.
@@ -897,7 +970,7 @@ mod tests {
         };
         assert_eq!(
             turned_away(&service, NOW),
-            "1,012 clients were turned away, the last 1s ago: 12 refused, 1,000 queue full (5m ago)"
+            "1,012 clients were turned away so far, the last 1s ago: 12 refused, 1,000 queue full (5m ago)"
         );
     }
 

@@ -87,9 +87,19 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
     let mut text = String::new();
     let path = asked.or(plan.path.as_deref()).unwrap_or("the file");
     let verdict = match plan.outcome {
-        Prospect::Nothing => format!("Nothing to do: what runs is what {path} says."),
-        Prospect::Changes if is_empty(plan) => {
+        Prospect::Nothing if plan.needs_restart.is_empty() => {
+            format!("Nothing to do: what runs is what {path} says.")
+        }
+        Prospect::Nothing => {
+            format!("Nothing to do but a restart: what runs is what {path} says, but for this:")
+        }
+        Prospect::Changes if is_empty(plan) && plan.clears_rejection => {
             format!("Nothing but this: a file was rejected, and what runs is what {path} says now.")
+        }
+        Prospect::Changes if is_empty(plan) => {
+            format!(
+                "Nothing but this: no restart is awaited any more, since what runs is what {path} says now."
+            )
         }
         Prospect::Changes => "A reload would do this, and break no session:".to_owned(),
         Prospect::Rejected => "A reload would be rejected, and what runs would stay:".to_owned(),
@@ -123,7 +133,7 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
             "  = a reload ends the rejected state of the configuration",
         );
     }
-    if !plan.changes.is_empty() || !plan.settings.is_empty() {
+    if !plan.changes.is_empty() || !plan.settings.is_empty() || !plan.fails_back.is_empty() {
         text.push('\n');
     }
     for change in plan.changes.iter().take(MOST_SHOWN) {
@@ -136,6 +146,12 @@ pub(super) fn told(plan: &Plan, asked: Option<&str>) -> String {
     for key in &plan.settings {
         put(&mut text, &format!("  ~ {key}"));
         text += &edited(plan, |it| is_within(it, key));
+    }
+    for service in &plan.fails_back {
+        put(
+            &mut text,
+            &format!("  ~ {service}: fails back, which fail_back = \"manual\" leaves to you"),
+        );
     }
     for what in &plan.needs_restart {
         put(
@@ -183,6 +199,7 @@ fn is_empty(plan: &Plan) -> bool {
     plan.changes.is_empty()
         && plan.settings.is_empty()
         && plan.needs_restart.is_empty()
+        && plan.fails_back.is_empty()
         && plan.effects.is_empty()
 }
 
@@ -286,7 +303,7 @@ at as though it lay in the place of its own: relative paths begin there, and
 no program that only that file names is run.
 
 Exit codes:
-  0  nothing would change
+  0  nothing would change, or only by a restart
   1  a reload would be rejected, or there is no answer
   2  something would change, if only that a rejection is over, or a wrong
      command line

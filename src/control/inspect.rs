@@ -13,6 +13,7 @@ use super::running::Running;
 use super::services::{Member, Serving};
 use super::targets::Target;
 use crate::api;
+use crate::config::{Config, Occasion};
 use crate::health::{self, AdminView, Agent, Duty, FailBack, Seat, State, Totals};
 use crate::model::{LedgerSum, Portion};
 use crate::net::BoundListener;
@@ -53,20 +54,36 @@ pub(super) fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-/// Every service of the configuration in force, in its order.
-pub(super) fn services(running: &Running, cases: &Cases, clock: &Clock) -> Vec<api::Service> {
+/// Every service of the configuration in force, in its order; then what services have left behind that are not in
+/// it any more.
+pub(super) fn services(
+    running: &Running,
+    cases: &Cases,
+    clock: &Clock,
+) -> (Vec<api::Service>, api::Left) {
     let bound = running.listeners.of(&running.config);
+    let mut left = running.left();
     let services = running.config.services.iter();
-    services
+    let services = services
         .filter_map(|config| {
             let serving = running.services.0.get(&config.name)?;
             let its = bound
                 .iter()
                 .filter(|(_, way)| *way.service.name() == config.name);
             let sums = its.map(|(bound, way)| (*bound, way.ledger.sum()));
-            Some(service(serving, sums.collect(), running, cases, clock))
+            let mut service = service(serving, sums.collect(), running, cases, clock);
+            service.left = left.remove(&config.name).unwrap_or_default();
+            service.traffic.sessions += service.left.sessions;
+            Some(service)
         })
-        .collect()
+        .collect();
+    let rest = left
+        .into_values()
+        .fold(api::Left::default(), |sum, it| api::Left {
+            backends: sum.backends + it.backends,
+            sessions: sum.sessions + it.sessions,
+        });
+    (services, rest)
 }
 
 fn service(
@@ -114,9 +131,10 @@ fn service(
         backends.push(backend);
     }
     let (_, in_first, eligible_in_first) = first;
+    let alerted = alerted(serving, &running.config);
     let standing = match (serving.eligible, missing) {
         (0, _) => api::Standing::Down,
-        (_, 0) if eligible_in_first > 0 => api::Standing::Ok,
+        (_, 0) if eligible_in_first > 0 && alerted.is_none() => api::Standing::Ok,
         _ => api::Standing::Degraded,
     };
     let queue = serving.service.queue().sum();
@@ -133,7 +151,7 @@ fn service(
     api::Service {
         name: config.name.to_string(),
         standing,
-        why: why_of_service(standing, (missing, unmeant), serving, eligible_in_first),
+        why: why_of_service(standing, (missing, unmeant), serving, eligible_in_first).or(alerted),
         strategy: config.strategy.name.to_owned(),
         listeners: listeners
             .iter()
@@ -143,10 +161,11 @@ fn service(
         configured: count(members.configured()),
         min_up: count(members.rules().min_up.of(in_first)),
         full_at: members.gate().is_full().map(|it| it as u64),
-        awaits_fail_back: members.rules().fail_back == FailBack::Manual
-            && decision.is_some_and(|it| it.seats.contains(&Seat::HeldBack)),
+        awaits_fail_back: members.rules().fail_back == FailBack::Manual && serving.holds_back(),
         queue: counted::queue(&queue, size),
         traffic,
+        // Who has left is known of all services together.
+        left: api::Left::default(),
         refusals: counted::refusals(&gate, clock),
         throttling: counted::throttling(&config.admission.limits.caps, &members.throttle().sum()),
         uncounted_sources_total: gate.uncounted,
@@ -185,8 +204,25 @@ fn why_of_service(
         api::Standing::Degraded if eligible_in_first == 0 => {
             Some("nobody of the first tier serves".to_owned())
         }
+        // Whoever wants an alert of that says so.
+        api::Standing::Degraded if missing == 0 => None,
         api::Standing::Degraded => Some(degraded(missing, unmeant, serving.members.configured())),
     }
+}
+
+/// That an alert tells of the service as degraded, although nobody may be missing who is meant to serve.
+fn alerted(serving: &Serving, config: &Config) -> Option<String> {
+    let standing = serving.standing();
+    let mut alerts = config.alerts.iter();
+    let alert = alerts.find(|it| {
+        let tells = it.tells_of(Occasion::Degraded) && it.is_about(&standing.service);
+        tells && standing.is_below(it.degraded_below)
+    })?;
+    let (eligible, configured) = (standing.eligible, standing.configured);
+    let (name, percent) = (&alert.name, alert.degraded_below);
+    Some(format!(
+        "{eligible} of {configured} backends may serve, of which alert {name} tells: fewer than {percent} %"
+    ))
 }
 
 /// How many are missing, and how many besides them do not serve because nobody wants them to.

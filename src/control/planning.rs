@@ -11,13 +11,14 @@ use super::prepare::Prepared;
 use super::probe::Prober;
 use super::rehearsal::{Part, Rehearsal, Scene};
 use super::running::Running;
+use super::services::Serving;
 use super::sessions;
 use crate::api;
 use crate::config::edits;
 use crate::config::plan::Changes;
 use crate::config::{Config, Plan, ReloadGuard, ServiceConfig};
 use crate::forecast::{Table, Tried, clients};
-use crate::health::{Finding, Verdict};
+use crate::health::{FailBack, Finding, Verdict};
 use crate::model::{Address, BackendId};
 use crate::strategy::{Basis, Candidate};
 use crate::worker::{Reach, Wanted};
@@ -40,10 +41,29 @@ pub(super) struct Draft {
     before: Vec<Before>,
     /// Whether programs may be run to check what is new.
     runs_programs: bool,
-    /// Whether a file was rejected since the last that took effect.
-    after_rejection: bool,
+    /// What was so before.
+    past: Past,
+    /// Services whose standby tier would stand down: to ask for a reload is to ask for that.
+    fails_back: Vec<String>,
     /// The file in force, and the one that would be.
     texts: (Arc<str>, Arc<str>),
+}
+
+/// What there has been of reloads.
+#[derive(Debug)]
+pub(super) struct Past {
+    /// Whether a file was rejected since the last that took effect.
+    pub(super) after_rejection: bool,
+    /// What of the configuration in force waits for a restart already.
+    pub(super) needs_restart: Vec<String>,
+}
+
+impl Past {
+    /// Whether a reload would change nothing by `plan`, not even what is told of the configuration.
+    fn is_kept_by(&self, plan: &Plan) -> bool {
+        let changes = !plan.names().is_empty() || !plan.settings.is_empty();
+        !changes && !self.after_rejection && plan.needs_restart == self.needs_restart
+    }
 }
 
 /// A service that runs and would not go on as it is.
@@ -65,14 +85,13 @@ struct Before {
 
 impl Running {
     /// Everything that the plan of `prepared` is told from, which `is_own` to the daemon when it was read from its
-    /// file; listeners are tried on `workers` sockets. `after_rejection` is whether a file was rejected before,
-    /// `texts` the file in force and that one.
+    /// file; listeners are tried on `workers` sockets. `texts` are the file in force and that one.
     pub(super) fn draft(
         &self,
         prepared: &Prepared,
         workers: usize,
         is_own: bool,
-        after_rejection: bool,
+        past: Past,
         texts: (Arc<str>, Arc<str>),
     ) -> Draft {
         let config = &prepared.loaded.config;
@@ -104,7 +123,12 @@ impl Running {
                 _ => warnings.extend(list.problems.iter().cloned()),
             }
         }
+        let fails_back = config.services.iter().filter(|it| {
+            let serving = self.services.0.get(&it.name);
+            it.serving.fail_back == FailBack::Manual && serving.is_some_and(Serving::holds_back)
+        });
         Draft {
+            fails_back: fails_back.map(|it| it.name.to_string()).collect(),
             rehearsal: self.rehearse(prepared),
             guard: config.runtime.reload_guard,
             warnings,
@@ -112,7 +136,7 @@ impl Running {
             before,
             plan,
             runs_programs: is_own,
-            after_rejection,
+            past,
             texts,
         }
     }
@@ -186,7 +210,9 @@ impl Draft {
         }
         let outcome = match () {
             () if !self.problems.is_empty() => api::Prospect::Rejected,
-            () if self.plan.is_empty() && !self.after_rejection => api::Prospect::Nothing,
+            () if self.past.is_kept_by(&self.plan) && self.fails_back.is_empty() => {
+                api::Prospect::Nothing
+            }
             () => api::Prospect::Changes,
         };
         let effects = self.effects(now);
@@ -194,7 +220,8 @@ impl Draft {
             plan,
             warnings,
             problems,
-            after_rejection,
+            past,
+            fails_back,
             texts: (before, after),
             ..
         } = self;
@@ -214,7 +241,8 @@ impl Draft {
             problems,
             warnings,
             effects,
-            clears_rejection: after_rejection && outcome == api::Prospect::Changes,
+            fails_back,
+            clears_rejection: past.after_rejection && outcome == api::Prospect::Changes,
         }
     }
 
@@ -413,6 +441,27 @@ pub(super) fn refused(loss: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::compile;
+
+    #[test]
+    fn what_waits_for_a_restart_is_news_once() {
+        let strings = |keys: &[&str]| keys.iter().map(ToString::to_string).collect();
+        let is_kept = |after_rejection, awaited: &[&str], needs_restart: &[&str]| {
+            let past = Past {
+                after_rejection,
+                needs_restart: strings(awaited),
+            };
+            past.is_kept_by(&Plan {
+                needs_restart: strings(needs_restart),
+                ..Plan::default()
+            })
+        };
+        assert!(is_kept(false, &[], &[]));
+        assert!(!is_kept(true, &[], &[]));
+        assert!(!is_kept(false, &[], &["log.format"]));
+        assert!(is_kept(false, &["log.format"], &["log.format"]));
+        // The file says again what runs, and a reload has that known.
+        assert!(!is_kept(false, &["log.format"], &[]));
+    }
 
     #[test]
     fn what_is_only_written_otherwise_is_no_edit() {

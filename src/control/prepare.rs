@@ -312,8 +312,9 @@ fn read_lists(loaded: &Loaded, mut known: Lists, voice: Voice) -> Lists {
                     Voice::Log => tell_rejected(&service.name, rejected.lines()),
                     Voice::Silent => rejected.lines().into(),
                 };
-                let (backends, before) =
-                    last.map(|it| (it.backends, it.rejected)).unwrap_or_default();
+                let (backends, before) = last
+                    .map(|it| (it.backends, it.rejected))
+                    .unwrap_or_default();
                 let rejected = before.unwrap_or_else(SystemTime::now);
                 (backends, problems, Some(rejected))
             }

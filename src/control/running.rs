@@ -14,6 +14,7 @@ use super::prepare::Lists;
 use super::probe::TargetId;
 use super::services::{Loads, Services, User};
 use super::targets::Targets;
+use crate::api;
 use crate::config::Config;
 use crate::discovery::{Endpoint, Question, origin};
 use crate::health::{FailBack, Roster, Rules};
@@ -113,6 +114,20 @@ impl Running {
     /// The counters of a backend in the file.
     pub(super) fn load(&self, id: &BackendId) -> Option<&Arc<Load>> {
         self.loads.find(id)
+    }
+
+    /// The sessions of backends that have left, by service.
+    pub(super) fn left(&self) -> Map<&Arc<str>, api::Left> {
+        let (_, _, members) = self.services.count();
+        let services = self.services.0.values();
+        let all = services.flat_map(|it| it.members.each()).map(|it| &it.id);
+        let mut left: Map<_, api::Left> = Map::default();
+        for (id, sessions) in self.loads.left(members, all) {
+            let left = left.entry(id.service()).or_default();
+            left.backends += 1;
+            left.sessions += u64::from(sessions);
+        }
+        left
     }
 
     /// Every listener, with its service and its address as bound.

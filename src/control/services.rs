@@ -70,6 +70,21 @@ impl Serving {
         self.laid_out.as_ref()?.seats.get(user.at).copied()
     }
 
+    /// How it stands.
+    pub(super) fn standing(&self) -> Standing {
+        Standing {
+            service: Arc::clone(self.service.name()),
+            eligible: self.eligible,
+            configured: self.members.configured(),
+        }
+    }
+
+    /// Whether backends are back and not in use, because a later tier stands in for them.
+    pub(super) fn holds_back(&self) -> bool {
+        let decision = self.laid_out.as_ref();
+        decision.is_some_and(|it| it.seats.contains(&Seat::HeldBack))
+    }
+
     /// How much of its weight counts, of each that serves.
     pub(super) fn portions(&self) -> Map<&BackendId, Portion> {
         let serving = self.laid_out.iter().flat_map(|it| &it.serving);
@@ -108,12 +123,7 @@ impl Services {
 
     /// How each of them stands.
     pub(super) fn standing(&self) -> Vec<Standing> {
-        let of = |(name, serving): (&Arc<str>, &Serving)| Standing {
-            service: Arc::clone(name),
-            eligible: serving.eligible,
-            configured: serving.members.configured(),
-        };
-        self.0.iter().map(of).collect()
+        self.0.values().map(Serving::standing).collect()
     }
 
     /// Those in which a tier stands in for those before it, and the last such tier.

@@ -273,6 +273,8 @@ struct Reloads {
     rejected: u64,
     /// What is in the file is not what runs, and why not.
     rejection: Option<api::Rejection>,
+    /// What of the configuration in force takes effect only after a restart.
+    needs_restart: Vec<String>,
     /// When what runs took effect.
     applied_at: Option<SystemTime>,
     /// How long the last reload that took effect needed.

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
+use ballast::api::{Standing, View};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Alert, Backend, Config, Daemon, Line, Received, Receiver, Reply, Service, Signal, Storm,
+    Alert, Api, Backend, Config, Daemon, Line, Received, Receiver, Reply, Service, Signal, Storm,
     ask_name, eventually, words,
 };
 
@@ -331,7 +332,12 @@ fn a_receiver_that_hangs_is_given_up_after_bounded_retries_and_nobody_waits_for_
             .key("timeout", "300ms")
             .key("retries", 2),
     );
-    let daemon = settled(&config, &["a", "b"]);
+    let daemon = settled(&config.admin("listen", "127.0.0.1:0"), &["a", "b"]);
+    let api = daemon.api();
+    let lost = || {
+        let view: View = api.get("/v1/view").good();
+        view.process.alerts.lost
+    };
     let address = daemon.address("web");
     let storm = Storm::start(4, move |_| ask_name(address));
     let mark = daemon.log().mark();
@@ -346,12 +352,61 @@ fn a_receiver_that_hangs_is_given_up_after_bounded_retries_and_nobody_waits_for_
         failed.raw()
     );
     assert_eq!(receiver.received().len(), 3);
+    let told = failed.text("text");
+    assert!(told.contains(": web/a is down: "), "{told}");
+    assert!(receiver.url().contains(&failed.text("to")));
+    let of = eventually("status to tell of it", || lost().pop());
+    assert_eq!(
+        (&*of.alert, of.to, of.text),
+        ("ops", failed.text("to"), told)
+    );
+    assert!(of.why.contains("no answer within 300ms"), "{}", of.why);
     // The next one gets through.
     receiver.answer(Reply::Status(204));
     a.answer();
     receiver.wait_for("backend-up web/a");
+    eventually("status to tell of it no more", || {
+        lost().is_empty().then_some(())
+    });
     storm.pass(200);
     drop(storm.finish());
+}
+
+#[test]
+fn a_service_that_an_alert_tells_as_degraded_is_so_for_whoever_asks() {
+    let receiver = Receiver::new();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let [a, b, c] = ["a", "b", "c"].map(Backend::named);
+    let service = service("web", &[("a", &a), ("b", &b), ("c", &c)]);
+    let alert = Alert::webhook("ops", &["degraded"], &receiver.url());
+    let config = Config::of(service)
+        .alert(alert)
+        .admin("listen", format!("unix:{}", socket.display()));
+    let _daemon = settled(&config, &["a", "b", "c"]);
+    let api = Api::unix(&socket);
+    let standing = |wanted: Standing| {
+        eventually("the service to stand so", || {
+            let view: View = api.get("/v1/view").good();
+            let service = view.services.into_iter().next().unwrap();
+            (service.standing == wanted).then_some(service.why)
+        })
+    };
+    let change = |name: &str, what: &str| {
+        let path = format!("/v1/services/web/backends/{name}");
+        api.post(&path, &json!({ "do": what })).good::<Value>();
+    };
+    // It is meant so, and more than half of them serve.
+    change("a", "drain");
+    assert_eq!(standing(Standing::Ok), None);
+    change("b", "drain");
+    let degraded = receiver.wait_for("degraded web/");
+    assert_eq!(degraded.json()["status"], "firing");
+    let why = "1 of 3 backends may serve, of which alert ops tells: fewer than 50 %";
+    assert_eq!(standing(Standing::Degraded).as_deref(), Some(why));
+    change("b", "reset");
+    receiver.wait("that it is over", |it| it.json()["status"] == "resolved");
+    assert_eq!(standing(Standing::Ok), None);
 }
 
 #[test]

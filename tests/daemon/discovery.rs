@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ballast::api::View;
+use ballast::api::{Left, View};
 
 use crate::support::{
     Backend, Config, Daemon, Dns, Held, Launch, Line, Service, Storm, Stranger, ask_name,
@@ -573,12 +573,53 @@ fn rubbish_in_a_list_is_rejected_with_its_place_and_the_last_list_stays() {
     let mark = daemon.log().mark();
     fs::write(&path, list(&[("b", &b)])).unwrap();
     changed(&daemon, mark, "+1 -1 ~0 =0");
-    eventually("status to tell of it no more", || file().rejected.is_none().then_some(()));
+    eventually("status to tell of it no more", || {
+        file().rejected.is_none().then_some(())
+    });
     // None at all is possible, where it is meant.
     let mark = daemon.log().mark();
     fs::write(&path, list(&[])).unwrap();
     let line = changed(&daemon, mark, "+0 -1 ~0 =0");
     assert_eq!(line.text("eligible"), "0/0");
+}
+
+#[test]
+fn sessions_of_backends_and_services_that_have_left_are_counted_still() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("web.toml");
+    let [a, b, c] = ["a", "b", "c"].map(Backend::named);
+    fs::write(&path, list(&[("a", &a)])).unwrap();
+    let of = |service| Config::of(service).admin("listen", "127.0.0.1:0");
+    let daemon = Daemon::start(&of(listing(&path)));
+    let api = daemon.api();
+    let one = Left {
+        backends: 1,
+        sessions: 1,
+    };
+    // By services together, by each, and of the daemon.
+    let counted = |what: &str, wanted: (u64, Left, Left)| {
+        eventually(what, || {
+            let View {
+                process, services, ..
+            } = api.get("/v1/view").good();
+            let [service] = services.try_into().unwrap();
+            let (sessions, left) = (service.traffic.sessions, service.left);
+            let of_backends = service.backends.iter().map(|it| it.traffic.sessions);
+            assert_eq!(of_backends.sum::<u64>() + left.sessions, sessions);
+            ((process.sessions, left, process.left) == wanted).then_some(())
+        });
+    };
+    let mut held = Held::open(daemon.address("web"));
+    counted("it is at a", (1, Left::default(), Left::default()));
+    let mark = daemon.log().mark();
+    replace(&path, &list(&[("b", &b)]));
+    changed(&daemon, mark, "+1 -1 ~0 =0");
+    counted("its backend has left", (1, one.clone(), Left::default()));
+    daemon.reload(&of(Service::new("other").backend("c", c.address())));
+    counted("its service has left", (1, Left::default(), one));
+    held.still_works();
+    held.part();
+    counted("it is over", (0, Left::default(), Left::default()));
 }
 
 #[test]

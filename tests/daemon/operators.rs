@@ -298,6 +298,64 @@ fn a_standby_stands_down_by_command() {
 }
 
 #[test]
+fn a_reload_by_command_fails_back_as_one_by_signal_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut active, _standby, service) = active_and_standby();
+    let config = Config::of(service.key("fail_back", "manual"));
+    let (config, _) = with_socket(config, directory.path());
+    let daemon = held_back(&config, &mut active);
+    let file = daemon.beside("ballast.toml");
+    let address = daemon.address("web");
+    let plan = ballast(&file, &["plan"]);
+    plan.exits_with(2);
+    plan.shows(&["A reload would do this", "~ web: fails back"]);
+    assert_eq!(ask_name(address).unwrap(), "standby");
+    ballast(&file, &["reload", "--yes"]).exits_with(0);
+    daemon.wait_for(0, words::STANDS_DOWN, "priority", "1");
+    eventually("the active one serves", || {
+        (ask_name(address).unwrap() == "active").then_some(())
+    });
+    let plan = ballast(&file, &["plan"]);
+    plan.exits_with(0);
+    plan.shows(&["Nothing to do"]);
+}
+
+#[test]
+fn what_waits_for_a_restart_is_noted_as_long_as_it_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let a = Backend::named("a");
+    let service = Service::new("web").quick_health().backend("a", a.address());
+    let (config, _) = with_socket(Config::of(service), directory.path());
+    let daemon = Daemon::start(&config);
+    daemon.wait_until_up(0, "a");
+    let file = daemon.beside("ballast.toml");
+    daemon.write(&config.clone().runtime("workers", 1).text());
+    let key = "! runtime.workers: takes effect after a restart only";
+    let plan = ballast(&file, &["plan"]);
+    plan.exits_with(2);
+    plan.shows(&["A reload would do this", key]);
+    ballast(&file, &["reload", "--yes"]).exits_with(0);
+    let status = ballast(&file, &["status", "--no-rates"]);
+    status.exits_with(0);
+    status.shows(&[
+        "All is well",
+        "NOTED",
+        "waits for a restart: runtime.workers",
+    ]);
+    // A reload changes nothing of that, and the plan tells what would.
+    let plan = ballast(&file, &["plan"]);
+    plan.exits_with(0);
+    plan.shows(&["Nothing to do but a restart", key]);
+    daemon.write(&config.text());
+    let plan = ballast(&file, &["plan"]);
+    plan.exits_with(2);
+    plan.shows(&["no restart is awaited any more"]);
+    ballast(&file, &["reload", "--yes"]).exits_with(0);
+    let status = ballast(&file, &["status", "--no-rates"]);
+    assert!(!status.stdout.contains("restart"), "{status:#?}");
+}
+
+#[test]
 fn what_an_operator_does_is_told_before_what_comes_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let (_active, _standby, service) = active_and_standby();

@@ -214,7 +214,7 @@ fn the_plan_is_what_the_reload_does_over_thirty_changes_of_a_file() {
             Changes,
         ),
         ("workers", of(both()).runtime("workers", 3), Changes),
-        ("workers as they are", of(both()), Nothing),
+        ("workers as they are", of(both()), Changes),
         (
             "the format of the log",
             of(both()).log("format", "text"),

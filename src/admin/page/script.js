@@ -83,7 +83,7 @@ function turnedAway(service) {
     // What happens now comes before what happened often.
     const latest = [...lost.causes].sort((a, b) => (b.last ?? "").localeCompare(a.last ?? ""));
     const causes = latest.map((it) => (latest.length === 1 ? it.cause : told(it))).join(", ");
-    lines.push(`${plural(lost.total, "client")} turned away, the last ${ago(lost.last)}: ${causes}`);
+    lines.push(`${plural(lost.total, "client")} turned away so far, the last ${ago(lost.last)}: ${causes}`);
   }
   for (const it of service.refusals.filter((it) => it.refused_total > 0 && now() - time(it.last) < 60000)) {
     lines.push(`${plural(it.refused_total, "client")} not let in by ${it.rule} so far, the last ${span((now() - time(it.last)) / 1000)} ago`);
@@ -274,7 +274,8 @@ function serviceCard(service) {
   say(card.why, why);
   card.why.hidden = !why;
   const found = index.get(service.name) || {};
-  const waiting = service.queue.waiting > 0 ? `, ${service.queue.waiting} waiting` : "";
+  const left = service.left && service.left.sessions ? `, ${service.left.sessions.toLocaleString("en")} of them at ${plural(service.left.backends, "backend")} that left` : "";
+  const waiting = left + (service.queue.waiting > 0 ? `, ${service.queue.waiting} waiting` : "");
   const bytes = (found.to_backend_bytes_total || 0) + (found.to_client_bytes_total || 0);
   const figures = [plural(service.traffic.sessions, "session") + waiting, `${rate(found.sessions_total ?? null)} new/s`, bytes >= 1 ? `${size(bytes)}/s` : ""];
   put(card.figures, figures.join(), element("b", {}, service.traffic.sessions.toLocaleString("en")), figures[0].slice(service.traffic.sessions.toLocaleString("en").length),
@@ -403,6 +404,13 @@ function drawFailovers(failovers) {
 }
 
 function show(next) {
+  // Another process numbers its events anew; what was asked for before the latest event came tells nothing of that.
+  if (view && view.process.started !== next.process.started) {
+    events = [];
+    heard.clear();
+    $("events").replaceChildren();
+    fetchEvents().catch(() => {});
+  }
   skew = time(next.at) - Date.now();
   rates(next);
   view = next;
@@ -448,8 +456,6 @@ const paths = new Set(document.body.dataset.paths.split(" "));
 const optional = async (path, none) => (paths.has(path) ? ask(path) : none);
 async function fetchEvents() {
   const [found, failovers] = await Promise.all([optional("/v1/events", { events: [] }), optional("/v1/failovers", { failovers: [] })]);
-  // Numbers that begin anew are another process.
-  if (found.events.length && events.length && found.events[found.events.length - 1].id < events[events.length - 1].id) { events = []; heard.clear(); $("events").replaceChildren(); }
   found.events.forEach(take);
   drawEvents();
   drawFailovers(failovers.failovers);

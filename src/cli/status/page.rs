@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::api::{Backend, Event, Service, Standing, State, View};
+use crate::api::{Backend, Event, Left, Service, Standing, State, View};
 use crate::cli::condition::{Condition, Gravity, is_full, since_when};
 use crate::cli::figures::{ago, count, grouped, of, rate, scaled, time, width, wrapped};
 use crate::cli::findings::{
@@ -230,6 +230,13 @@ impl Page<'_> {
                 let text = format!("  {left_out} more that are well");
                 table.row([Cell::from(text).coloured(DIM)]);
             }
+            if service.left != Left::default() {
+                table.row(left("  (left)", &service.left));
+            }
+        }
+        let process = &self.view.process;
+        if process.left != Left::default() && self.service.is_none() {
+            table.row(left("(left)", &process.left));
         }
         table
     }
@@ -343,6 +350,13 @@ impl Page<'_> {
             false => text.to_owned(),
         }
     }
+}
+
+/// What runs on at those who have left.
+fn left(who: &str, left: &Left) -> [Cell; 4] {
+    let many = of(left.backends.into(), "backend");
+    let many = Cell::from(many).coloured(DIM);
+    [who.into(), many, "".into(), count(left.sessions).into()]
 }
 
 /// `0.42 ms`
@@ -514,6 +528,28 @@ web      1/2 serve                 0       0     0      0
         backends[1].traffic.sessions = 8;
         let all = cells(&backends);
         assert!(all[0].starts_with("web 2/2 full "), "{all:?}");
+    }
+
+    #[test]
+    fn sessions_of_those_who_have_left_have_rows_so_that_all_adds_up() {
+        let mut view = view(vec![backend("app-1", State::Up)]);
+        view.services[0].left = Left {
+            backends: 2,
+            sessions: 3,
+        };
+        view.process.left = Left {
+            backends: 1,
+            sessions: 4,
+        };
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let rows = |service| -> Vec<String> {
+            let page = page(&view, service);
+            let rows = page.lines().filter(|line| line.contains("(left)"));
+            rows.map(words).collect()
+        };
+        let of_service = "(left) 2 backends 3";
+        assert_eq!(rows(None), [of_service, "(left) 1 backend 4"]);
+        assert_eq!(rows(Some("web")), [of_service]);
     }
 
     #[test]

@@ -18,10 +18,11 @@ mod watch;
 mod webhook;
 mod wording;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -29,12 +30,14 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
-use self::delivery::{Delivered, deliver};
+use self::delivery::{Delivered, deliver, whom};
 use self::drafting::Moment;
 use self::message::Message;
 use self::outbox::{Outbox, Parcel};
 use self::watch::Watch;
 use super::Event;
+use super::inspect::time;
+use crate::api;
 use crate::config::AlertConfig;
 use crate::runner::Runner;
 use crate::telemetry::millis;
@@ -63,6 +66,14 @@ struct Desk {
 struct Counts {
     sent: AtomicU64,
     failed: AtomicU64,
+    /// By name, those whose last message was lost or lacked something.
+    lost: Mutex<BTreeMap<Arc<str>, api::LostAlert>>,
+}
+
+impl Counts {
+    fn lost(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, api::LostAlert>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Alerts {
@@ -108,19 +119,24 @@ impl Alerts {
 
     /// How many alerts were delivered, and how many were given up, since the start.
     pub(super) fn counts(&self) -> (u64, u64) {
-        let Counts { sent, failed } = &*self.counts;
+        let Counts { sent, failed, .. } = &*self.counts;
         (sent.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))
     }
 
+    /// The last message of each alert that has lost it, or something of it.
+    pub(super) fn lost(&self) -> Vec<api::LostAlert> {
+        self.counts.lost().values().cloned().collect()
+    }
+
     /// Lets what waits go at once, and the thread end. The returned future is over when it has, or
-    /// after [`LAST_WORDS`].
+    /// after [`LAST_WORDS`] and a moment.
     pub(super) fn finish(&mut self) -> impl Future<Output = ()> + use<> {
         let desk = self.desk.take();
         let ended = desk.map(|desk| desk.ended);
         async {
             if let Some(ended) = ended {
                 // However it ended: it was waited for.
-                let _ = timeout(LAST_WORDS, ended).await;
+                let _ = timeout(LAST_WORDS + A_MOMENT, ended).await;
             }
         }
     }
@@ -128,6 +144,8 @@ impl Alerts {
 
 /// What is still on its way when the daemon stops has this long.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// And so long to tell in the log what was lost.
+const A_MOMENT: Duration = Duration::from_millis(500);
 
 fn start(
     alerts: Vec<Arc<AlertConfig>>,
@@ -264,6 +282,12 @@ impl Clerk {
     fn configure(&mut self) {
         let alerts = self.alerts.borrow_and_update().clone();
         let mut known = std::mem::take(&mut self.cases);
+        // Whether an alert that was changed gets through is not known.
+        self.post.counts.lost().retain(|name, _| {
+            let was = known.iter().find(|it| it.config.name == *name);
+            let is = alerts.iter().find(|it| it.name == *name);
+            was.map(|it| &it.config) == is
+        });
         for config in alerts {
             let case = known
                 .iter()
@@ -336,7 +360,7 @@ struct Post {
 }
 
 impl Post {
-    /// Delivers a parcel, counts it, and tells in the log how that went.
+    /// Delivers a parcel, and has it told how that went.
     fn send(
         &self,
         config: &Arc<AlertConfig>,
@@ -355,29 +379,94 @@ impl Post {
             (held_back, omitted),
             notices,
         );
-        let (config, counts) = (Arc::clone(config), Arc::clone(&self.counts));
+        let config = Arc::clone(config);
         let runner = self.runner.clone();
+        let sending = Sending {
+            alert: Arc::clone(&config.name),
+            to: whom(&config.target),
+            events: message.events.len(),
+            held_back,
+            omitted,
+            text: message.text.clone(),
+            counts: Arc::clone(&self.counts),
+            delivered: None,
+        };
         async move {
-            let events = message.events.len();
-            let Delivered {
-                attempts,
-                took,
-                result,
-            } = deliver(&config, &message, runner.as_ref()).await;
-            let (alert, took_ms) = (&config.name, millis(took));
-            match result {
-                Ok(()) => {
-                    counts.sent.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(%alert, events, held_back, omitted, attempts, took_ms, "alert sent");
-                }
-                Err(error) => {
-                    let failed = counts.failed.fetch_add(1, Ordering::Relaxed) + 1;
-                    tracing::warn!(%alert, events, held_back, omitted, attempts, took_ms, error, failed, "alert not sent");
-                }
-            }
+            sending.end(deliver(&config, &message, runner.as_ref()).await);
         }
     }
 }
+
+/// A message on its way, which is counted and told in the log when that is over, however it ends.
+struct Sending {
+    alert: Arc<str>,
+    to: String,
+    events: usize,
+    held_back: u64,
+    omitted: u64,
+    text: String,
+    counts: Arc<Counts>,
+    delivered: Option<Delivered>,
+}
+
+impl Sending {
+    /// It went like that.
+    fn end(mut self, delivered: Delivered) {
+        self.delivered = Some(delivered);
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let Self {
+            alert,
+            to,
+            events,
+            held_back,
+            omitted,
+            text,
+            counts,
+            delivered,
+        } = self;
+        let given_up = || Delivered {
+            attempts: 0,
+            took: Duration::ZERO,
+            result: Err(GIVEN_UP.to_owned()),
+        };
+        let Delivered {
+            attempts,
+            took,
+            result,
+        } = delivered.take().unwrap_or_else(given_up);
+        let took_ms = millis(took);
+        let why = match result {
+            Ok(()) => {
+                counts.sent.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(%alert, events, held_back, omitted, attempts, took_ms, "alert sent");
+                (*omitted > 0).then(|| format!("{omitted} events had no room in it"))
+            }
+            Err(error) => {
+                let failed = counts.failed.fetch_add(1, Ordering::Relaxed) + 1;
+                tracing::warn!(%alert, to, events, held_back, omitted, attempts, took_ms, error, failed, text, "alert not sent");
+                Some(error)
+            }
+        };
+        let lost = why.map(|why| api::LostAlert {
+            alert: alert.to_string(),
+            at: time(SystemTime::now()),
+            to: std::mem::take(to),
+            why,
+            text: std::mem::take(text),
+        });
+        match lost {
+            Some(lost) => drop(counts.lost().insert(Arc::clone(alert), lost)),
+            None => drop(counts.lost().remove(alert)),
+        }
+    }
+}
+
+/// Why a message is lost that nobody tries to deliver any more.
+const GIVEN_UP: &str = "given up on its way: the daemon stops, or the alert has left the file";
 
 fn now() -> Moment {
     Moment {
@@ -407,6 +496,13 @@ mod tests {
             alerts.finish().await;
             // Tried, that is: there is nobody who could start the program.
             assert_eq!(alerts.counts(), (0, 1));
+            let lost = alerts.lost();
+            assert_eq!(
+                (lost.len(), &*lost[0].alert, &*lost[0].to),
+                (1, "ops", "/a")
+            );
+            assert_eq!(lost[0].why, "there is no runner to start programs");
+            assert!(lost[0].text.ends_with("a reload was rejected: x"));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::model::{Address, BackendId, Ledger, Load, Map};
+use crate::model::{Address, BackendId, Ledger, Load, Map, Set};
 use crate::pool::{Gate, Permits, Queue, Throttle};
 
 /// The counters of every backend identity. They outlive the configuration: a backend that leaves the
@@ -103,6 +103,22 @@ impl Loads {
     /// The counters of that identity, if it was ever in the file.
     pub(in crate::control) fn find(&self, id: &BackendId) -> Option<&Arc<Load>> {
         self.of.get(id).map(|counted| &counted.load)
+    }
+
+    /// Identities with sessions that are none of so many `members`, and how many sessions those are.
+    pub(in crate::control) fn left<'a>(
+        &self,
+        members: usize,
+        all: impl Iterator<Item = &'a BackendId>,
+    ) -> Vec<(&BackendId, u32)> {
+        // Every member is counted here, so that mostly there is nobody to look for.
+        if self.of.len() <= members {
+            return Vec::new();
+        }
+        let members: Set<_> = all.collect();
+        let left = self.of.iter().filter(|(id, _)| !members.contains(id));
+        let left = left.map(|(id, it)| (id, it.load.in_flight()));
+        left.filter(|(_, sessions)| *sessions > 0).collect()
     }
 
     /// The marks that sessions of that identity may have, sorted.

@@ -103,10 +103,14 @@ impl Supervisor {
     /// How everything stands.
     fn view(&self) -> api::View {
         let clock = Clock::now();
+        let (services, left) = inspect::services(&self.running, &self.cases, &clock);
         api::View {
             at: clock.told(),
-            process: self.process(&clock),
-            services: inspect::services(&self.running, &self.cases, &clock),
+            process: api::Process {
+                left,
+                ..self.process(&clock)
+            },
+            services,
         }
     }
 
@@ -132,6 +136,7 @@ impl Supervisor {
             uptime_seconds: clock.now.duration_since(self.started.0).as_secs_f64(),
             stopping: self.stopping,
             sessions: self.workers.sessions() as u64,
+            left: api::Left::default(),
             max_connections: self.permits.limit() as u64,
             short_of: self.shortage.lately().map(|it| lacking(&it)),
             refusals: inspect::refusals(&self.permits.sum(), clock),
@@ -146,6 +151,7 @@ impl Supervisor {
                 generation: self.running.epoch,
                 rejected: reloads.rejection.clone(),
                 last_good: !self.options.broken.is_empty(),
+                needs_restart: reloads.needs_restart.clone(),
             },
             reloads: api::Reloads {
                 applied: reloads.applied,
@@ -155,6 +161,7 @@ impl Supervisor {
             alerts: api::Alerts {
                 sent_total,
                 failed_total,
+                lost: self.alerts.lost(),
             },
             checks_total,
             checks_late_seconds_total: late.as_secs_f64(),

@@ -17,7 +17,6 @@ use crate::admin::{Denied, Journal};
 use crate::api::{self, Change, Changed, Refused, Target};
 use crate::config::OnDown;
 use crate::control::Event;
-use crate::control::event::Standing;
 use crate::control::journal;
 use crate::control::memory::Said;
 use crate::control::services::Serving;
@@ -220,11 +219,7 @@ impl Supervisor {
         serving.members.heed(&running.memory);
         let was = serving.eligible;
         serving.eligible = serving.members.count_all(&running.targets);
-        let standing = (was != serving.eligible).then(|| Standing {
-            service: Arc::clone(service),
-            eligible: serving.eligible,
-            configured: serving.members.configured(),
-        });
+        let standing = (was != serving.eligible).then(|| serving.standing());
         self.close_sessions_of(service);
         self.reconsider(service);
         if let Some(standing) = standing {

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::Supervisor;
 use super::operating::STOPPING;
 use crate::api;
-use crate::control::planning::Draft;
+use crate::control::planning::{Draft, Past};
 use crate::control::prepare::{Prepared, prepare_proposal};
 use crate::worker::Reach;
 
@@ -112,10 +112,13 @@ impl Supervisor {
         let draft = match prepared {
             Ok(prepared) => {
                 let workers = self.workers.count();
-                let after_rejection = self.reloads.rejection.is_some();
+                let past = Past {
+                    after_rejection: self.reloads.rejection.is_some(),
+                    needs_restart: self.reloads.needs_restart.clone(),
+                };
                 let texts = (Arc::clone(&self.text), Arc::clone(&prepared.loaded.text));
                 self.running
-                    .draft(&prepared, workers, asked.is_own, after_rejection, texts)
+                    .draft(&prepared, workers, asked.is_own, past, texts)
             }
             Err(problems) => {
                 let _ = asked.reply.send(Ok(api::Plan {

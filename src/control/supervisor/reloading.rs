@@ -166,6 +166,7 @@ impl Supervisor {
                 self.apply(staged, built, endpoints);
                 self.reloads.applied += 1;
                 self.reloads.last_took = Some(started.elapsed());
+                self.reloads.needs_restart = plan.needs_restart.clone();
                 self.options.broken.clear();
                 tracing::info!(
                     %plan,
