@@ -23,7 +23,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use self::accept::Acceptor;
+use self::accept::{Acceptor, Closing};
 pub use self::listing::{Described, Found, Wanted};
 use crate::config::ListenerId;
 use crate::model::{Cause, Moment};
@@ -60,6 +60,8 @@ pub enum Command {
     Close {
         /// Whose socket it is.
         key: ListenerId,
+        /// When it is let go of, whoever still waits for room.
+        until: Instant,
         /// Dropped when the socket is closed.
         done: TaskTrackerToken,
     },
@@ -423,7 +425,7 @@ struct Worker {
     peers: Peers,
     permits: &'static Permits,
     context: Rc<Context>,
-    accepting: HashMap<ListenerId, oneshot::Sender<TaskTrackerToken>>,
+    accepting: HashMap<ListenerId, oneshot::Sender<Closing>>,
 }
 
 impl Worker {
@@ -472,11 +474,11 @@ impl Worker {
             }
             match command {
                 Command::Listen { key, route, socket } => self.listen(key, route, socket),
-                Command::Close { key, done } => {
+                Command::Close { key, until, done } => {
                     // The acceptor keeps the token until its socket is closed. One that is gone
                     // already has nothing to close.
                     if let Some(close) = self.accepting.remove(&key)
-                        && close.send(done).is_err()
+                        && close.send(Closing { until, done }).is_err()
                     {
                         tracing::debug!(?key, "listener is gone");
                     }

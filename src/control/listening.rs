@@ -11,22 +11,20 @@ use tokio_util::task::TaskTracker;
 use super::services::{Loads, Services};
 use crate::config::{Config, ListenerId, ServiceConfig, listeners};
 use crate::model::Address;
-use crate::net::{BindError, BoundListener, Claim};
+use crate::net::{BindError, BoundListener, Remains};
 use crate::pool::{Destination, Route};
 use crate::worker::{Command, Workers};
 
 /// A retired listener is closed this long after it refused its last handshake: what could be under
 /// way then has had its retransmission.
 pub(super) const QUIET: Duration = Duration::from_secs(1);
-/// Workers may hold a closed listener's socket for this long, while they empty its queue.
-const EMPTYING: Duration = Duration::from_secs(6);
 
 /// Every listener that is open.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     open: HashMap<ListenerId, Listening>,
-    /// Those that were closed, and when.
-    emptying: Vec<(Claim, Instant)>,
+    /// Those that were closed, while workers empty their queues.
+    emptying: Vec<Remains>,
 }
 
 /// Listeners that no worker serves yet; whoever drops them closes them.
@@ -79,7 +77,7 @@ impl Listeners {
     ) -> (HashMap<ListenerId, (BoundListener, u32)>, Vec<BindError>) {
         let open = self.open.values().map(|it| it.bound.claim());
         let ours: Vec<_> = open
-            .chain(self.emptying.iter().map(|(claim, _)| *claim))
+            .chain(self.emptying.iter().filter_map(Remains::claim))
             .collect();
         let mut bound = HashMap::new();
         let mut failed = Vec::new();
@@ -123,6 +121,7 @@ impl Listeners {
         closed: &TaskTracker,
     ) {
         let mut wanted = HashSet::new();
+        let until = patience(config.runtime.drain_timeout);
         for (key, _, config) in listeners(config) {
             wanted.insert(key);
             // Every service of the configuration has just been put there.
@@ -139,6 +138,7 @@ impl Listeners {
                     // Nobody finds it any more; whoever has is served.
                     workers.tell(|_| Command::Close {
                         key,
+                        until,
                         done: closed.token(),
                     });
                 }
@@ -179,17 +179,24 @@ impl Listeners {
         self.open.values_mut().for_each(Listening::retire);
     }
 
-    /// Closes listeners that were retired long enough ago, or at once.
-    pub(super) fn close_retired(&mut self, workers: &Workers, at_once: bool, closed: &TaskTracker) {
-        let now = Instant::now();
-        self.emptying
-            .retain(|(_, since)| now.duration_since(*since) < EMPTYING);
+    /// Closes listeners that were retired long enough ago, or at once. Who waits there for room does so for at
+    /// most as long as `limit`.
+    pub(super) fn close_retired(
+        &mut self,
+        workers: &Workers,
+        limit: Duration,
+        at_once: bool,
+        closed: &TaskTracker,
+    ) {
+        let (now, until) = (Instant::now(), patience(limit));
+        self.emptying.retain(|it| it.claim().is_some());
         self.open.retain(|key, listening| {
             let due = listening.closes.is_some_and(|at| at_once || at <= now);
             if due {
-                self.emptying.push((listening.bound.claim(), now));
+                self.emptying.push(listening.bound.remains());
                 workers.tell(|_| Command::Close {
                     key: *key,
+                    until,
                     done: closed.token(),
                 });
             }
@@ -272,6 +279,11 @@ impl Listening {
         }
         self.closes = Some(Instant::now() + QUIET);
     }
+}
+
+/// Until when whoever waits somewhere that closes does so.
+fn patience(limit: Duration) -> std::time::Instant {
+    std::time::Instant::now() + limit
 }
 
 fn takes_nobody(listener: Address, error: &io::Error) {

@@ -6,8 +6,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use thiserror::Error;
@@ -56,6 +56,21 @@ impl Claim {
         let addresses =
             one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified();
         one.port() == two.port() && one.port() != 0 && families && addresses
+    }
+}
+
+/// A listener that was closed, for as long as workers empty its queue.
+#[derive(Debug)]
+pub struct Remains {
+    claim: Claim,
+    sockets: Vec<Weak<OwnedFd>>,
+}
+
+impl Remains {
+    /// What it keeps others from, if it still does.
+    pub fn claim(&self) -> Option<Claim> {
+        let is_open = self.sockets.iter().any(|it| it.strong_count() > 0);
+        is_open.then_some(self.claim)
     }
 }
 
@@ -185,6 +200,14 @@ impl BoundListener {
         Claim {
             address: self.address,
             dual_stack: self.dual_stack,
+        }
+    }
+
+    /// What there is of it when only workers have it.
+    pub fn remains(&self) -> Remains {
+        Remains {
+            claim: self.claim(),
+            sockets: self.sockets.iter().map(Arc::downgrade).collect(),
         }
     }
 

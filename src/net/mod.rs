@@ -24,7 +24,7 @@ pub use connect::{Connecting, Dialer, FULL, connect, may_connect_to_itself, to_p
 use deliver::{STALLED, deliver};
 pub use grant::granted;
 pub use header::{Unheard, hear};
-pub use listener::{BindError, BoundListener, Claim};
+pub use listener::{BindError, BoundListener, Claim, Remains};
 pub use options::of_probe;
 pub use registry::{Event, Registry, Ticket};
 pub use shortage::{Reserve, Shortage};

@@ -22,8 +22,15 @@ const LATE_BATCH: usize = 4;
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long a listener waits for room in a service that may not be its own any more.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// A listener that is to close does so after this at the latest, whoever still waits for room.
-const LINGER: Duration = Duration::from_secs(5);
+
+/// How a listener closes.
+#[derive(Debug)]
+pub(super) struct Closing {
+    /// At the latest, whoever still waits for room.
+    pub(super) until: Instant,
+    /// Dropped when it is.
+    pub(super) done: TaskTrackerToken,
+}
 
 /// Accepts clients and sees them served.
 pub(super) struct Acceptor {
@@ -58,15 +65,15 @@ impl Acceptor {
     pub(super) async fn run(
         mut self,
         mut listener: Listener,
-        mut closing: oneshot::Receiver<TaskTrackerToken>,
+        mut closing: oneshot::Receiver<Closing>,
     ) {
         // Clients had to wait, so some of them may have left: until the queue has been empty since.
         let mut behind = false;
         let mut thrift = Thrift::new(Instant::now());
-        let done = loop {
+        let closing = loop {
             let paused = tokio::select! {
                 biased;
-                token = &mut closing => break token,
+                closing = &mut closing => break closing,
                 paused = self.wait(&listener) => paused,
             };
             behind |= paused;
@@ -96,9 +103,12 @@ impl Acceptor {
                 listener = register(aside, self.peers.own);
             }
         };
-        self.empty(&listener).await;
-        drop(listener);
-        drop(done);
+        // Only a worker that ends takes the other end away, and the clients with it.
+        if let Ok(Closing { until, done }) = closing {
+            self.empty(&listener, until).await;
+            drop(listener);
+            drop(done);
+        }
     }
 
     /// Waits for a client and for room; tells whether room had to be waited for.
@@ -242,14 +252,14 @@ impl Acceptor {
     }
 
     /// Serves those who are in the queue of a listener that lets nobody new in.
-    async fn empty(&mut self, listener: &Listener) {
-        let give_up = Instant::now() + LINGER;
-        while Instant::now() < give_up {
+    async fn empty(&mut self, listener: &Listener, until: Instant) {
+        while Instant::now() < until {
             match self.batch(listener, true).ended {
                 Batch::Empty => return,
                 Batch::Full => {
-                    // Waiting for room, if there is none, is bounded like the rest.
-                    if let Some(permit) = timeout_at(give_up, self.permits().acquire()).await {
+                    // A reload may change whose room it is.
+                    let look_again = until.min(Instant::now() + LOOK_AGAIN);
+                    if let Some(permit) = timeout_at(look_again, self.permits().acquire()).await {
                         drop(permit);
                         yield_now().await;
                     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Backend, Config, Daemon, Held, Meeting, Peer, Service, Storm, ask_name, echo_once, eventually,
-    fresh_ip, fresh_listen, is_refused, steadily, words,
+    Backend, Config, Daemon, End, Held, Meeting, Peer, Service, Storm, ask_name, echo_once,
+    eventually, fresh_ip, fresh_listen, is_refused, steadily, words,
 };
 
 /// Four files that differ in everything that may change live.
@@ -352,6 +352,33 @@ fn a_listener_that_returns_while_its_old_self_waits_for_room_is_accepted() {
     for _ in 0..20 {
         assert_eq!(ask_name(returning).unwrap(), "only");
     }
+}
+
+#[test]
+fn who_waits_for_room_where_a_listener_closes_waits_as_long_as_a_drain_takes() {
+    let backend = Backend::named("only");
+    let service = Service::new("web").backend("only", backend.address());
+    let closing = |drain_timeout: &str| {
+        let leaving = fixed_address();
+        let full = |service| {
+            Config::of(service)
+                .runtime("max_connections", 1)
+                .runtime("drain_timeout", drain_timeout)
+        };
+        let daemon = Daemon::start(&full(service.clone().also_listen(leaving)));
+        let held = Held::open(daemon.address("web"));
+        let queued = crate::support::connect(leaving).unwrap();
+        daemon.reload(&full(service.clone()));
+        (daemon, held, queued)
+    };
+    let (_daemon, mut held, mut queued) = closing("1s");
+    assert_eq!(queued.end(), End::Reset);
+    held.still_works();
+    let (_daemon, held, mut queued) = closing("1m");
+    // Longer than any other wait on the way.
+    assert!(queued.is_silent(Duration::from_secs(7)), "it was reset");
+    held.part();
+    assert_eq!(crate::support::name_and_part(queued).unwrap(), "only");
 }
 
 #[test]

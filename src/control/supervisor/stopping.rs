@@ -63,9 +63,8 @@ impl Supervisor {
         while !at_once && started.elapsed() < limit {
             if !closing && started.elapsed() >= QUIET {
                 closing = true;
-                self.running
-                    .listeners
-                    .close_retired(&self.workers, true, &closed);
+                let listeners = &mut self.running.listeners;
+                listeners.close_retired(&self.workers, limit, true, &closed);
                 closed.close();
             }
             // A client in the accept queue counts as a session only once it is accepted, so the
@@ -84,9 +83,8 @@ impl Supervisor {
                 },
             }
         }
-        self.running
-            .listeners
-            .close_retired(&self.workers, true, &closed);
+        let listeners = &mut self.running.listeners;
+        listeners.close_retired(&self.workers, Duration::ZERO, true, &closed);
         let left = self.workers.sessions();
         if left > 0 {
             self.workers.tell(|_| Command::EndAll(Cause::Stopped));

@@ -21,9 +21,9 @@ impl Supervisor {
     pub(super) fn tick(&mut self) {
         // A reload that is being built counts on the listeners that were open when it was laid out.
         if !matches!(self.reload, Reload::Building(..)) {
-            self.running
-                .listeners
-                .close_retired(&self.workers, false, &self.closed);
+            let limit = self.running.config.runtime.drain_timeout;
+            let listeners = &mut self.running.listeners;
+            listeners.close_retired(&self.workers, limit, false, &self.closed);
         }
         let behind = self.beat.saturating_sub(self.workers.slowest_beat());
         if behind > MISSED_BEATS {
