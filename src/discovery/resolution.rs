@@ -54,7 +54,6 @@ impl Resolution {
 
     /// Takes in what was said at `now`.
     pub fn take(&mut self, reply: Reply, now: Instant, config: &DiscoveryConfig) -> Step {
-        let within = |ttl: Duration| ttl.clamp(config.min_ttl, config.max_ttl);
         let (ttl, error, unasked) = (reply.ttl, reply.error.clone(), reply.unasked);
         let proven = reply.has_addresses();
         let (known, failed) = self.known.after(reply);
@@ -99,23 +98,36 @@ impl Resolution {
                 changed = true;
             }
         }
-        let ask_again = if failed {
-            let doubled = config.min_ttl * 2_u32.saturating_pow((self.failures - 1).min(DOUBLINGS));
-            within(doubled.min(LONGEST_UNANSWERED))
-        } else if let Some(since) = self.empty_since {
-            let wait = within(ttl.unwrap_or_default().min(LONGEST_UNANSWERED));
-            let left = (since + config.hold).saturating_duration_since(now);
-            match self.endpoints.is_empty() {
-                true => wait,
-                false => wait.min(left).max(config.min_ttl),
-            }
-        } else {
-            within(ttl.unwrap_or_default())
-        };
+        let ask_again = self.wait(failed, ttl, now, config);
         Step {
             changed,
             news,
             ask_again,
+        }
+    }
+
+    /// How long an answer is used that was taken in at `now`, or how long to wait for a better one.
+    fn wait(
+        &self,
+        failed: bool,
+        ttl: Option<Duration>,
+        now: Instant,
+        config: &DiscoveryConfig,
+    ) -> Duration {
+        let within = |wait: Duration| wait.clamp(config.min_ttl, config.max_ttl);
+        let ttl = ttl.unwrap_or_default();
+        if failed {
+            let doubled = config.min_ttl * 2_u32.saturating_pow((self.failures - 1).min(DOUBLINGS));
+            return within(doubled.min(LONGEST_UNANSWERED));
+        }
+        let Some(since) = self.empty_since else {
+            return within(ttl);
+        };
+        let wait = within(ttl.min(LONGEST_UNANSWERED));
+        let left = (since + config.hold).saturating_duration_since(now);
+        match self.endpoints.is_empty() {
+            true => wait,
+            false => wait.min(left).max(config.min_ttl),
         }
     }
 }
