@@ -10,7 +10,7 @@ use crate::net::{BoundListener, raise_descriptor_limit, spares_of};
 /// Descriptors of the process itself: standard streams, runtimes, timers, signals, the runner's socket,
 /// inotify, and files while they are read or written.
 const OWN: usize = 64;
-/// Descriptors that each worker's runtime holds.
+/// Descriptors that each worker's reactor holds.
 const PER_WORKER: usize = 8;
 /// The most probes in flight at a time, however many backends there are.
 const MOST_PROBES: usize = 1024;

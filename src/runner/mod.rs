@@ -38,6 +38,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// … up to this, and forgotten when one has lived for longer than it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const TOO_LARGE: &str = "arguments, environment and input are larger than 1 MiB";
+
 /// A program to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {

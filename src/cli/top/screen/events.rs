@@ -24,7 +24,7 @@ pub(super) fn strip(top: &Top, height: u16) -> u16 {
 pub(super) fn recent(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     put(buffer, area, 0, 0, "LATELY (v shows more)", bold);
-    latest(buffer, below(area, 1), top.events.iter(), &top.view, look);
+    latest(buffer, body(area), top.events.iter(), &top.view, look);
 }
 
 /// Draws as many as there is room for.
@@ -34,7 +34,7 @@ pub(super) fn all(buffer: &mut Buffer, area: Rect, top: &Top, look: Look) {
     if top.events.is_empty() {
         put(buffer, area, 0, 1, "nothing yet", Style::new());
     }
-    latest(buffer, below(area, 1), top.events.iter(), &top.view, look);
+    latest(buffer, body(area), top.events.iter(), &top.view, look);
 }
 
 /// Draws the last of `events` that there is room for.
@@ -66,11 +66,12 @@ pub(super) fn latest<'e>(
     }
 }
 
-fn below(area: Rect, lines: u16) -> Rect {
-    let lines = lines.min(area.height);
+/// All but the heading.
+fn body(area: Rect) -> Rect {
+    let heading = area.height.min(1);
     Rect {
-        y: area.y + lines,
-        height: area.height - lines,
+        y: area.y + heading,
+        height: area.height - heading,
         ..area
     }
 }
