@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::Failure;
 use super::door::{Address, TOKEN, told};
-use super::{CONNECT, EXCHANGE, Failure, MOST_OF_AN_ANSWER};
 
 /// What the daemon answered.
 #[derive(Debug)]
@@ -139,3 +139,10 @@ async fn exchange(
         _ = connection => exchange.await,
     }
 }
+
+/// How long a connect may take; the daemon is on this machine, or near.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long a whole exchange may take.
+const EXCHANGE: Duration = Duration::from_secs(20);
+/// Bytes of an answer: a view of ten thousand backends is a tenth of it.
+const MOST_OF_AN_ANSWER: usize = 128 << 20;
