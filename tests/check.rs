@@ -508,7 +508,7 @@ fn a_failed_start_has_the_priority_of_an_error_on_every_line_in_the_journal() {
     let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
     let told = told_to_the_journal(&occupying(&occupied));
     assert!(
-        told.contains("<3>ballast: cannot listen on 127.0.0.1:"),
+        told.contains("<3>ballast: service web cannot listen on 127.0.0.1:"),
         "{told}"
     );
     assert!(told.lines().all(|line| line.starts_with('<')), "{told}");
@@ -531,7 +531,7 @@ fn a_failed_start_ends_with_one_json_line_where_the_log_is_json() {
     for part in [
         "\"level\":\"ERROR\"",
         "\"message\":\"cannot start\"",
-        "\"problems\":\"cannot listen on",
+        "\"problems\":\"service web cannot listen on",
     ] {
         assert!(line.contains(part), "{part} not in {line}");
     }

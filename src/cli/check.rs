@@ -12,9 +12,7 @@ use tracing::Level;
 
 use super::eyes;
 use super::printing::{ended, put};
-use crate::config::{
-    self, AlertConfig, AlertTarget, Config, Loaded, Report, ServiceConfig, Timeouts, written,
-};
+use crate::config::{self, AlertConfig, Config, Loaded, Report, ServiceConfig, Timeouts, written};
 use crate::health::Passive;
 use crate::telemetry::logging;
 
@@ -135,21 +133,18 @@ fn summary(path: &Path, loaded: &Loaded, lists: &Lists<'_>) -> String {
     text
 }
 
-/// `alert ops: backend-down, backend-up → hooks.example.org`, without the path, which may be a secret.
+/// `alert ops: backend-down, backend-up → hooks.example.org`
 fn told(alert: &AlertConfig) -> String {
     let on: Vec<&str> = alert.on.iter().map(|it| it.name()).collect();
     let services = match alert.services.as_slice() {
         [] => String::new(),
         some => format!(" of {}", some.join(", ")),
     };
-    let target = match &alert.target {
-        AlertTarget::Webhook(webhook) => webhook.authority.to_string(),
-        AlertTarget::Exec(program) => program.path.clone(),
-    };
     format!(
-        "alert {}: {}{services} → {target}\n",
+        "alert {}: {}{services} → {}\n",
         alert.name,
-        on.join(", ")
+        on.join(", "),
+        alert.target
     )
 }
 

@@ -4,6 +4,7 @@
 mod webhook;
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +119,16 @@ pub enum AlertTarget {
     Webhook(Box<Webhook>),
     /// A program that is run.
     Exec(Program),
+}
+
+impl fmt::Display for AlertTarget {
+    /// The program, or the host without the path, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Webhook(webhook) => webhook.authority.fmt(f),
+            Self::Exec(program) => f.write_str(&program.path),
+        }
+    }
 }
 
 /// How often an alert is sent.

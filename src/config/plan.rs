@@ -248,6 +248,8 @@ fn backends(config: &Config) -> impl Iterator<Item = (BackendId, &BackendConfig)
 
 fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
     let (was, is) = (&old.runtime, &new.runtime);
+    let (door, new_door) = (&old.admin, &new.admin);
+    let (access, new_access) = (&door.access, &new_door.access);
     [
         (
             "runtime.max_connections",
@@ -265,7 +267,12 @@ fn settings(old: &Config, new: &Config) -> Vec<&'static str> {
         ),
         ("runtime.reload_guard", was.reload_guard != is.reload_guard),
         ("discovery", old.discovery != new.discovery),
-        ("admin", old.admin != new.admin),
+        ("admin.listen", door.listen != new_door.listen),
+        ("admin.mode", access.mode != new_access.mode),
+        ("admin.owner", access.owner != new_access.owner),
+        ("admin.group", access.group != new_access.group),
+        ("admin.token_file", door.token_file != new_door.token_file),
+        ("admin.lame_duck", door.lame_duck != new_door.lame_duck),
         (
             "runtime.state_max_age",
             was.state_max_age != is.state_max_age,

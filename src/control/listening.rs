@@ -88,7 +88,7 @@ impl Listeners {
                 Ok(listener) => {
                     bound.insert(key, (listener, service.backlog));
                 }
-                Err(error) => failed.push(error),
+                Err(error) => failed.push(error.of(&service.name)),
             }
         }
         (bound, failed)

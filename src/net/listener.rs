@@ -76,10 +76,51 @@ impl Remains {
 
 /// An address that cannot be listened on.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {}", Reason(.source))]
+#[error("{}cannot listen on {address}: {}", Whose(.service), Reason(.source))]
 pub struct BindError {
-    address: Address,
+    service: Option<Arc<str>>,
+    address: Box<Address>,
     source: io::Error,
+}
+
+impl BindError {
+    fn new(address: Address, source: io::Error) -> Self {
+        Self {
+            service: None,
+            address: Box::new(address),
+            source,
+        }
+    }
+
+    /// The same with whose listener it would be.
+    pub fn of(self, service: &Arc<str>) -> Self {
+        Self {
+            service: Some(Arc::clone(service)),
+            ..self
+        }
+    }
+
+    /// What kind of thing is in the way.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+
+    /// What is in the way, in words.
+    pub fn reason(&self) -> String {
+        Reason(&self.source).to_string()
+    }
+}
+
+/// `service web `
+struct Whose<'a>(&'a Option<Arc<str>>);
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(service) => write!(f, "service {service} "),
+            None => Ok(()),
+        }
+    }
 }
 
 struct Reason<'a>(&'a io::Error);
@@ -91,7 +132,9 @@ impl fmt::Display for Reason<'_> {
             reason = "ErrorKind is non-exhaustive"
         )]
         match self.0.kind() {
-            io::ErrorKind::AddrInUse => f.write_str("another process, or another listener, has it"),
+            io::ErrorKind::AddrInUse => {
+                f.write_str("another process, or another listener, has it: 'ss -ltnp' tells who")
+            }
             io::ErrorKind::PermissionDenied => {
                 f.write_str("permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)")
             }
@@ -114,10 +157,7 @@ impl BoundListener {
         workers: usize,
         ours: &[Claim],
     ) -> Result<Self, BindError> {
-        let error = |source| BindError {
-            address: listen.address,
-            source,
-        };
+        let error = |source| BindError::new(listen.address, source);
         let incoming = &config.incoming;
         let wanted_at = match listen.address {
             Address::Inet(address) => address,
@@ -229,10 +269,7 @@ impl BoundListener {
         self.sockets
             .iter()
             .try_for_each(|socket| SockRef::from(socket.as_ref()).listen(backlog))
-            .map_err(|source| BindError {
-                address: self.address,
-                source,
-            })
+            .map_err(|source| BindError::new(self.address, source))
     }
 
     /// How many handshakes the kernel has dropped since it was bound, because too many clients waited to be
@@ -263,10 +300,8 @@ impl BoundListener {
     pub fn tune(&mut self, config: &SocketConfig) -> Result<(), BindError> {
         if let Some(path) = &self.path {
             if config.access != self.access {
-                path.grant(&config.access).map_err(|why| BindError {
-                    address: self.address,
-                    source: io::Error::other(why),
-                })?;
+                path.grant(&config.access)
+                    .map_err(|why| BindError::new(self.address, io::Error::other(why)))?;
                 self.access = config.access.clone();
             }
             return Ok(());
@@ -276,10 +311,7 @@ impl BoundListener {
             return Ok(());
         }
         self.each(|socket| options::of_listener(socket, incoming, Some(&self.incoming)))
-            .map_err(|source| BindError {
-                address: self.address,
-                source,
-            })?;
+            .map_err(|source| BindError::new(self.address, source))?;
         self.incoming = incoming.clone();
         Ok(())
     }

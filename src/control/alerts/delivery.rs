@@ -56,14 +56,6 @@ pub(super) async fn deliver(
     }
 }
 
-/// Whom an alert is for, without what is secret of that: the path of a webhook often is.
-pub(super) fn whom(target: &AlertTarget) -> String {
-    match target {
-        AlertTarget::Webhook(webhook) => webhook.authority.to_string(),
-        AlertTarget::Exec(program) => program.path.clone(),
-    }
-}
-
 async fn attempt(
     config: &AlertConfig,
     message: &Message,

@@ -30,7 +30,7 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
-use self::delivery::{Delivered, deliver, whom};
+use self::delivery::{Delivered, deliver};
 use self::drafting::Moment;
 use self::message::Message;
 use self::outbox::{Outbox, Parcel};
@@ -383,7 +383,7 @@ impl Post {
         let runner = self.runner.clone();
         let sending = Sending {
             alert: Arc::clone(&config.name),
-            to: whom(&config.target),
+            to: config.target.to_string(),
             events: message.events.len(),
             held_back,
             omitted,
