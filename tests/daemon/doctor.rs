@@ -1,6 +1,7 @@
 //! `ballast doctor`: the real binary on this machine, with and without a daemon.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -108,6 +109,32 @@ fn what_is_wrong_is_found_and_exits_with_1() {
         assert!(files.contains(part), "{part}: {files}");
     }
     assert!(said(&found, "backlog", "problem").contains("sysctl -w net.core.somaxconn"));
+}
+
+#[test]
+fn an_address_that_somebody_has_is_told_with_who_and_one_of_another_machine_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("b.toml");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let listen = format!("listen = [\"{address}\", \"192.0.2.1:1\"]");
+    fs::write(
+        &file,
+        small("").replace("listen = \"127.0.0.1:0\"", &listen),
+    )
+    .unwrap();
+    let (code, found) = doctor(&file);
+    assert_eq!(code, Some(1), "{found:#}");
+    let said_of = said(&found, "listen", "problem");
+    let own = format!("(pid {})", std::process::id());
+    let service = format!("{address} of service s is taken by ");
+    for part in [&*service, &own, "192.0.2.1:1 of service s is no address"] {
+        assert!(said_of.contains(part), "{part}: {said_of}");
+    }
+    drop(taken);
+    fs::write(&file, small("")).unwrap();
+    let (_, found) = doctor(&file);
+    assert!(!said(&found, "listen", "fine").is_empty(), "{found:#}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What there is: settings and counters of the kernel, the files that the configuration names, a daemon
 //! that runs with it. Reads and judges nothing; what cannot be read is absent.
 
+mod listening;
 mod process;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::confine::{kernel_has_landlock, unmet};
 use crate::health::Kind;
 use crate::net::clock_is_synchronised;
 
+pub(super) use listening::{Refusal, Why};
 pub(super) use process::Daemon;
 
 /// All that is known.
@@ -45,6 +47,8 @@ pub(super) struct Facts {
     pub(super) meters: Meters,
     pub(super) clock: Clock,
     pub(super) files: Vec<Item>,
+    /// Addresses that a daemon could not listen on; not known while one runs, which has them.
+    pub(super) refusals: Option<Vec<Refusal>>,
     pub(super) lockable: Lockable,
 }
 
@@ -212,6 +216,10 @@ impl Facts {
                 landlock: kernel_has_landlock(),
             },
             files: files(path, config.as_ref().ok(), state),
+            refusals: match (&daemon, &config) {
+                (None, Ok(config)) => Some(listening::refusals(config)),
+                (Some(_), _) | (None, Err(_)) => None,
+            },
             config,
             refusal,
             daemon,

@@ -45,6 +45,7 @@ fn of_file(facts: &Facts, config: &Config) -> Vec<Finding> {
     let mut findings = vec![load::descriptors(facts, config)];
     findings.extend(load::memory(facts, config));
     findings.extend(load::pipes(facts, config));
+    findings.extend(network::listeners(facts));
     findings.extend(network::backlog(facts, config));
     findings.extend(network::ports(facts, config));
     findings.extend(network::conntrack(facts, config));

@@ -5,9 +5,44 @@ use std::net::SocketAddr;
 
 use super::{load, number};
 use crate::cli::doctor::Finding;
-use crate::cli::doctor::facts::{Facts, Kernel};
+use crate::cli::doctor::facts::{Facts, Kernel, Refusal, Why};
 use crate::config::{BackendAddress, Config, ServiceConfig};
 use crate::model::Sources;
+
+/// What is in the way of those who would listen.
+pub(super) fn listeners(facts: &Facts) -> Vec<Finding> {
+    let Some(refusals) = &facts.refusals else {
+        return Vec::new();
+    };
+    if refusals.is_empty() {
+        return vec![Finding::fine("listen", "nobody else is in the way")];
+    }
+    let told = refusals.iter().take(MOST_REFUSALS);
+    told.map(|refusal| {
+        let Refusal { of, address, why } = refusal;
+        let found = |how: String| {
+            Finding::problem("listen", format!("{address} of {of} {how}"))
+                .why("a start fails as long as it is so")
+        };
+        let port = address.port();
+        match why {
+            Why::Taken(holder) => found(match holder {
+                Some(holder) => format!("is taken by {holder}"),
+                None => "is taken; root may see by whom".to_owned(),
+            })
+            .wanted("nobody else at that address and port")
+            .fix([format!("sudo ss -ltnp 'sport = :{port}'")]),
+            Why::Elsewhere => found("is no address of this machine".to_owned())
+                .wanted("an interface that has it, or net.ipv4.ip_nonlocal_bind for one that comes later")
+                .fix(["ip address"]),
+            Why::Other(words) => found(format!("cannot be bound: {words}")),
+        }
+    })
+    .collect()
+}
+
+/// Addresses that are told of, each by itself.
+const MOST_REFUSALS: usize = 10;
 
 /// `backlog` of each service against what the kernel gives.
 pub(super) fn backlog(facts: &Facts, config: &Config) -> Vec<Finding> {

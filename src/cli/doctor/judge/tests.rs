@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::cli::doctor::Severity;
 use crate::cli::doctor::access::{NET_BIND_SERVICE, Node, Want, Who};
-use crate::cli::doctor::facts::{Daemon, Item, Kernel, Lockable, Meters};
+use crate::cli::doctor::facts::{Daemon, Item, Kernel, Lockable, Meters, Refusal, Why};
 use crate::config::compile;
 
 const SERVICE: &str = "[[service]]\nname = \"web\"\nlisten = \"0.0.0.0:80\"\n\
@@ -37,6 +37,7 @@ fn healthy(file: &str) -> Facts {
         path: "/etc/ballast/ballast.toml".into(),
         config: Ok(compile(file, "f").unwrap().config),
         daemon: None,
+        refusals: Some(Vec::new()),
         rates: Default::default(),
         who: Who {
             name: "ballast".to_owned(),
@@ -578,6 +579,33 @@ fn root_and_a_sandbox_that_is_not_there_are_advice() {
     finds(&without, Severity::Advice, "sandbox", &["no Landlock"]);
     let bare = but(&pair(), |facts| facts.lockable.seccomp = false);
     finds(&bare, Severity::Advice, "sandbox", &["does not filter"]);
+}
+
+#[test]
+fn who_is_in_the_way_of_a_listener_is_a_problem() {
+    let with = |why: Why| {
+        but(&pair(), |facts| {
+            facts.refusals = Some(vec![Refusal {
+                of: "service web".to_owned(),
+                address: "0.0.0.0:80".parse().unwrap(),
+                why: why.clone(),
+            }]);
+        })
+    };
+    let taken = Why::Taken(Some("nginx (pid 12)".to_owned()));
+    for (why, said) in [
+        (
+            taken,
+            "0.0.0.0:80 of service web is taken by nginx (pid 12)",
+        ),
+        (Why::Taken(None), "root may see by whom"),
+        (Why::Elsewhere, "no address of this machine"),
+        (Why::Other("odd".to_owned()), "cannot be bound: odd"),
+    ] {
+        finds(&with(why), Severity::Problem, "listen", &[said]);
+    }
+    let running = but(&pair(), |facts| facts.refusals = None);
+    assert!(all(&running).iter().all(|it| it.topic != "listen"));
 }
 
 #[test]
