@@ -34,7 +34,9 @@ use crate::unix::OwnPath;
 #[derive(Debug)]
 pub struct Server {
     hub: Arc<Hub>,
-    connections: Arc<Connections>,
+    /// Over TCP, where anybody may come, and at paths: whoever floods the one keeps nobody out of the other.
+    over_tcp: Arc<Connections>,
+    at_paths: Arc<Connections>,
     open: HashMap<AdminAddress, Listening>,
     access: SocketAccess,
 }
@@ -57,7 +59,8 @@ impl Server {
     pub fn new(control: mpsc::Sender<Request>, journal: Arc<Journal>) -> Self {
         Self {
             hub: Hub::new(control, journal),
-            connections: Arc::default(),
+            over_tcp: Arc::default(),
+            at_paths: Arc::default(),
             open: HashMap::new(),
             access: SocketAccess::default(),
         }
@@ -99,9 +102,10 @@ impl Server {
     }
 
     fn start(&self, socket: BoundSocket, address: &AdminAddress) -> io::Result<Listening> {
-        let (hub, connections) = (Arc::clone(&self.hub), Arc::clone(&self.connections));
+        let hub = Arc::clone(&self.hub);
         Ok(match socket {
             BoundSocket::Tcp(listener, local) => {
+                let connections = Arc::clone(&self.over_tcp);
                 let listener = TcpListener::from_std(listener)?;
                 let entrance = Entrance::of(local);
                 tracing::info!(listener = %local, "admin endpoint listens");
@@ -119,6 +123,7 @@ impl Server {
                 }
             }
             BoundSocket::Unix(listener, path) => {
+                let connections = Arc::clone(&self.at_paths);
                 let listener = UnixListener::from_std(listener)?;
                 path.show()?;
                 tracing::info!(listener = %address, "admin endpoint listens");
@@ -280,7 +285,7 @@ async fn whole(body: Incoming, headers: &http::HeaderMap, most: usize) -> Result
     )
 }
 
-/// Every connection that is open, and how fast more may be done.
+/// Every connection of a kind that is open, and how fast more may be done.
 #[derive(Debug, Default)]
 struct Connections(Mutex<Everybody>);
 
@@ -322,7 +327,7 @@ impl Connections {
     /// `None` when all of them are being answered.
     fn enter(connections: &Arc<Self>) -> Option<Slot> {
         let mut all = connections.lock();
-        if all.places.len() >= MOST_CONNECTIONS {
+        if all.places.len() >= MOST_OF_A_KIND {
             all.evict()?;
         }
         all.next += 1;
@@ -422,8 +427,10 @@ impl Drop for Busy {
     }
 }
 
-/// Connections at a time, over all listeners.
-pub(crate) const MOST_CONNECTIONS: usize = 64;
+/// Connections at a time, over all listeners …
+pub(crate) const MOST_CONNECTIONS: usize = 2 * MOST_OF_A_KIND;
+/// … over TCP, and at paths.
+const MOST_OF_A_KIND: usize = 32;
 /// For the head of a request, …
 const HEADERS: Duration = Duration::from_secs(10);
 /// … for all of it, its answer included, …
@@ -434,7 +441,7 @@ const IDLE: Duration = Duration::from_secs(30);
 const MOST_OF_A_HEAD: usize = 16 * 1024;
 /// … and its headers.
 const MOST_HEADERS: usize = 64;
-/// Between two requests, or two connections, over all that come: 250 a second, so that
+/// Between two requests, or two connections, over all of a kind that come: 250 a second, so that
 /// sessions do not notice …
 const STEP: Duration = Duration::from_millis(4);
 /// … after the first 25.

@@ -2,8 +2,11 @@
 //! session.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::panic::catch_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use ballast::api::{self, Changed, Events, Refused, Reloaded, Sessions, Standing, State, View};
 use serde_json::{Value, json};
@@ -517,6 +520,49 @@ fn whoever_is_slow_silent_or_numerous_harms_neither_sessions_nor_operators() {
     storm.pass(20);
     assert_eq!(storm.finish().failed.len(), 0);
     drop(crowd);
+}
+
+#[test]
+fn whoever_floods_the_endpoint_over_tcp_keeps_nobody_out_at_its_path() {
+    let (_a, _b, config) = two();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let listen = format!("unix:{}", socket.display());
+    let listen = toml::Value::from(vec!["127.0.0.1:0".to_owned(), listen]);
+    let daemon = Daemon::start(&config.admin("listen", listen));
+    let (tcp, at_path) = (daemon.api(), Api::unix(&socket));
+    let (over, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    // Asks without a pause, and again as soon as it is let go.
+    let flood = || {
+        while !over.load(Ordering::Relaxed) {
+            let Ok(mut stream) = tcp.connect() else {
+                continue;
+            };
+            let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            while !over.load(Ordering::Relaxed)
+                && stream.write_all(request).is_ok()
+                && matches!(stream.read(&mut [0; 4096]), Ok(1..))
+            {
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    thread::scope(|threads| {
+        for _ in 0..100 {
+            threads.spawn(flood);
+        }
+        // A panic would leave the others at it.
+        let asked = catch_unwind(|| {
+            eventually("the flood has begun", || {
+                (answered.load(Ordering::Relaxed) > 100).then_some(())
+            });
+            for _ in 0..50 {
+                assert_eq!(at_path.get("/healthz").status, 200);
+            }
+        });
+        over.store(true, Ordering::Relaxed);
+        asked.unwrap();
+    });
 }
 
 #[test]
