@@ -14,7 +14,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Only these tests: crr, rr, stream, idle, churn, failover, mix, admin, syscalls, pick
+    /// Only these tests: crr, rr, stream, idle, churn, failover, mix, admin, syscalls, pick; of --growth
+    /// sessions, services, backends, reload
     #[arg(long, value_delimiter = ',', value_name = "TEST")]
     pub(crate) only: Vec<String>,
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::bench::{BACKENDS, Bench};
 use crate::front::{Contender, Front, Setting};
 use crate::load::{Job, Kind, Report};
-use crate::peers::BALLAST;
+use crate::peers::{BALLAST, OTHER};
 use crate::proc;
 use crate::scenarios::{Better, FAILED, Metric, Reading, Scenario, cpu_micros, per_second};
 
@@ -141,7 +141,7 @@ fn reloads(bench: &Bench, contender: &Contender) -> Result<Vec<Reading>> {
     const PERIOD: Duration = Duration::from_millis(500);
     const RELOADS: u32 = 6;
     // Only Ballast's log is known to say when a reload is over.
-    if contender.name() != BALLAST {
+    if ![BALLAST, OTHER].contains(&contender.name()) {
         return Ok(Vec::new());
     }
     let mut readings = Vec::new();

@@ -93,10 +93,10 @@ fn compare(args: Args) -> Result<()> {
     process::end_cleanly_on_signals(directory.path())?;
     let environment = Environment::read(&args, &contenders, &missing);
     println!("{}\n", environment.markdown());
-    let scenarios: Vec<&Scenario> = if args.growth {
-        growth::ALL.to_vec()
+    let scenarios = if args.growth {
+        chosen(&growth::ALL, &[], &args)?
     } else {
-        chosen(&args)?
+        chosen(&scenarios::ALL, &["pick"], &args)?
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/compare");
     let name = if args.growth { "growth" } else { "compare" };
@@ -201,12 +201,14 @@ fn contenders(args: &Args) -> Result<(Vec<Contender>, Vec<Missing>)> {
     Ok((contenders, missing))
 }
 
-fn chosen(args: &Args) -> Result<Vec<&'static Scenario>> {
-    let known: Vec<&str> = scenarios::ALL
-        .iter()
-        .map(|scenario| scenario.name)
-        .chain(["pick"])
-        .collect();
+/// Those of `all` that are wanted, by name; the names of `others` are known besides.
+fn chosen(
+    all: &[&'static Scenario],
+    others: &[&str],
+    args: &Args,
+) -> Result<Vec<&'static Scenario>> {
+    let names = all.iter().map(|scenario| scenario.name);
+    let known: Vec<&str> = names.chain(others.iter().copied()).collect();
     if let Some(unknown) = args
         .only
         .iter()
@@ -220,7 +222,7 @@ fn chosen(args: &Args) -> Result<Vec<&'static Scenario>> {
     let wanted = |scenario: &&Scenario| {
         args.only.is_empty() || args.only.iter().any(|name| name == scenario.name)
     };
-    Ok(scenarios::ALL.iter().copied().filter(wanted).collect())
+    Ok(all.iter().copied().filter(wanted).collect())
 }
 
 /// Thousands of sessions need it; the children inherit it.

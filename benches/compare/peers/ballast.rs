@@ -10,7 +10,7 @@ use crate::process::Signal;
 pub(super) const NAME: &str = "ballast";
 
 /// The contender that [`OTHER_BUILD`] adds, …
-const OTHER: &str = "ballast-other";
+pub(super) const OTHER: &str = "ballast-other";
 /// … the path of another build's program.
 const OTHER_BUILD: &str = "BALLAST_OTHER";
 

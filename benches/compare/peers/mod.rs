@@ -19,6 +19,8 @@ pub(crate) const DIRECT: &str = "direct";
 
 /// The name of the proxy whose ratios to all others are reported.
 pub(crate) const BALLAST: &str = ballast::NAME;
+/// The same of another build, if there is one.
+pub(crate) const OTHER: &str = ballast::OTHER;
 
 /// One proxy in one set-up.
 #[derive(Debug)]
