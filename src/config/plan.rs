@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::differing;
 use super::{BackendConfig, Config, ListenConfig, ServiceConfig};
-use crate::model::{Address, BackendId, Map};
+use crate::model::{Address, BackendId, InOrder, Map};
 
 /// What changes between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,17 +139,22 @@ impl<T: Clone + Eq + Hash> Changes<T> {
         new: impl Iterator<Item = (T, V)>,
     ) -> Self {
         let old: Vec<(T, V)> = old.collect();
-        let mut before: Map<&T, &V> = old.iter().map(|(id, value)| (id, value)).collect();
+        let mut before = InOrder::new(&old, |(id, _)| id);
+        let mut stays = vec![false; old.len()];
         let mut changes = Self::default();
         for (id, value) in new {
-            match before.remove(&id) {
-                None => changes.added.push(id),
-                Some(same) if *same == value => changes.kept.push(id),
-                Some(_) => changes.changed.push(id),
+            let Some(at) = before.place(&id) else {
+                changes.added.push(id);
+                continue;
+            };
+            stays[at] = true;
+            match old[at].1 == value {
+                true => changes.kept.push(id),
+                false => changes.changed.push(id),
             }
         }
-        let gone = old.iter().filter(|(id, _)| before.contains_key(id));
-        changes.removed = gone.map(|(id, _)| id.clone()).collect();
+        let gone = old.iter().zip(stays).filter(|(_, stays)| !stays);
+        changes.removed = gone.map(|((id, _), _)| id.clone()).collect();
         changes
     }
 }

@@ -100,18 +100,16 @@ impl Running {
         let mut users: Map<_, Vec<_>> = Map::default();
         let mut heirs = Vec::new();
         for (service, its) in &members {
-            let known: Map<_, _> = self
-                .services
-                .0
-                .get(service)
-                .map(|serving| serving.members.targets().collect())
-                .unwrap_or_default();
+            let serving = self.services.0.get(service);
+            let mut former = serving.map(|it| it.members.in_order());
             for (user, target) in its.users() {
                 self.targets.add(target);
                 if let Some(prior) = self.memory.prior(&user.id, target.address) {
                     self.targets.presume(target, &prior);
                 }
-                if let Some(&from) = known.get(&user.id).filter(|from| **from != target) {
+                let former = former.as_mut().and_then(|it| it.find(&user.id));
+                let from = former.and_then(|it| it.target.as_ref());
+                if let Some(from) = from.filter(|from| *from != target) {
                     self.targets.inherit(target, from);
                     heirs.push((target.clone(), from.clone()));
                 }

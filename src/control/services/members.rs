@@ -13,7 +13,7 @@ use crate::control::targets::{Target, Targets};
 use crate::health::{
     self, AdminView, Course, Decision, Duty, HealthView, Passive, Roster, Rules, State,
 };
-use crate::model::{Address, BackendId, Load, Map};
+use crate::model::{Address, BackendId, InOrder, Load};
 use crate::pool::{Gate, Throttle};
 
 /// A backend of the service.
@@ -133,9 +133,9 @@ impl Members {
     /// Has those that were among the `former` go on with what was noted of them there: one of them may
     /// be failing right now. At another address it is another server.
     pub(in crate::control) fn inherit(&mut self, former: &Self) {
-        let former: Map<_, _> = former.all.iter().map(|it| (&it.id, it)).collect();
+        let mut former = former.in_order();
         for member in &mut self.all {
-            let known = former.get(&member.id);
+            let known = former.find(&member.id);
             if let Some(known) = known.filter(|known| known.mark == member.mark) {
                 member.noted = known.noted;
             }
@@ -152,6 +152,11 @@ impl Members {
         for member in &mut self.all {
             member.admin = memory.admin(&member.id);
         }
+    }
+
+    /// Every backend, for somebody who asks for them in about their order.
+    pub(in crate::control) fn in_order(&self) -> InOrder<'_, Member, BackendId> {
+        InOrder::new(&self.all, |it| &it.id)
     }
 
     /// Every backend, in the order of the file.

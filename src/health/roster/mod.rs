@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use self::ramp::Ramp;
 use self::tiers::{Tier, Tiers};
-use crate::model::{Map, Portion};
+use crate::model::{InOrder, Portion};
 use crate::strategy::Candidate;
 
 pub use absence::absences;
@@ -82,9 +82,12 @@ impl fmt::Display for Seat {
 #[derive(Clone, Debug, Default)]
 pub struct Roster {
     tiers: Tiers,
-    /// By name; `None` before the first decision.
-    past: Option<Map<Arc<str>, Past>>,
+    /// By name, in the order of the members; `None` before the first decision.
+    past: Option<Arc<[Former]>>,
 }
+
+/// Who it was, and what is remembered of it.
+type Former = (Arc<str>, Past);
 
 /// What is remembered of one member.
 #[derive(Clone, Copy, Debug)]
@@ -115,12 +118,15 @@ impl Roster {
         let changes = self.tiers.advance(rules, &tiers(members), now);
         let first = members.iter().map(|it| it.priority).min().unwrap_or(0);
         let before = self.past.take();
+        let mut before = before
+            .as_deref()
+            .map(|it| InOrder::new(it, |(name, _)| name));
         let judge = |member: &Member<'_>| {
-            let was = match &before {
+            let was = match &mut before {
                 None => Was::Unborn,
                 Some(before) => before
-                    .get(member.id.name())
-                    .map_or(Was::Absent, |past| Was::There(*past)),
+                    .find(member.id.name())
+                    .map_or(Was::Absent, |(_, past)| Was::There(*past)),
             };
             let seat = self.seat(member, first, was);
             let ramp = ramp(seat, was, rules, now);
