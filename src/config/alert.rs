@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::webhook::Webhook;
-use super::decode::{Table, nearest, unknown_word};
+use super::decode::Table;
 use super::problem::{Problem, Problems, shown};
 use super::program::program;
 use super::source::{Source, Span};
+use super::unknown::{nearest, unknown_word};
 use super::value::{self, LONGEST, SOME_TIME};
 use crate::health::Program;
 

@@ -3,9 +3,9 @@
 //!
 //! Start with [`compile`], then follow a value: `decode` walks the tree of the file, each section has a
 //! file of its own that says what comes of it and reads it (`runtime`, `service`, `backend`, `alert`, …), and
-//! `conflicts` looks across services. `keys` is the one table of what may be written, `problem` and `render`
-//! are how it is said that something else was, and [`plan`] is what changes from one configuration to the
-//! next.
+//! `conflicts` looks across services. `keys` is the one table of what may be written, `unknown` what was
+//! meant by anything else, `problem` and `render` are how that is said, and [`plan`] is what changes from one
+//! configuration to the next.
 
 mod access;
 mod address;
@@ -45,6 +45,7 @@ mod syntax;
 #[cfg(test)]
 mod testing;
 mod token;
+mod unknown;
 mod value;
 mod waiting;
 

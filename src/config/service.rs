@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::access::{self, AccessConfig};
 use super::backend::{self, BackendConfig, BackendDraft};
-use super::decode::{Table, unknown_word};
+use super::decode::Table;
 use super::health;
 use super::keys;
 use super::limits::{self, LimitsConfig};
@@ -18,6 +18,7 @@ use super::proxy_protocol::{self, ProxyConfig};
 use super::serving;
 use super::socket::{self, SocketConfig};
 use super::source::Span;
+use super::unknown::unknown_word;
 use super::value::{self, SOME_TIME, written};
 use super::waiting::{self, OnDown, QueueConfig};
 use crate::health::{Check, Passive, Policy, Rules};

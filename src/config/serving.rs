@@ -152,7 +152,7 @@ fn fail_back(text: &str) -> Result<FailBack, Fault> {
         // A slip of a word has no digit in it, and a duration always has.
         word if !word.is_empty() && !word.contains(|c: char| c.is_ascii_digit()) => {
             let words = ["immediate", "manual"].into_iter();
-            let fault = super::decode::unknown_word("fail_back", word, words);
+            let fault = super::unknown::unknown_word("fail_back", word, words);
             let words = fault.allowed.clone().unwrap_or_default();
             Err(fault.allowed(format!("{words}, or a duration like \"30s\"")))
         }
