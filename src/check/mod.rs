@@ -2,9 +2,9 @@
 //! intervals, thresholds and services: one probe is one call of [`ask`], and deciding what follows
 //! from it is [`health`](crate::health)'s business.
 //!
-//! Protocols are [`dialogue`]s, one file each, which know no socket. This file lets one of them speak over a
-//! [`stream`], which is then left so that the server has nothing to complain of. Next: [`plain`], which most
-//! probes are, and [`dialogue`] for a protocol of one's own.
+//! Protocols are `dialogue`s, one file each, which know no socket. This file lets one of them speak over a
+//! `stream`, which is then left so that the server has nothing to complain of. Next: `plain`, which most
+//! probes are, and `dialogue` for a protocol of one's own.
 
 mod agent;
 mod certificate;

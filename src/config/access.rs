@@ -48,7 +48,7 @@ pub(super) fn read(table: &Table<'_>, problems: &mut Problems) -> Option<AccessC
     if let (Some([]), Some(span)) = (allow.as_deref(), table.span_of("allow"))
         && allow_file.is_none()
     {
-        let problem = network::nobody("allow", "every client would be refused", span);
+        let problem = network::nobody("allow", span);
         problems.add(problem.help("write deny = [\"0.0.0.0/0\", \"::/0\"] if that is meant"));
     }
     if let (Some(allow), Some(deny)) = (&allow, &deny) {

@@ -71,10 +71,10 @@ pub(super) fn network(key: &str, text: &str) -> Result<IpNet, Fault> {
 }
 
 /// A list in which nobody is.
-pub(super) fn nobody(key: &str, what: &str, span: Span) -> Problem {
+pub(super) fn nobody(key: &str, span: Span) -> Problem {
     Problem::error(format!("`{key}` is empty"))
         .at(span)
-        .label(what.to_owned())
+        .label("every client would be refused".to_owned())
 }
 
 /// Leading bits of every IPv4-mapped address.

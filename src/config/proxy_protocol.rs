@@ -50,7 +50,7 @@ pub(super) fn read(service: &Table<'_>, problems: &mut Problems) -> ProxyConfig 
     if let (Some([]), Some(span), false) =
         (from.as_deref(), table.span_of("accept_from"), from_paths)
     {
-        let problem = network::nobody("accept_from", "every client would be refused", span);
+        let problem = network::nobody("accept_from", span);
         problems.add(problem.help("leave the key out to have clients come without a header"));
     }
     let timeout = table.duration("timeout", &TIMEOUTS, problems);
