@@ -121,7 +121,7 @@ impl Listeners {
         closed: &TaskTracker,
     ) {
         let mut wanted = HashSet::new();
-        let until = patience(config.runtime.drain_timeout);
+        let until = patience(config.runtime.drain_timeout.max(QUIET));
         for (key, _, config) in listeners(config) {
             wanted.insert(key);
             // Every service of the configuration has just been put there.
@@ -188,7 +188,9 @@ impl Listeners {
         at_once: bool,
         closed: &TaskTracker,
     ) {
-        let (now, until) = (Instant::now(), patience(limit));
+        // Who has come in time is let in if there is room.
+        let least = if at_once { Duration::ZERO } else { QUIET };
+        let (now, until) = (Instant::now(), patience(limit.max(least)));
         self.emptying.retain(|it| it.claim().is_some());
         self.open.retain(|key, listening| {
             let due = listening.closes.is_some_and(|at| at_once || at <= now);

@@ -34,11 +34,11 @@ pub(super) fn concrete(
     let listed = list
         .map(|list| list.backends.as_slice())
         .unwrap_or_default();
-    let mut names = Set::default();
-    let own = Doors::of(service.listen.iter());
     if listed.is_empty() && questions(service.backends.iter()).next().is_none() {
         return service.clone();
     }
+    let mut names = Set::default();
+    let own = Doors::of(service.listen.iter());
     let backends: Arc<[BackendConfig]> = service
         .backends
         .iter()

@@ -149,8 +149,8 @@ impl Memory {
         match self.records.get_mut(backend) {
             Some(record) => record.enter(up.into(), now),
             None => {
-                let record = self.records.entry(backend.clone()).or_default();
-                record.enter(up.into(), now);
+                let record = self.records.entry(backend.clone());
+                record.or_default().enter(up.into(), now);
             }
         }
         self.touch();

@@ -64,7 +64,8 @@ impl Supervisor {
             if !closing && started.elapsed() >= QUIET {
                 closing = true;
                 let listeners = &mut self.running.listeners;
-                listeners.close_retired(&self.workers, limit, true, &closed);
+                let left = limit.saturating_sub(started.elapsed());
+                listeners.close_retired(&self.workers, left, true, &closed);
                 closed.close();
             }
             // A client in the accept queue counts as a session only once it is accepted, so the
