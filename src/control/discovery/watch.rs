@@ -6,10 +6,12 @@
 //! the exchange of a symbolic link on the way to it look alike from here.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -267,6 +269,8 @@ const MOST_LINKS: usize = 40;
 struct Inotify {
     events: AsyncFd<Arc<OwnedFd>>,
     watched: Watched,
+    /// What the files are called there.
+    names: HashSet<OsString>,
 }
 
 /// Directories, and what the kernel calls their watches.
@@ -285,6 +289,7 @@ impl Inotify {
         Ok(Self {
             events,
             watched: Watched::new(),
+            names: HashSet::new(),
         })
     }
 
@@ -295,10 +300,12 @@ impl Inotify {
         let before = std::mem::take(&mut self.watched);
         let watching = tokio::task::spawn_blocking(move || {
             let directories = paths.iter().flat_map(|path| directories(path));
-            Self::exchange(&events, before, directories)
+            let watched = Self::exchange(&events, before, directories);
+            let names = paths.iter().flat_map(|path| names(path)).collect();
+            (watched, names)
         });
         // A panic is logged, and the next look begins anew.
-        self.watched = watching.await.unwrap_or_default();
+        (self.watched, self.names) = watching.await.unwrap_or_default();
     }
 
     /// Watches `directories` in place of those `before`. One that cannot be is looked at now and then.
@@ -352,7 +359,7 @@ impl Inotify {
             let Ok(mut ready) = self.events.readable().await else {
                 return SETTLED;
             };
-            let read = ready.try_io(|events| drain(events.as_fd()));
+            let read = ready.try_io(|events| drain(events.as_fd(), &self.names));
             if let Ok(quiet) = read {
                 return quiet.unwrap_or(SETTLED);
             }
@@ -360,14 +367,33 @@ impl Inotify {
     }
 }
 
-/// Takes every event that waits.
-fn drain(events: impl AsFd) -> io::Result<Duration> {
+/// What is written to in place when the file at `path` is.
+fn names(path: &Path) -> impl Iterator<Item = OsString> {
+    let real = path.canonicalize().ok();
+    let of = |path: &Path| path.file_name().map(OsStr::to_owned);
+    let real = real.as_deref().and_then(of);
+    of(path).into_iter().chain(real)
+}
+
+/// What becomes of a file itself, rather than of its name.
+const OF_CONTENT: ReadFlags = ReadFlags::MODIFY
+    .union(ReadFlags::CLOSE_WRITE)
+    .union(ReadFlags::ATTRIB);
+
+/// Takes every event that waits. What is written into files that are none of `names` is nobody's business here: a
+/// busy log beside them would keep them from settling.
+fn drain(events: impl AsFd, names: &HashSet<OsString>) -> io::Result<Duration> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); EVENTS];
     let mut reader = inotify::Reader::new(events, &mut buffer);
     let mut quiet = None;
     loop {
         match reader.next() {
             Ok(event) => {
+                let name = event.file_name().map(|it| OsStr::from_bytes(it.to_bytes()));
+                if OF_CONTENT.contains(event.events()) && name.is_some_and(|it| !names.contains(it))
+                {
+                    continue;
+                }
                 let is_open = event.events() == ReadFlags::MODIFY;
                 quiet = Some(if is_open { SETTLED_WHILE_OPEN } else { SETTLED });
             }
@@ -404,6 +430,27 @@ mod tests {
         is_another("renamed over");
         fs::remove_file(&path).unwrap();
         is_another("removed");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_beside_a_file_keeps_it_from_settling_no_longer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path: Arc<Path> = directory.path().join("list.toml").into();
+        fs::write(&path, "").unwrap();
+        let beside = directory.path().join("log");
+        fs::write(&beside, "").unwrap();
+        let mut inotify = Inotify::new().unwrap();
+        inotify.watch(vec![Arc::clone(&path)]).await;
+        let taken = || drain(inotify.events.get_ref(), &inotify.names).ok();
+        fs::write(&beside, "busy").unwrap();
+        assert_eq!(taken(), None);
+        fs::rename(&beside, directory.path().join("log.1")).unwrap();
+        assert_eq!(taken(), Some(SETTLED));
+        let mut file = fs::File::create(&path).unwrap();
+        io::Write::write_all(&mut file, b"half").unwrap();
+        assert_eq!(taken(), Some(SETTLED_WHILE_OPEN));
+        drop(file);
+        assert_eq!(taken(), Some(SETTLED));
     }
 
     #[test]
