@@ -110,6 +110,18 @@ impl Cases {
         returned
     }
 
+    /// Ends those of `service`, whatever their time, and tells whose.
+    pub(super) fn lift_ejections(&mut self, service: &str, now: Instant) -> Vec<BackendId> {
+        let its = self
+            .of
+            .iter_mut()
+            .filter(|(id, _)| **id.service() == *service);
+        let lifted = its.filter_map(|(id, case)| case.ejection.lift(now).then(|| id.clone()));
+        let lifted = lifted.collect();
+        self.reckon();
+        lifted
+    }
+
     /// Drops what a new configuration has made void: a backend that is gone, that has another
     /// address or check, or whose sessions may not take it out any more.
     pub(super) fn review(&mut self, staged: &Staged, loads: &Loads) {

@@ -320,8 +320,13 @@ impl Running {
                 .collect();
             // Its own name first.
             predecessors.sort_by_key(|(name, ..)| (*name != service.name, Arc::clone(name)));
+            let mut parts = self.parts(&config, serving);
+            // Evidence keeps nobody out when nobody else is left.
+            if !parts.iter().any(Part::is_eligible) {
+                parts.iter_mut().for_each(|it| it.health.ejected = false);
+            }
             Scene {
-                parts: self.parts(&config, serving),
+                parts,
                 roster: self.roster_for(&service.name, &service.serving),
                 config,
                 predecessors,

@@ -42,12 +42,16 @@ impl Ejection {
 
     /// Lets it in again if its time has come; whether it did.
     pub fn end(&mut self, now: Instant) -> bool {
-        let over = self.until.is_some_and(|until| until <= now);
-        if over {
-            self.until = None;
+        self.until.is_some_and(|until| until <= now) && self.lift(now)
+    }
+
+    /// Lets it in again whatever its time; whether it was out.
+    pub fn lift(&mut self, now: Instant) -> bool {
+        let was_out = self.until.take().is_some();
+        if was_out {
             self.returned = Some(now);
         }
-        over
+        was_out
     }
 }
 

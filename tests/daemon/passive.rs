@@ -212,3 +212,29 @@ fn a_reload_that_turns_it_off_lets_the_ejected_in_again() {
         );
     }
 }
+
+#[test]
+fn who_was_ejected_is_let_in_when_nobody_else_is_left() {
+    let failing = resetting();
+    let other = Backend::named("b");
+    let alone = watched("web", failing.address(), &[])
+        .passive("confirm", false)
+        .passive("eject_time", "1h");
+    let both = alone.clone().backend("other", other.address());
+    let daemon = Daemon::start(&Config::of(both));
+    let address = daemon.address("web");
+    daemon.wait_until_up(0, "failing");
+    let mut failed = 0;
+    while failed < 3 {
+        failed += usize::from(!ask(address));
+    }
+    daemon.wait_for(0, words::EJECTED, "backend", "failing");
+    let mark = daemon.log().mark();
+    // A reload that left nobody would be refused.
+    daemon.reload(&Config::of(alone));
+    let over = daemon.wait_for(mark, words::EJECTION_OVER, "backend", "failing");
+    assert_eq!(over.text("eligible"), "1/1");
+    let before = failing.accepted();
+    ask(address);
+    assert!(failing.accepted() > before);
+}

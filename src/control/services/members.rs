@@ -360,6 +360,11 @@ impl Members {
         views.filter(is_up).count()
     }
 
+    /// Whether anybody may serve.
+    pub(in crate::control) fn has_eligible(&self, targets: &Targets) -> bool {
+        self.all.iter().any(|it| it.view(targets).is_eligible())
+    }
+
     /// Counts who is eligible now.
     pub(in crate::control) fn count_all(&mut self, targets: &Targets) -> usize {
         for member in &mut self.all {

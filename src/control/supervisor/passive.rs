@@ -98,18 +98,30 @@ impl Supervisor {
     /// Lets those in again that have been out long enough.
     pub(super) fn end_ejections(&mut self) {
         for backend in self.cases.end_ejections(Instant::now()) {
-            if let Some(load) = self.running.load(&backend) {
-                load.set_ejected(false);
-                load.forgive();
-            }
-            let case = self.cases.get_mut(&backend);
-            let target = case.and_then(|case| self.running.targets.get(&case.target));
-            if target.is_some_and(|target| target.state() == State::Up) {
-                self.record(&backend, true, Instant::now());
-            }
-            self.failovers.cut_short(&backend);
-            self.count_again(&backend, None);
+            self.let_in(&backend);
+            self.reconsider(backend.service());
         }
+    }
+
+    /// Evidence keeps nobody out of `service` when nobody else is left who may serve: lets those in again.
+    pub(super) fn let_in_the_last(&mut self, service: &str) {
+        for backend in self.cases.lift_ejections(service, Instant::now()) {
+            self.let_in(&backend);
+        }
+    }
+
+    fn let_in(&mut self, backend: &BackendId) {
+        if let Some(load) = self.running.load(backend) {
+            load.set_ejected(false);
+            load.forgive();
+        }
+        let case = self.cases.get_mut(backend);
+        let target = case.and_then(|case| self.running.targets.get(&case.target));
+        if target.is_some_and(|target| target.state() == State::Up) {
+            self.record(backend, true, Instant::now());
+        }
+        self.failovers.cut_short(backend);
+        self.count_again(backend, None);
     }
 
     /// Takes it out without a probe, as the operator wants it.
@@ -145,6 +157,7 @@ impl Supervisor {
         );
         self.record(backend, false, now);
         self.count_again(backend, Some(time));
+        self.reconsider(backend.service());
         if let Some(started) = started {
             let why = evidence.last.cause().into();
             self.fail_over(backend, &target, why, Some(evidence), started, now);
@@ -188,8 +201,8 @@ impl Supervisor {
         }
     }
 
-    /// A backend was ejected (`out`), or has returned from that: its service is counted and laid out
-    /// anew.
+    /// A backend was ejected (`out`), or has returned from that: its service is counted anew, and whoever
+    /// wants to know is told.
     fn count_again(&mut self, backend: &BackendId, out: Option<Duration>) {
         let Some(serving) = self.running.services.0.get_mut(backend.service()) else {
             return;
@@ -222,7 +235,6 @@ impl Supervisor {
             eligible,
             configured,
         });
-        self.reconsider(backend.service());
     }
 }
 

@@ -167,6 +167,10 @@ impl Supervisor {
 
     /// What the roster decides now; said where it is news.
     fn decide(&mut self, service: &Arc<str>) -> Option<Decision> {
+        let serving = self.running.services.0.get(service)?;
+        if !serving.members.has_eligible(&self.running.targets) {
+            self.let_in_the_last(service);
+        }
         let serving = self.running.services.0.get_mut(service)?;
         let decision = serving.decide(&self.running.targets, Instant::now());
         self.wakes.replace(service, serving.wake, decision.again);
