@@ -380,7 +380,11 @@ impl Members {
         targets: &Targets,
         now: Instant,
     ) -> Decision {
-        let members: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
+        let mut members: Vec<_> = self.all.iter().map(|it| it.view(targets)).collect();
+        // Evidence keeps nobody out when nobody else is left.
+        if !members.iter().any(health::Member::is_eligible) {
+            members.iter_mut().for_each(|it| it.health.ejected = false);
+        }
         let eligible: Vec<_> = members.iter().map(health::Member::is_eligible).collect();
         let decision = roster.decide(self.rules(), &members, now);
         for (member, is_eligible) in self.all.iter_mut().zip(eligible) {
