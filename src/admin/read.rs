@@ -9,7 +9,7 @@ use super::hub::{Shown, unwritten};
 use super::reply::{Answer, JSON, Refusal, json, reply, text};
 use super::routes::{Call, Later};
 use super::{Query, Request};
-use crate::api::{self, View};
+use crate::api::{self, Service, View};
 use crate::config::without_secrets;
 
 /// The daemon is alive: the thread that answers is the one that controls.
@@ -45,12 +45,8 @@ fn missing(view: &View) -> Vec<String> {
         if service.listeners.is_empty() {
             missing.push(format!("service {name}: it does not listen"));
         }
-        if service.eligible < service.min_up {
-            let (eligible, min_up) = (service.eligible, service.min_up);
-            missing.push(format!(
-                "service {name}: {eligible} backends may serve, {min_up} needed"
-            ));
-        }
+        let short = Service::shortfall(service.eligible, service.min_up);
+        missing.extend(short.map(|short| format!("service {name}: {short}")));
     }
     missing
 }

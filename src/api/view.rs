@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::model::counted;
+
 /// `GET /v1/view`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct View {
@@ -221,6 +223,15 @@ pub struct Service {
     pub backends: Vec<Backend>,
 }
 
+impl Service {
+    /// `1 backend may serve, 2 needed`, unless as many as `min_up` are `eligible`: what `/readyz` and all who
+    /// tell how the service stands say of that.
+    pub fn shortfall(eligible: u32, min_up: u32) -> Option<String> {
+        let may = counted(eligible.into(), "backend");
+        (eligible < min_up).then(|| format!("{may} may serve, {min_up} needed"))
+    }
+}
+
 /// Backends that are in no file and behind no name any more, and whose sessions go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Left {
@@ -248,7 +259,7 @@ pub enum Standing {
     /// Everybody who is meant to serve may.
     #[default]
     Ok,
-    /// Some may not, or nobody of the first tier.
+    /// Some may not, or nobody of the first tier, or fewer than `min_up`, whoever wanted it so.
     Degraded,
     /// Nobody may.
     Down,

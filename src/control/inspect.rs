@@ -132,11 +132,18 @@ fn service(
     }
     let (_, in_first, eligible_in_first) = first;
     let alerted = alerted(serving, &running.config);
-    let standing = match (serving.eligible, missing) {
-        (0, _) => api::Standing::Down,
-        (_, 0) if eligible_in_first > 0 && alerted.is_none() => api::Standing::Ok,
+    let min_up = count(members.rules().min_up.of(in_first));
+    let short = api::Service::shortfall(count(serving.eligible), min_up);
+    let is_whole = missing == 0 && eligible_in_first > 0;
+    let standing = match serving.eligible {
+        0 => api::Standing::Down,
+        _ if is_whole && alerted.is_none() && short.is_none() => api::Standing::Ok,
         _ => api::Standing::Degraded,
     };
+    let why = why_of_service(standing, (missing, unmeant), serving, eligible_in_first);
+    let short = short.filter(|_| standing != api::Standing::Down);
+    let not_ready = short.map(|it| format!("not ready: {it}"));
+    let whys: Vec<_> = why.into_iter().chain(not_ready).collect();
     let queue = serving.service.queue().sum();
     let gate = members.gate().sum();
     let size = if config
@@ -151,7 +158,10 @@ fn service(
     api::Service {
         name: config.name.to_string(),
         standing,
-        why: why_of_service(standing, (missing, unmeant), serving, eligible_in_first).or(alerted),
+        why: match whys.is_empty() {
+            true => alerted,
+            false => Some(whys.join("; ")),
+        },
         strategy: config.strategy.name.to_owned(),
         listeners: listeners
             .iter()
@@ -159,7 +169,7 @@ fn service(
             .collect(),
         eligible: count(serving.eligible),
         configured: count(members.configured()),
-        min_up: count(members.rules().min_up.of(in_first)),
+        min_up,
         full_at: members.gate().is_full().map(|it| it as u64),
         awaits_fail_back: members.rules().fail_back == FailBack::Manual && serving.holds_back(),
         queue: counted::queue(&queue, size),

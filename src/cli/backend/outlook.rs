@@ -1,5 +1,6 @@
 //! What a change would do, before it is done: to whom, and who is left to serve.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::api::{Backend, Change, Service};
@@ -56,6 +57,7 @@ pub(in crate::cli) fn outlook(service: &Service, backend: Option<&str>, change: 
                 }
             });
             lines.extend(left(service, backend));
+            lines.extend(readiness(service, backend));
         }
         Change::Disable => {
             lines.push(format!(
@@ -63,6 +65,7 @@ pub(in crate::cli) fn outlook(service: &Service, backend: Option<&str>, change: 
             ));
             lines.push(running(TO_ITS_END));
             lines.extend(left(service, backend));
+            lines.extend(readiness(service, backend));
         }
         Change::Enable => {
             lines.push(format!("{they} gets new sessions whenever it is up."));
@@ -73,6 +76,7 @@ pub(in crate::cli) fn outlook(service: &Service, backend: Option<&str>, change: 
             ));
             lines.push(running(TO_ITS_END));
             lines.extend(left(service, backend));
+            lines.extend(readiness(service, backend));
         }
         Change::Weight { percent } if concerned.iter().all(is_set_aside) => {
             lines.push(format!(
@@ -119,30 +123,74 @@ fn left(service: &Service, backend: Option<&str>) -> Option<String> {
     if leaving.is_empty() {
         return None;
     }
-    let may_step_in = |it: &&Backend| Condition::of(it) == Condition::Standby && !is_concerned(it);
-    let standby = service.backends.iter().filter(may_step_in).count();
-    Some(match (left.len(), standby) {
+    let up = left.len();
+    let takes_over = step_in(service, up, is_concerned);
+    Some(match (up, takes_over) {
         (0, 0) => format!(
             "{ALOUD}: new clients of {} would be turned away.",
             service.name
         ),
-        (0, standby) => format!(
+        (0, some) => format!(
             "Of {}, {} would take over.",
             service.name,
-            of(standby as u64, "standby backend")
+            of(some, "standby backend")
         ),
-        (1, _) => format!("1 backend of {} goes on to serve.", service.name),
-        (left, _) => format!("{left} backends of {} go on to serve.", service.name),
+        (_, some) => {
+            let goes = if up == 1 { "goes" } else { "go" };
+            let backends = of(up as u64, "backend");
+            let joins = match some {
+                0 => String::new(),
+                1 => ", and 1 standby backend takes over too".to_owned(),
+                some => format!(", and {some} standby backends take over too"),
+            };
+            format!("{backends} of {} {goes} on to serve{joins}.", service.name)
+        }
     })
+}
+
+/// How many that stand by take over where so many are left `up`: tier by tier, until there are `min_up`.
+fn step_in(service: &Service, mut up: usize, is_concerned: impl Fn(&&Backend) -> bool) -> u64 {
+    let mut tiers: BTreeMap<u32, usize> = BTreeMap::new();
+    for standby in service.backends.iter().filter(stands_by) {
+        if !is_concerned(&standby) {
+            *tiers.entry(standby.priority).or_default() += 1;
+        }
+    }
+    let needed = usize::try_from(service.min_up.max(1)).unwrap_or(usize::MAX);
+    let before = up;
+    for tier in tiers.into_values() {
+        if up < needed {
+            up += tier;
+        }
+    }
+    (up - before) as u64
+}
+
+fn stands_by(backend: &&Backend) -> bool {
+    Condition::of(backend) == Condition::Standby
+}
+
+/// That the daemon turns not ready without these, if it is now.
+fn readiness(service: &Service, backend: Option<&str>) -> Option<String> {
+    let may_serve = |it: &&Backend| it.serving || stands_by(it);
+    let concerned = service.backends.iter().filter(may_serve);
+    let leaving = concerned.filter(|it| backend.is_none_or(|name| it.name == name));
+    let leaving = u32::try_from(leaving.count()).unwrap_or(u32::MAX);
+    let short = Service::shortfall(service.eligible.saturating_sub(leaving), service.min_up)?;
+    let is_ready = service.eligible >= service.min_up;
+    is_ready.then(|| format!("{UNREADY}: of {}, {short}.", service.name))
 }
 
 /// What of an outlook is to be said even to whom nothing is asked.
 pub(super) fn warning(outlook: &str) -> Option<&str> {
-    outlook.lines().find(|line| line.starts_with(ALOUD))
+    let is_loud = |line: &&str| line.starts_with(ALOUD) || line.starts_with(UNREADY);
+    outlook.lines().find(is_loud)
 }
 
 /// What an operator must not overlook.
 const ALOUD: &str = "NOBODY WOULD BE LEFT";
+/// Whoever balances over several daemons takes this one out.
+const UNREADY: &str = "The balancer turns not ready (/readyz)";
 /// What a session does that nobody ends.
 const TO_ITS_END: [&str; 2] = ["runs to its end", "run to their end"];
 
@@ -200,6 +248,35 @@ mod tests {
         service.backends[1].serving = false;
         let text = outlook(&service, Some("a"), &Change::Disable);
         assert!(text.contains("1 standby backend would take over"), "{text}");
+    }
+
+    #[test]
+    fn a_drain_says_that_the_balancer_turns_not_ready_and_who_takes_over() {
+        let drain = Change::Drain {
+            deadline_seconds: None,
+        };
+        let mut service = service(&[("a", 0), ("b", 0), ("c", 0)]);
+        (service.eligible, service.min_up) = (3, 2);
+        // One that stands by is as good for that.
+        (service.backends[2].serving, service.backends[2].priority) = (false, 1);
+        let text = outlook(&service, Some("a"), &drain);
+        let takes_over =
+            "1 backend of web goes on to serve, and 1 standby backend takes over too.\n";
+        assert!(text.ends_with(takes_over), "{text}");
+        assert_eq!(warning(&text), None);
+        service.backends.pop();
+        service.eligible = 2;
+        let text = outlook(&service, Some("a"), &drain);
+        let turns =
+            "The balancer turns not ready (/readyz): of web, 1 backend may serve, 2 needed.";
+        assert!(
+            text.ends_with(&format!("1 backend of web goes on to serve.\n{turns}\n")),
+            "{text}"
+        );
+        assert_eq!(warning(&text), Some(turns));
+        // It is no news where it is so already.
+        (service.eligible, service.backends[1].serving) = (1, false);
+        assert!(!outlook(&service, Some("a"), &drain).contains("not ready"));
     }
 
     #[test]
