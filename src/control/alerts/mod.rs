@@ -286,7 +286,7 @@ impl Clerk {
         self.post.counts.lost().retain(|name, _| {
             let was = known.iter().find(|it| it.config.name == *name);
             let is = alerts.iter().find(|it| it.name == *name);
-            was.map(|it| &it.config) == is
+            is.is_some() && was.map(|it| &it.config) == is
         });
         for config in alerts {
             let case = known
@@ -433,6 +433,7 @@ impl Drop for Sending {
             took: Duration::ZERO,
             result: Err(GIVEN_UP.to_owned()),
         };
+        let was_tried = delivered.is_some();
         let Delivered {
             attempts,
             took,
@@ -459,7 +460,9 @@ impl Drop for Sending {
             text: std::mem::take(text),
         });
         match lost {
-            Some(lost) => drop(counts.lost().insert(Arc::clone(alert), lost)),
+            Some(lost) if was_tried => drop(counts.lost().insert(Arc::clone(alert), lost)),
+            // Its alert has left the file, and nothing is to be told of that, or the daemon stops.
+            Some(_) => {}
             None => drop(counts.lost().remove(alert)),
         }
     }
@@ -504,6 +507,29 @@ mod tests {
             assert_eq!(lost[0].why, "there is no runner to start programs");
             assert!(lost[0].text.ends_with("a reload was rejected: x"));
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_told_of_an_alert_that_leaves_the_file_on_its_way() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let text = format!(
+            "[[service]]\nname = \"web\"\nlisten = \"[::]:80\"\n[[service.backend]]\naddress = \"b:1\"\n\
+             [[alert]]\nname = \"ops\"\non = \"reload-failed\"\ngroup_wait = \"0s\"\nwebhook = \"http://{}/\"\n",
+            silent.local_addr().unwrap()
+        );
+        let loaded = compile(&text, "f").unwrap_or_else(|wrong| panic!("{wrong}"));
+        let (events, watcher) = broadcast::channel(8);
+        let mut alerts = Alerts::new(None);
+        alerts.configure(&loaded.config.alerts, || watcher);
+        let problems = ["x".into()].into();
+        let service = None;
+        events.send(Event::Rejected { service, problems }).unwrap();
+        let on_its_way = timeout(Duration::from_secs(60), silent.accept()).await;
+        let _hangs = on_its_way.unwrap().unwrap();
+        alerts.configure(&[], || unreachable!());
+        alerts.finish().await;
+        assert_eq!(alerts.counts(), (0, 1));
+        assert_eq!(alerts.lost(), []);
     }
 
     #[tokio::test]
