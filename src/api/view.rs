@@ -152,7 +152,7 @@ pub struct Configuration {
 /// A file whose content was not put in force.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rejection {
-    /// When; of one that is rejected again and again, when it was first.
+    /// When; of one that is rejected again and again for the same, when it was first.
     pub at: String,
     /// All that is wrong with it, as `file:line:column: …`.
     pub problems: Vec<String>,
@@ -250,6 +250,9 @@ pub struct BackendsFile {
     pub backends: u32,
     /// It has vanished or its content was rejected, as long as the list in force is the last good one for that.
     pub rejected: Option<Rejection>,
+    /// It is rejected because it is not there.
+    #[serde(default)]
+    pub missing: bool,
 }
 
 /// How a service stands.

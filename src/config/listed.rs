@@ -27,7 +27,7 @@ pub struct Listed {
 pub fn load_listed(path: &Path, service: &ServiceConfig) -> Result<Listed, Rejected> {
     load::text(
         path,
-        Some("its backends join when it is written"),
+        Some("it is read as soon as it is written"),
         |text, origin| compile_listed(text, origin, service),
     )
 }

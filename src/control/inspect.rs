@@ -196,6 +196,7 @@ fn backends_file(list: &List) -> api::BackendsFile {
             at: time(at),
             problems: list.problems.to_vec(),
         }),
+        missing: list.missing,
     }
 }
 

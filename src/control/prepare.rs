@@ -59,8 +59,10 @@ pub(super) struct List {
     pub(super) backends: Vec<BackendConfig>,
     /// Why the file is not used as it is now, …
     pub(super) problems: Arc<[String]>,
-    /// … and since when it is not.
+    /// … since when for these very problems, …
     pub(super) rejected: Option<SystemTime>,
+    /// … and whether it is not there at all.
+    pub(super) missing: bool,
 }
 
 /// By service.
@@ -312,15 +314,20 @@ fn read_lists(loaded: &Loaded, mut known: Lists, voice: Voice) -> Lists {
                     Voice::Log => tell_rejected(&service.name, rejected.lines()),
                     Voice::Silent => rejected.lines().into(),
                 };
-                let (backends, before) = last
-                    .map(|it| (it.backends, it.rejected))
-                    .unwrap_or_default();
+                let (backends, before) = match last {
+                    Some(last) => {
+                        let before = last.rejected.filter(|_| last.problems == problems);
+                        (last.backends, before)
+                    }
+                    None => Default::default(),
+                };
                 let rejected = before.unwrap_or_else(SystemTime::now);
                 (backends, problems, Some(rejected))
             }
         };
         let list = List {
             path: Arc::clone(path),
+            missing: rejected.is_some() && !reading.seen.is_there(),
             reading,
             backends,
             problems,

@@ -557,6 +557,7 @@ fn rubbish_in_a_list_is_rejected_with_its_place_and_the_last_list_stays() {
         assert!(problems.contains(why), "{problems}");
         assert_eq!(ask_name(address).unwrap(), "a");
     }
+    let before = rejected();
     let mark = daemon.log().mark();
     fs::remove_file(&path).unwrap();
     let line = daemon.wait_for(mark, words::LIST_REJECTED, "service", "web");
@@ -565,6 +566,8 @@ fn rubbish_in_a_list_is_rejected_with_its_place_and_the_last_list_stays() {
         let now = rejected();
         now.problems[0].contains("no such file").then_some(now)
     });
+    assert!(file().missing);
+    assert!(first.at > before.at, "{before:?} {first:?}");
     // A reload keeps it too, though there is nothing to read, and it is no news.
     daemon.hang_up();
     assert_eq!(ask_name(address).unwrap(), "a");
@@ -576,6 +579,7 @@ fn rubbish_in_a_list_is_rejected_with_its_place_and_the_last_list_stays() {
     eventually("status to tell of it no more", || {
         file().rejected.is_none().then_some(())
     });
+    assert!(!file().missing);
     // None at all is possible, where it is meant.
     let mark = daemon.log().mark();
     fs::write(&path, list(&[])).unwrap();

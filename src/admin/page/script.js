@@ -340,14 +340,14 @@ function draw() {
 }
 function notices({ process, services }) {
   const shown = [], files = [];
-  const reject = (what, stays, rejected) => {
+  const reject = (what, stays, rejected, missing) => {
     if (!rejected) return;
-    files.push(rejected.at);
     const problems = rejected.problems.slice(0, 10).join("\n");
-    shown.push(element("div", { class: "notice bad" }, `${what} was rejected at ${clock(time(rejected.at))}; ${stays}.`, element("pre", {}, problems)));
+    files.push(rejected.at, problems);
+    shown.push(element("div", { class: "notice bad" }, `${what} ${missing ? "is missing since" : "was rejected at"} ${clock(time(rejected.at))}; ${stays}.`, element("pre", {}, problems)));
   };
   reject("The configuration file", "the one before it is in force", process.configuration.rejected);
-  for (const { name, backends_file: file } of services) if (file) reject(`The list of backends of ${name}`, "its last good one stays", file.rejected);
+  for (const { name, backends_file: file } of services) if (file) reject(`The list of backends of ${name}`, "its last good one stays", file.rejected, file.missing);
   const short = process.short_of ? process.short_of.replaceAll("-", " ") : "";
   if (short) shown.push(element("div", { class: "notice bad" }, `Short of ${short}: new clients wait.`));
   put($("notices"), `${files.join(" ")} ${short}`, ...shown);

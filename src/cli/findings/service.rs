@@ -15,6 +15,7 @@ pub(super) fn findings(service: &Service, now: &str) -> impl Iterator<Item = Fin
 /// A file of backends that is not what serves.
 fn backends_file(service: &Service, now: &str) -> Option<Finding> {
     let file = service.backends_file.as_ref()?;
+    let rejection = file.rejected.as_ref()?;
     let runs = match file.backends {
         0 => "none of its backends serves".to_owned(),
         some => format!(
@@ -22,10 +23,18 @@ fn backends_file(service: &Service, now: &str) -> Option<Finding> {
             of(some.into(), "backend")
         ),
     };
+    let lines = match (file.missing, file.backends) {
+        (false, _) => rejected(&file.path, rejection, &runs, now),
+        (true, 0) => vec![format!("{} is not there: {runs}", file.path)],
+        (true, _) => {
+            let past = since(Some(&rejection.at), now, " ", " ago");
+            vec![format!("{} has vanished{past}: {runs}", file.path)]
+        }
+    };
     Some(Finding {
         gravity: Gravity::Wrong,
         subject: service.name.clone(),
-        lines: rejected(&file.path, file.rejected.as_ref()?, &runs, now),
+        lines,
         missed_by: None,
     })
 }

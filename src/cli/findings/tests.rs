@@ -152,6 +152,7 @@ fn a_backends_file_that_is_rejected_is_told_with_what_serves_in_its_place() {
             path: "/etc/web.toml".into(),
             backends: 2,
             rejected: None,
+            missing: false,
         }),
         ..Service::default()
     };
@@ -165,6 +166,20 @@ fn a_backends_file_that_is_rejected_is_told_with_what_serves_in_its_place() {
                     web.toml:3:1: unknown key";
     let all = findings(&view(service.clone()));
     assert!(all[0].concerns("web") && !all[0].concerns("api"));
+    assert_eq!(
+        told(&view(service.clone())),
+        [(Gravity::Wrong, expected.into())]
+    );
+    let file = service.backends_file.as_mut().unwrap();
+    file.missing = true;
+    let expected =
+        "web: /etc/web.toml has vanished 10s ago: its last good list stays, of 2 backends";
+    assert_eq!(
+        told(&view(service.clone())),
+        [(Gravity::Wrong, expected.into())]
+    );
+    service.backends_file.as_mut().unwrap().backends = 0;
+    let expected = "web: /etc/web.toml is not there: none of its backends serves";
     assert_eq!(told(&view(service)), [(Gravity::Wrong, expected.into())]);
 }
 

@@ -84,6 +84,11 @@ impl Seen {
             stat: metadata.map(of),
         }
     }
+
+    /// Whether there was a file.
+    pub(in crate::control) fn is_there(&self) -> bool {
+        self.stat.is_some()
+    }
 }
 
 /// When a file was read, and what it was then.

@@ -97,7 +97,10 @@ impl Supervisor {
                 let problems = barred.map_or_else(|| rejected.lines(), |it| vec![it]);
                 let problems = tell_rejected(&service, problems);
                 let told = list.map(|it| {
-                    it.rejected.get_or_insert_with(SystemTime::now);
+                    if it.problems != problems {
+                        it.rejected = Some(SystemTime::now());
+                    }
+                    it.missing = !reading.seen.is_there();
                     std::mem::replace(&mut it.problems, problems.clone())
                 });
                 // One that was just written is read once more.
@@ -112,7 +115,8 @@ impl Supervisor {
         let Some(list) = self.running.lists.get_mut(&service) else {
             return;
         };
-        (list.reading, list.backends, list.rejected) = (reading, listed.backends, None);
+        (list.reading, list.backends) = (reading, listed.backends);
+        (list.rejected, list.missing) = (None, false);
         if !std::mem::take(&mut list.problems).is_empty() {
             self.tell(|| Event::Accepted {
                 service: Arc::clone(&service),
