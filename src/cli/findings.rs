@@ -154,13 +154,17 @@ fn daemon(view: &View) -> Vec<Finding> {
         });
     }
     let lost = process.alerts.lost.iter();
-    all.extend(lost.map(|it| lost_alert(it, &view.at)));
+    all.extend(lost.filter_map(|it| lost_alert(it, &view.at)));
     all
 }
 
-/// Until a message of the same alert gets through nobody knows whether the next will; after a while that is no news.
-fn lost_alert(lost: &LostAlert, now: &str) -> Finding {
+/// Until a message of the same alert gets through nobody knows whether the next will; after a while that is no
+/// news, and after a longer one, in which nothing happened that it tells of, nothing to be told at all.
+fn lost_alert(lost: &LostAlert, now: &str) -> Option<Finding> {
     let past = ago(&lost.at, now);
+    if past.is_some_and(|it| it >= LOST_LONG_AGO) {
+        return None;
+    }
     let LostAlert {
         alert,
         to,
@@ -169,7 +173,7 @@ fn lost_alert(lost: &LostAlert, now: &str) -> Finding {
         ..
     } = lost;
     let told = since(Some(&lost.at), now, " ", " ago");
-    Finding {
+    Some(Finding {
         gravity: match past.is_some_and(|it| it < LOST_LATELY) {
             true => Gravity::Wrong,
             false => Gravity::Noted,
@@ -177,10 +181,10 @@ fn lost_alert(lost: &LostAlert, now: &str) -> Finding {
         subject: DAEMON.into(),
         lines: vec![
             format!("alert {alert} failed{told}, to {to}: {why}"),
-            format!("it said: {text}"),
+            format!("the message was: {text}"),
         ],
         missed_by: None,
-    }
+    })
 }
 
 /// That the file at `path` is not in force, what `runs` in its place, and what is wrong with it.
@@ -217,6 +221,8 @@ pub(super) const CONFIGURATION: &str = "configuration";
 const RECENT: Duration = Duration::from_secs(60);
 /// An alert that was lost is wrong for so long.
 const LOST_LATELY: Duration = Duration::from_secs(3600);
+/// And for so long worth a note.
+const LOST_LONG_AGO: Duration = Duration::from_secs(24 * 3600);
 /// Problems, or causes, that are told of one thing.
 const MOST_LINES: usize = 5;
 

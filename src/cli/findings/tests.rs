@@ -193,7 +193,7 @@ fn what_waits_for_a_restart_is_noted() {
 }
 
 #[test]
-fn an_alert_that_was_lost_is_wrong_for_an_hour_and_noted_until_one_gets_through() {
+fn an_alert_that_was_lost_is_wrong_for_an_hour_and_noted_for_a_day() {
     let mut view = view(Service::default());
     view.process.alerts.lost = vec![LostAlert {
         alert: "ops".into(),
@@ -205,12 +205,14 @@ fn an_alert_that_was_lost_is_wrong_for_an_hour_and_noted_until_one_gets_through(
     let expected = |past: &str| {
         format!(
             "daemon: alert ops failed {past} ago, to hooks.example.org: \
-             no answer within 5s; it said: lb1: web/a is down: refused (1 of 2 eligible)"
+             no answer within 5s; the message was: lb1: web/a is down: refused (1 of 2 eligible)"
         )
     };
     assert_eq!(told(&view), [(Gravity::Wrong, expected("10s"))]);
     view.at = "2026-11-21T13:30:00.000Z".into();
     assert_eq!(told(&view), [(Gravity::Noted, expected("1h 30m"))]);
+    view.at = "2026-11-22T12:00:00.000Z".into();
+    assert_eq!(told(&view), []);
 }
 
 #[test]
