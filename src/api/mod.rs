@@ -24,5 +24,5 @@ pub use simulation::{Share, Shares, Simulation, Without};
 pub use view::{
     Admin, Alerts, Backend, BackendsFile, Check, Configuration, Count, Ended, Histogram, Left,
     Listener, LostAlert, Process, Queue, Record, Refusals, Rejection, Reloads, Service, ShortOf,
-    Standing, State, Throttling, Traffic, Unserved, View, Worker,
+    Standing, StandsIn, State, Throttling, Traffic, Unserved, View, Worker,
 };

@@ -194,6 +194,8 @@ pub struct Service {
     /// A later tier serves in the place of those before it, until an operator asks for the fail-back
     /// (`fail_back = "manual"`).
     pub awaits_fail_back: bool,
+    /// The last tier that serves for those before it, if any does.
+    pub stands_in: Option<StandsIn>,
     /// Who waits for a place.
     pub queue: Queue,
     /// Of its backends; the sessions of those that have left are among those that run.
@@ -224,12 +226,29 @@ pub struct Service {
 }
 
 impl Service {
+    /// How many of those that may serve do; the others stand by.
+    pub fn serving(&self) -> u32 {
+        let serving = self.backends.iter().filter(|it| it.serving).count();
+        let serving = u32::try_from(serving).unwrap_or(u32::MAX);
+        // Where nobody may, `when_all_down` has all of them serve regardless.
+        serving.min(self.eligible)
+    }
+
     /// `1 backend may serve, 2 needed`, unless as many as `min_up` are `eligible`: what `/readyz` and all who
     /// tell how the service stands say of that.
     pub fn shortfall(eligible: u32, min_up: u32) -> Option<String> {
         let may = counted(eligible.into(), "backend");
         (eligible < min_up).then(|| format!("{may} may serve, {min_up} needed"))
     }
+}
+
+/// A tier that serves because too few of those before it may.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StandsIn {
+    /// The `priority` of its backends.
+    pub priority: u32,
+    /// Since when it is the last that does.
+    pub since: String,
 }
 
 /// Backends that are in no file and behind no name any more, and whose sessions go on.

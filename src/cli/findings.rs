@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 pub(super) use self::backend::{deadline, reason, said_by};
-pub(super) use self::service::{not_let_in, slowed_down, turned_away};
+pub(super) use self::service::{not_let_in, share, slowed_down, turned_away};
 use super::condition::Gravity;
 use super::figures::{ago, grouped, time};
 use crate::api::{LostAlert, Rejection, Service, ShortOf, Standing, View};

@@ -172,6 +172,10 @@ fn service(
         min_up,
         full_at: members.gate().is_full().map(|it| it as u64),
         awaits_fail_back: members.rules().fail_back == FailBack::Manual && serving.holds_back(),
+        stands_in: serving.stands_in.map(|(priority, since)| api::StandsIn {
+            priority,
+            since: clock.tell(since),
+        }),
         queue: counted::queue(&queue, size),
         traffic,
         // Who has left is known of all services together.

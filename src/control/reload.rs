@@ -172,16 +172,23 @@ impl Running {
             // Something may have been said since it was laid out.
             members.heed(&self.memory);
             members.cap();
-            let (service, served, failovers) = match self.services.0.remove(&name) {
+            let (service, served, stands_in, failovers) = match self.services.0.remove(&name) {
                 Some(serving) => {
                     members.inherit(&serving.members);
                     serving.service.swap(snapshot);
-                    (serving.service, serving.served, serving.failovers)
+                    let Serving {
+                        service,
+                        served,
+                        stands_in,
+                        failovers,
+                        ..
+                    } = serving;
+                    (service, served, stands_in, failovers)
                 }
                 None => {
                     let queue = self.loads.queue(&name);
                     let service = Service::new(Arc::clone(&name), snapshot, queue);
-                    (service, Served::default(), Over::default())
+                    (service, Served::default(), None, Over::default())
                 }
             };
             if let Some(permits) = members.gate().begin_count() {
@@ -199,6 +206,7 @@ impl Running {
                 laid_out,
                 wake: None,
                 served,
+                stands_in,
                 failovers,
                 revision: 0,
                 building: false,

@@ -56,6 +56,8 @@ pub(super) struct Serving {
     pub(super) eligible: usize,
     /// By whom, as was said last.
     pub(super) served: Served,
+    /// The last tier that stands in, and since when that is the last.
+    pub(super) stands_in: Option<(u32, Instant)>,
     /// What it has been through.
     pub(super) failovers: Over,
     /// Counts the changes of health; what is built for an older one is built again.
@@ -77,6 +79,14 @@ impl Serving {
             eligible: self.eligible,
             configured: self.members.configured(),
         }
+    }
+
+    /// How many of those that may serve do by what is known now, decided or not; the others stand by.
+    pub(super) fn serving(&self, targets: &Targets) -> usize {
+        let members: Vec<_> = self.members.each().map(|it| it.view(targets)).collect();
+        let mut roster = self.roster.clone();
+        let decision = roster.decide(self.members.rules(), &members, Instant::now());
+        decision.serving.len().min(self.eligible)
     }
 
     /// Whether backends are back and not in use, because a later tier stands in for them.
@@ -102,7 +112,15 @@ impl Serving {
 
     /// Decides who serves.
     pub(super) fn decide(&mut self, targets: &Targets, now: Instant) -> Decision {
-        self.members.decide(&mut self.roster, targets, now)
+        let decision = self.members.decide(&mut self.roster, targets, now);
+        let known = self.stands_in;
+        let since = |tier| {
+            known
+                .filter(|(it, _)| *it == tier)
+                .map_or(now, |(_, since)| since)
+        };
+        self.stands_in = self.roster.stands_in().map(|tier| (tier, since(tier)));
+        decision
     }
 }
 

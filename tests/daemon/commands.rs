@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ballast::api::View;
 
 use crate::support::{
-    Backend, Config, Daemon, Held, Said, Service, Storm, ask_name, ballast, connect_unasked,
+    Api, Backend, Config, Daemon, Held, Said, Service, Storm, ask_name, ballast, connect_unasked,
     eventually, words,
 };
 
@@ -15,7 +15,7 @@ struct Site {
     daemon: Daemon,
     file: PathBuf,
     config: Config,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Site {
@@ -29,7 +29,7 @@ impl Site {
             file: daemon.beside("ballast.toml"),
             daemon,
             config,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -155,6 +155,45 @@ fn who_was_turned_away_and_why_is_in_the_status_and_in_the_log() {
     let said = site.status_shows(&[], "turned away");
     said.exits_with(1);
     said.shows(&["no backend may serve", words::NO_BACKEND]);
+}
+
+#[test]
+fn what_min_up_needs_is_told_alike_before_a_drain_by_status_and_by_readyz() {
+    let [a, b, c] = ["a", "b", "c"].map(Backend::named);
+    let service = Service::new("web")
+        .quick_health()
+        .key("min_up", 2)
+        .backend("a", a.address())
+        .backend("b", b.address())
+        .prioritised("c", c.address(), 1);
+    let site = Site::start([service]);
+    let ready = || {
+        let answer = Api::unix(&site.directory.path().join("admin.sock")).get("/readyz");
+        (answer.status, answer.text().to_owned())
+    };
+    let well = "All is well: 1 service, 2 of 3 backends serve, 1 stands by\n";
+    site.status_shows(&[], well).shows(&["2/3 serve"]);
+    let unasked = site.ballast(&["backend", "drain", "web/a"]);
+    let takes_over = "1 backend of web goes on to serve, and 1 standby backend takes over too.";
+    assert!(unasked.stderr.contains(takes_over), "{unasked:#?}");
+    assert!(!unasked.stderr.contains("not ready"), "{unasked:#?}");
+    site.ballast(&["backend", "drain", "web/a", "--yes"])
+        .shows(&["2 of 3 backends serve"]);
+    let noted = site.status_shows(&[], "the tier of priority 1 took over");
+    noted.exits_with(0);
+    noted.shows(&["2 of 3 backends serve\n"]);
+    assert_eq!(ready().0, 200);
+    let warned = site.ballast(&["backend", "drain", "web/b", "--yes"]);
+    let short = "1 backend may serve, 2 needed";
+    let turns = format!("The balancer turns not ready (/readyz): of web, {short}.");
+    assert!(warned.stderr.contains(&turns), "{warned:#?}");
+    let wrong = site.status_shows(&[], &format!("not ready: {short}"));
+    wrong.exits_with(1);
+    assert_eq!(ready(), (503, format!("service web: {short}\n")));
+    site.ballast(&["backend", "reset", "web/*", "--yes"])
+        .shows(&["2 of 3 backends serve, 1 stands by"]);
+    site.status_shows(&[], well).exits_with(0);
+    assert_eq!(ready().0, 200);
 }
 
 #[test]

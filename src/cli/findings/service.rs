@@ -58,6 +58,13 @@ fn own(service: &Service, now: &str) -> impl Iterator<Item = Finding> {
             grouped(most)
         ));
     }
+    if let Some(tier) = &service.stands_in {
+        let past = since(Some(&tier.since), now, " ", " ago");
+        let priority = tier.priority;
+        noted.push(format!(
+            "the tier of priority {priority} took over{past}, and serves for those before it"
+        ));
+    }
     if service.awaits_fail_back {
         noted.push(format!(
             "a later tier stands in although those before it are back, until 'ballast service fail-back {}'",
@@ -98,6 +105,27 @@ fn own(service: &Service, now: &str) -> impl Iterator<Item = Finding> {
             lines,
             missed_by: None,
         })
+}
+
+/// `3 of 4 backends serve, 1 stands by`, of several services together
+pub(in crate::cli) fn share<'a>(services: impl Iterator<Item = &'a Service>) -> String {
+    let (mut serving, mut standing_by, mut configured) = (0, 0, 0);
+    for service in services {
+        let its = service.serving();
+        serving += u64::from(its);
+        standing_by += u64::from(service.eligible - its);
+        configured += u64::from(service.configured);
+    }
+    let serve = format!(
+        "{} of {} backends serve",
+        grouped(serving),
+        grouped(configured)
+    );
+    match standing_by {
+        0 => serve,
+        1 => format!("{serve}, 1 stands by"),
+        some => format!("{serve}, {} stand by", grouped(some)),
+    }
 }
 
 /// `12 clients were not let in by max_per_source so far, the last 3s ago`

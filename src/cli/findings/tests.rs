@@ -1,6 +1,6 @@
 use super::*;
 use crate::api::{
-    Admin, Backend, BackendsFile, Count, Refusals, State, Throttling, Traffic, Unserved,
+    Admin, Backend, BackendsFile, Count, Refusals, StandsIn, State, Throttling, Traffic, Unserved,
 };
 use crate::cli::condition::{Condition, since_when};
 use crate::cli::testing::{BEFORE, NOW, up};
@@ -34,6 +34,20 @@ fn a_service_that_is_full_is_wrong_and_one_that_awaits_its_fail_back_is_noted() 
         told,
         [(Gravity::Wrong, "web", full), (Gravity::Noted, "db", waits)]
     );
+}
+
+#[test]
+fn a_tier_that_stands_in_is_noted() {
+    let service = Service {
+        name: "web".into(),
+        stands_in: Some(StandsIn {
+            priority: 1,
+            since: BEFORE.into(),
+        }),
+        ..Service::default()
+    };
+    let expected = "web: the tier of priority 1 took over 10s ago, and serves for those before it";
+    assert_eq!(told(&view(service)), [(Gravity::Noted, expected.into())]);
 }
 
 fn view(service: Service) -> View {

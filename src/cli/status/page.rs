@@ -7,7 +7,7 @@ use crate::api::{Backend, Event, Left, Service, Standing, State, View};
 use crate::cli::condition::{Condition, Gravity, is_full, since_when};
 use crate::cli::figures::{ago, count, grouped, of, rate, scaled, time, width, wrapped};
 use crate::cli::findings::{
-    CONFIGURATION, Finding, findings, not_let_in, slowed_down, turned_away,
+    CONFIGURATION, Finding, findings, not_let_in, share, slowed_down, turned_away,
 };
 use crate::cli::rates::Rates;
 use crate::cli::table::{BOLD, Cell, Column, DIM, GREEN, PLAIN, RED, Table, YELLOW};
@@ -133,15 +133,12 @@ impl Page<'_> {
         let mut out = String::new();
         let wrong = |it: &&Finding| it.gravity == Gravity::Wrong;
         if !findings.iter().any(|it| wrong(&it)) {
-            let eligible: u64 = self.services().map(|it| u64::from(it.eligible)).sum();
-            let configured: u64 = self.services().map(|it| u64::from(it.configured)).sum();
             let services = self.services().count() as u64;
             out += &format!(
-                "{}: {}, {} of {} backends serve\n",
+                "{}: {}, {}\n",
                 self.painted(GREEN, "All is well"),
                 of(services, "service"),
-                grouped(eligible),
-                grouped(configured)
+                share(self.services())
             );
         }
         for (gravity, heading, colour) in [
@@ -205,7 +202,7 @@ impl Page<'_> {
                 true => ("full", YELLOW),
                 false => ("serve", colour),
             };
-            let state = format!("{}/{} {does}", service.eligible, service.configured);
+            let state = format!("{}/{} {does}", service.serving(), service.configured);
             let cells = [
                 Cell::from(&*service.name).coloured(BOLD),
                 Cell::from(state).coloured(colour),
@@ -560,6 +557,22 @@ web      1/2 serve                 0       0     0      0
             page.contains("\nAll is well: 1 service, 1 of 1 backends serve\n"),
             "{page}"
         );
+    }
+
+    #[test]
+    fn whoever_stands_by_is_not_among_those_that_serve() {
+        let mut view = view(vec![
+            backend("app-1", State::Up),
+            backend("app-2", State::Up),
+        ]);
+        let service = &mut view.services[0];
+        (service.backends[1].serving, service.backends[1].why) = (false, Some("stands by".into()));
+        let page = page(&view, None);
+        let well = "\nAll is well: 1 service, 1 of 2 backends serve, 1 stands by\n";
+        assert!(page.contains(well), "{page}");
+        for row in ["web      1/2 serve", "  app-2  standby"] {
+            assert!(page.contains(row), "{page}");
+        }
     }
 
     #[test]

@@ -148,7 +148,10 @@ impl Supervisor {
             "changed by an operator"
         );
         let came = order.came(&done.aside, concerned.len());
-        let (leaves, share) = (order.leaves(done.sessions), share(eligible, configured));
+        let serving = self.running.services.0.get(&service);
+        let serving = serving.map_or(0, |it| it.serving(&self.running.targets));
+        let share = share(serving, eligible, configured);
+        let leaves = order.leaves(done.sessions);
         Ok(changed(format!("{whom} {came}: {leaves}, {share}")))
     }
 

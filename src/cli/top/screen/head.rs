@@ -8,7 +8,7 @@ use super::canvas::{Look, put, say};
 use crate::api::View;
 use crate::cli::condition::Gravity;
 use crate::cli::figures::{fitted, grouped, of, rate, time, width};
-use crate::cli::findings::headlines;
+use crate::cli::findings::{headlines, share};
 use crate::cli::top::history::{numbers, sparkline};
 use crate::cli::top::rows::Sort;
 use crate::cli::top::state::Top;
@@ -108,17 +108,10 @@ fn state(view: &View, top: &Top, look: Look) -> (String, Style) {
     let all = top.findings.iter();
     let wrong = all.filter(|it| it.gravity == Gravity::Wrong).count();
     if wrong == 0 {
-        let eligible: u64 = view.services.iter().map(|it| u64::from(it.eligible)).sum();
-        let configured: u64 = view
-            .services
-            .iter()
-            .map(|it| u64::from(it.configured))
-            .sum();
         let text = format!(
-            "All is well: {}, {} of {} backends serve",
+            "All is well: {}, {}",
             of(view.services.len() as u64, "service"),
-            grouped(eligible),
-            grouped(configured)
+            share(view.services.iter())
         );
         return (text, look.of(Gravity::Well));
     }

@@ -81,7 +81,7 @@ fn draw_row(
     let now = top.view.as_ref().map_or("", |view| &*view.at);
     let (state, since) = match row.backend {
         None => {
-            let short = format!("{}/{}", row.service.eligible, row.service.configured);
+            let short = format!("{}/{}", row.service.serving(), row.service.configured);
             let long = format!("{short} serve");
             let state = if width(&long) <= WIDTHS[0] {
                 long

@@ -77,8 +77,13 @@ pub(super) fn whom(service: &str, backend: Option<&str>, concerned: usize) -> St
     }
 }
 
-/// `2 of 3 backends serve`
-pub(super) fn share(eligible: usize, configured: usize) -> String {
-    let serve = if eligible == 1 { "serves" } else { "serve" };
-    format!("{eligible} of {configured} backends {serve}")
+/// `2 of 4 backends serve, 1 stands by`
+pub(super) fn share(serving: usize, eligible: usize, configured: usize) -> String {
+    let serve = if serving == 1 { "serves" } else { "serve" };
+    let serve = format!("{serving} of {configured} backends {serve}");
+    match eligible.saturating_sub(serving) {
+        0 => serve,
+        1 => format!("{serve}, 1 stands by"),
+        some => format!("{serve}, {some} stand by"),
+    }
 }
