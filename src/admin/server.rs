@@ -28,6 +28,7 @@ use super::reply::{JSON, Refusal};
 use super::routes::{Call, Handler, find};
 use super::{Journal, Request, reply};
 use crate::config::{AdminAddress, AdminConfig, SocketAccess};
+use crate::net::Shortage;
 use crate::unix::OwnPath;
 
 /// The admin API as control holds it. What is open closes when it is dropped.
@@ -114,7 +115,7 @@ impl Server {
                         let accepted = listener.accept().await;
                         let accepted =
                             accepted.map(|(stream, peer)| (stream, peer.to_string().into()));
-                        take(accepted, entrance, &hub, &connections).await;
+                        take(accepted, entrance, &hub, (&connections, None)).await;
                     }
                 });
                 Listening {
@@ -123,7 +124,7 @@ impl Server {
                 }
             }
             BoundSocket::Unix(listener, path) => {
-                let connections = Arc::clone(&self.at_paths);
+                let (over_tcp, at_paths) = (Arc::clone(&self.over_tcp), Arc::clone(&self.at_paths));
                 let listener = UnixListener::from_std(listener)?;
                 path.show()?;
                 tracing::info!(listener = %address, "admin endpoint listens");
@@ -134,7 +135,8 @@ impl Server {
                             let by = peer_of(&stream);
                             (stream, by)
                         });
-                        take(accepted, Entrance::Socket, &hub, &connections).await;
+                        let connections = (&at_paths, Some(&*over_tcp));
+                        take(accepted, Entrance::Socket, &hub, connections).await;
                     }
                 });
                 Listening {
@@ -154,12 +156,13 @@ fn peer_of(stream: &tokio::net::UnixStream) -> Arc<str> {
     }
 }
 
-/// Sees a connection served, if there is one.
+/// Sees a connection served, if there is one, among its `connections`; where the process is short of something,
+/// `others` make room first.
 async fn take<S>(
     accepted: io::Result<(S, Arc<str>)>,
     entrance: Entrance,
     hub: &Arc<Hub>,
-    connections: &Arc<Connections>,
+    (connections, others): (&Arc<Connections>, Option<&Connections>),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -173,9 +176,13 @@ async fn take<S>(
         }
         Err(error) => {
             tracing::debug!(%error, "admin endpoint rests");
-            // Somebody who asks nothing has what this one lacks.
-            connections.evict();
-            hub.starves(error);
+            if Shortage::is_met_in(&error) {
+                // Somebody who asks nothing has what this one lacks.
+                let _ = others
+                    .and_then(Connections::evict)
+                    .or_else(|| connections.evict());
+                hub.starves(error);
+            }
             sleep(BACK_OFF).await;
         }
     }
@@ -342,9 +349,9 @@ impl Connections {
         })
     }
 
-    /// Ends the one that has been idle for longest, if any is.
-    fn evict(&self) {
-        let _ = self.lock().evict();
+    /// Ends the one that has been idle for longest; `None` when all of them are being answered.
+    fn evict(&self) -> Option<()> {
+        self.lock().evict()
     }
 
     /// When one more may go on.

@@ -89,7 +89,11 @@ impl Shortage {
         if let Err(error) = self.spares.look() {
             self.meet(&error.into());
         }
-        self.spares.take_back(|| self.lately().is_none());
+        match self.lately() {
+            // Whoever met it just when it was to be over may have left them held.
+            Some(_) => self.spares.let_go(),
+            None => self.spares.take_back(|| self.lately().is_none()),
+        }
     }
 
     /// What a worker was given, if it may have it, or in its place `seat` or another one.
@@ -181,6 +185,17 @@ mod tests {
         *shortage.until.get_mut() = 1;
         shortage.was_spared();
         assert!(shortage.reserve().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_was_held_again_just_when_it_was_met_is_let_go_of_with_the_next_look() {
+        let shortage = Shortage::since(Instant::now(), Spares::keep(1));
+        met(&shortage);
+        // As if it had been over for whoever took them back.
+        shortage.spares.take_back(|| true);
+        met(&shortage);
+        shortage.look();
+        assert!(shortage.spares.are_let_go());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! They are numbers, held from the start on, and let go of when somebody meets a shortage. The kernel gives the
 //! lowest number that is free, so a worker may be given one of them, too: it takes another one in its place, or
-//! does without. So they are control's until the shortage is over, and held again then.
+//! does without. So they are control's until the shortage is over, and held again then. What control keeps for
+//! long, such as a listener that a reload opens meanwhile, is missing among them until it is closed.
 
 use std::io;
 use std::ops::Range;
@@ -13,8 +14,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
 
-/// So many: for operators, whatever they have read and written, and checks. A small limit leaves most to sessions.
-const MOST: usize = 32;
+/// So many: 32 for whoever comes to the admin endpoint over TCP, so that a flood there has what it may have and no
+/// more; 16 for operators at its path and whatever they have read and written; and 16 for checks. A small limit
+/// leaves most to sessions.
+const MOST: usize = 64;
 
 /// How many are kept where the limit is `descriptors`.
 pub fn spares_of(descriptors: usize) -> usize {
@@ -110,6 +113,11 @@ impl Spares {
         self.seed
             .as_ref()
             .map_or(Err(Errno::MFILE), |seed| self.another(seed).map(drop))
+    }
+
+    #[cfg(test)]
+    pub(super) fn are_let_go(&self) -> bool {
+        self.held().is_empty()
     }
 
     fn held(&self) -> MutexGuard<'_, Vec<OwnedFd>> {

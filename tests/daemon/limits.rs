@@ -1,6 +1,6 @@
 //! At its limits Ballast waits and recovers; it neither spins nor forgets.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -357,6 +357,55 @@ fn operators_are_served_while_sessions_hold_every_descriptor() {
     eventually("control keeps its descriptors again", || {
         (daemon.descriptors() == before - 6).then_some(())
     });
+}
+
+#[test]
+fn a_flood_over_tcp_keeps_operators_out_at_the_path_no_more_than_sessions_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let state = directory.path().join("state.json");
+    let door = format!("unix:{}", socket.display());
+    let listen = toml::Value::from(vec!["127.0.0.1:0".to_owned(), door.clone()]);
+    let backend = Backend::named("only");
+    let config = Config::of(Service::new("web").backend("only", backend.address()))
+        .runtime("state_file", state.to_str().unwrap())
+        .admin("listen", listen);
+    let daemon = Daemon::start(&config);
+    daemon.wait_until_up(0, "only");
+    let tcp = daemon.api();
+    let settled = || daemon.descriptors();
+    steadily(Duration::from_millis(500), "descriptors settle", settled);
+    let limit = daemon.leave_descriptors(1);
+    let _waiting: Vec<_> = (0..8).map(|_| connect(daemon.address("web"))).collect();
+    daemon.wait_for(0, words::RESTS, "short_of", "descriptors");
+    // As many as may follow events, none of whom makes room …
+    let follow = b"GET /v1/events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let follows = |_| {
+        let mut stream = tcp.connect().unwrap();
+        stream.write_all(follow).unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        stream
+    };
+    let _followers: Vec<_> = (0..16).map(follows).collect();
+    // … and more than all that may come besides.
+    let _crowd: Vec<_> = (0..64).map(|_| tcp.connect().unwrap()).collect();
+    thread::scope(|threads| {
+        for _ in 0..8 {
+            threads.spawn(|| {
+                let (code, told) = status(&door);
+                assert_eq!(code, Some(1), "{told}");
+                assert!(told.contains("short of descriptors"), "{told}");
+            });
+        }
+    });
+    let drain = json!({ "do": "drain" });
+    let answer = Api::unix(&socket).post("/v1/services/web/backends/only", &drain);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let saved = std::fs::read_to_string(&state).unwrap();
+    assert!(saved.contains("drain"), "{saved}");
+    daemon.allow_descriptors(limit);
 }
 
 #[test]

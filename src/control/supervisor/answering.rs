@@ -12,7 +12,6 @@ use crate::api::{self, Sessions};
 use crate::control::inspect::{self, Clock, time};
 use crate::control::sessions;
 use crate::model::BackendId;
-use crate::net::Shortage;
 use crate::telemetry::logging::Logging;
 use crate::worker::Wanted;
 
@@ -63,11 +62,7 @@ impl Supervisor {
                 let _ = reply.send(Arc::clone(&self.text));
             }
             Request::Plan(proposal, reply) => self.begin_plan(proposal, reply),
-            Request::Starved(error) => {
-                if Shortage::is_met_in(&error) {
-                    self.shortage.meet(&error);
-                }
-            }
+            Request::Starved(error) => self.shortage.meet(&error),
         }
     }
 
