@@ -93,6 +93,12 @@ fn walk(
                 walk((of, &path), was, is, &[], edits);
             }
             false => {
+                // Where it listens is what to look at before a reload.
+                let longest = match path.ends_with("listen") {
+                    true => LONGEST_OF_ADDRESSES,
+                    false => LONGEST,
+                };
+                let shown = |value: &Value| shown(value, longest);
                 let said = |value: Option<&Value>| value.map_or_else(|| preset(of, &path), shown);
                 edits.push(Edit {
                     of: of.to_owned(),
@@ -105,13 +111,13 @@ fn walk(
     }
 }
 
-/// A value, as short as it is read with ease.
-fn shown(value: &Value) -> String {
+/// A value, as short as it is read with ease: `longest` characters at most.
+fn shown(value: &Value, longest: usize) -> String {
     let text = match value {
         Value::String(text) if !text.is_empty() => text.clone(),
         Value::Array(values) => {
             let text = value.to_string();
-            if text.chars().count() > LONGEST {
+            if text.chars().count() > longest {
                 return format!("{} values", values.len());
             }
             text
@@ -123,7 +129,7 @@ fn shown(value: &Value) -> String {
         | Value::Datetime(_)
         | Value::Table(_) => value.to_string(),
     };
-    one_line(&text, LONGEST)
+    one_line(&text, longest)
 }
 
 /// What holds while a key is not written.
@@ -146,8 +152,10 @@ fn preset(of: &str, path: &str) -> String {
     }
 }
 
-/// Characters of a value.
+/// Characters of a value, …
 const LONGEST: usize = 40;
+/// … and of addresses to listen at.
+const LONGEST_OF_ADDRESSES: usize = 400;
 
 #[cfg(test)]
 mod tests {
@@ -187,6 +195,18 @@ mod tests {
         );
         assert_eq!(told(new, new), [""; 0]);
         assert_eq!(told(new, "not = toml = at all"), [""; 0]);
+    }
+
+    #[test]
+    fn addresses_to_listen_at_are_told_one_by_one() {
+        let file = |port: u16| {
+            let socket = "unix:/run/ballast/admin.sock";
+            format!("[admin]\nlisten = [\"{socket}\", \"192.0.2.10:{port}\", \"[::1]:{port}\"]\n")
+        };
+        let line = |port: u16| file(port).replace("[admin]\nlisten = ", "");
+        let (was, is) = (line(1), line(2));
+        let wanted = format!(": admin.listen: {} → {}", was.trim_end(), is.trim_end());
+        assert_eq!(told(&file(1), &file(2)), [wanted]);
     }
 
     #[test]

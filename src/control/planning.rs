@@ -43,7 +43,7 @@ pub(super) struct Draft {
     runs_programs: bool,
     /// What was so before.
     past: Past,
-    /// Services whose standby tier would stand down: to ask for a reload is to ask for that.
+    /// Services whose standby tier may stand down: to ask for a reload is to ask for that.
     fails_back: Vec<String>,
     /// The file in force, and the one that would be.
     texts: (Arc<str>, Arc<str>),
@@ -202,6 +202,13 @@ impl Draft {
     }
 
     fn tell(mut self, now: Instant, path: Option<String>) -> api::Plan {
+        // By the new file, more may be needed before it.
+        let scenes = self.rehearsal.scenes.iter_mut();
+        let fails_back: HashSet<_> = scenes
+            .filter(|it| self.fails_back.iter().any(|name| **name == *it.config.name))
+            .filter_map(|it| it.fails_back(now).then(|| it.config.name.to_string()))
+            .collect();
+        self.fails_back.retain(|it| fails_back.contains(it));
         let losses = self.rehearsal.losses();
         match self.guard {
             ReloadGuard::Refuse => self.problems.extend(losses.iter().map(|it| refused(it))),

@@ -174,6 +174,14 @@ impl Scene {
         Some(text)
     }
 
+    /// Whether a later tier that stands in would stand down, now that it is asked to: there would be enough
+    /// before it.
+    pub(super) fn fails_back(&mut self, now: Instant) -> bool {
+        let before = self.roster.stands_in();
+        self.decide(now);
+        self.roster.stands_in() < before
+    }
+
     /// Who would serve in the end: when those that are new have their full share.
     pub(super) fn decide(&mut self, now: Instant) -> Decision {
         let members: Vec<_> = self.parts.iter().map(Part::member).collect();
