@@ -12,6 +12,7 @@ use super::printing::{complain, printed};
 use super::status::{VIEW, known};
 use super::table::{Column, Table};
 use crate::api::{Explained, Explanation, View};
+use crate::strategy::{Basis, find};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -115,7 +116,14 @@ fn told(explained: &Explained) -> String {
         }
     };
     if !explained.always && explained.backend.is_some() {
-        text += "  the next connection may go elsewhere: the shares are of the next 1,000, as the load is now\n";
+        text += match find(strategy).map(|it| it.goes_by) {
+            Some(Basis::Load) => {
+                "  the load decides anew for each connection: the shares are the chances of the next one\n"
+            }
+            Some(Basis::Turn | Basis::Source) | None => {
+                "  the next connection may go elsewhere: the shares are of the next 1,000, as the load is now\n"
+            }
+        };
     }
     for note in &explained.notes {
         text += &format!("  note: {note}\n");
@@ -147,7 +155,7 @@ The daemon answers by the very table that serves, with the sessions that its
 backends have. With source-hash a client always gets the same backend while
 nothing changes. The other strategies go by the order of clients or by load:
 then it is the backend that would be picked next, and each one's share of the
-next thousand connections.
+next thousand connections, or by load its chance of the next one.
 
 Whether the client is let in is asked first: the PROXY protocol, access, and
 the limits of its source as they are used up now. Nobody is counted by it.

@@ -15,7 +15,7 @@ use crate::api;
 use crate::config::ServiceConfig;
 use crate::forecast::{Table, Tried, entropy};
 use crate::health::Seat;
-use crate::model::{Address, ClientAddr};
+use crate::model::{Address, ClientAddr, counted};
 use crate::pool::Snapshot;
 use crate::strategy::{Basis, Candidate, Flow};
 
@@ -251,11 +251,13 @@ impl Case {
             (Basis::Turn, true) => "its turn is next".to_owned(),
             (Basis::Turn, false) => "serves, and its turn comes later".to_owned(),
             (Basis::Load, true) => format!(
-                "has {sessions} sessions at weight {}",
+                "has {} at weight {}",
+                counted(sessions, "session"),
                 backend.told_weight()
             ),
             (Basis::Load, false) => format!(
-                "serves, and has {sessions} sessions at weight {}",
+                "serves, and has {} at weight {}",
+                counted(sessions, "session"),
                 backend.told_weight()
             ),
         };

@@ -43,10 +43,8 @@ pub(in crate::cli) fn outlook(service: &Service, backend: Option<&str>, change: 
     match change {
         Change::Drain { deadline_seconds } => {
             lines.push(format!("{they} gets no new sessions."));
-            let has_deadline =
-                |it: &&Backend| it.admin.as_ref().is_some_and(|it| it.deadline.is_some());
-            if deadline_seconds.is_none() && concerned.iter().any(has_deadline) {
-                lines.push("The deadline of its drain is removed.".to_owned());
+            if deadline_seconds.is_none() {
+                lines.extend(unbound(&concerned, backend.is_none()));
             }
             lines.push(match deadline_seconds {
                 None => running(TO_ITS_END),
@@ -107,6 +105,25 @@ pub(in crate::cli) fn outlook(service: &Service, backend: Option<&str>, change: 
         }
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Whose drain has no deadline any more, where any has one now; `named` where they are not all the same.
+fn unbound(concerned: &[&Backend], named: bool) -> Option<String> {
+    let has_deadline = |it: &&&Backend| it.admin.as_ref().is_some_and(|it| it.deadline.is_some());
+    let bound = concerned.iter().filter(has_deadline);
+    let names: Vec<&str> = bound.map(|it| &*it.name).collect();
+    Some(match names.as_slice() {
+        [] => return None,
+        [_] if !named => "The deadline of its drain is removed.".to_owned(),
+        [one] => format!("The deadline of the drain of {one} is removed."),
+        some if some.len() <= MOST_NAMED => {
+            format!(
+                "The deadlines of the drains of {} are removed.",
+                some.join(", ")
+            )
+        }
+        some => format!("The deadlines of {} drains are removed.", some.len()),
+    })
 }
 
 /// Whether an operator or the file keeps it from serving, whatever its weight is.
@@ -187,6 +204,8 @@ pub(super) fn warning(outlook: &str) -> Option<&str> {
     outlook.lines().find(is_loud)
 }
 
+/// Backends that a sentence names.
+const MOST_NAMED: usize = 6;
 /// What an operator must not overlook.
 const ALOUD: &str = "NOBODY WOULD BE LEFT";
 /// Whoever balances over several daemons takes this one out.
