@@ -1,3 +1,5 @@
+//! What is told of services, backends, alerts and files, in the words that an operator reads.
+
 use super::*;
 use crate::api::{
     Admin, Backend, BackendsFile, Count, Refusals, StandsIn, State, Throttling, Traffic, Unserved,
