@@ -170,6 +170,37 @@ fn a_running_daemon_is_found_with_its_own_limits() {
 }
 
 #[test]
+fn what_a_running_daemon_is_to_listen_on_next_is_tried_and_what_it_has_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Backend::named("a");
+    let door = format!("unix:{}/admin.sock", directory.path().display());
+    let config = Config::of(Service::new("web").backend("a", server.address()));
+    let daemon = Daemon::start(&config.admin("listen", door));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (own, taken) = (daemon.address("web"), taken.local_addr().unwrap());
+    let file = daemon.beside("ballast.toml");
+    let service = |name: &str, address| {
+        format!(
+            "\n[[service]]\nname = \"{name}\"\nlisten = \"{address}\"\n\
+             [[service.backend]]\naddress = \"127.0.0.1:9\"\n"
+        )
+    };
+    let text = fs::read_to_string(&file).unwrap() + &service("own", own);
+    fs::write(&file, &text).unwrap();
+    let (_, found) = doctor(&file);
+    assert!(!said(&found, "listen", "fine").is_empty(), "{found:#}");
+    fs::write(&file, text + &service("new", taken)).unwrap();
+    let (code, found) = doctor(&file);
+    let told = said(&found, "listen", "problem");
+    assert_eq!(code, Some(1), "{found:#}");
+    assert!(
+        told.contains(&format!("{taken} of service new is taken by ")),
+        "{told}"
+    );
+    assert!(!told.contains(&own.to_string()), "{told}");
+}
+
+#[test]
 fn the_file_of_the_daemon_that_answers_is_judged_when_no_other_is_named() {
     let server = Backend::named("a");
     let config = Config::of(Service::new("web").backend("a", server.address()));

@@ -1,5 +1,6 @@
 //! What there is: settings and counters of the kernel, the files that the configuration names, a daemon
-//! that runs with it. Reads and judges nothing; what cannot be read is absent.
+//! that runs with it. Changes and judges nothing; what cannot be read is absent. Addresses alone are not only looked at:
+//! each that nobody is known to have is bound for a moment.
 
 mod listening;
 mod process;
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use super::access::{Node, Want, Who};
 use crate::api::View;
-use crate::cli::client::{Client, Failure, Reach, file_of};
+use crate::cli::client::{Address, Client, Failure, Reach, file_of};
 use crate::cli::eyes;
 use crate::cli::rates::Rates;
 use crate::cli::status::VIEW;
@@ -36,6 +37,8 @@ pub(super) struct Facts {
     pub(super) refusal: Option<String>,
     /// The daemon that runs with this file.
     pub(super) daemon: Option<Daemon>,
+    /// The process that has said of itself that it runs with this file, which /proc need not show.
+    pub(super) answered: Option<u32>,
     /// New sessions a second of each service to each address, if the daemon says so.
     pub(super) rates: BTreeMap<(String, SocketAddr), f64>,
     /// Whose rights count: the daemon's, or those it would have.
@@ -47,7 +50,7 @@ pub(super) struct Facts {
     pub(super) meters: Meters,
     pub(super) clock: Clock,
     pub(super) files: Vec<Item>,
-    /// Addresses that a daemon could not listen on; not known while one runs, which has them.
+    /// Addresses that a daemon could not listen on; not known while one runs that does not say where it does.
     pub(super) refusals: Option<Vec<Refusal>>,
     pub(super) lockable: Lockable,
 }
@@ -186,6 +189,19 @@ impl Facts {
             .map(|loaded| loaded.config)
             .map_err(|rejected| rejected.render(false).trim_end().to_owned());
         let daemon = Daemon::find(path);
+        let own = watched.as_ref().ok();
+        let own = own.filter(|it| it.runs_with(path, daemon.as_ref()));
+        let refusals = match (own, &daemon) {
+            (Some(own), _) => Some(own.listens_at()),
+            (None, None) => Some(Vec::new()),
+            (None, Some(_)) => None,
+        };
+        let runs = own.is_some();
+        let refusals = config
+            .as_ref()
+            .ok()
+            .zip(refusals)
+            .map(|(config, ours)| listening::refusals(config, runs, &ours));
         let who = match &daemon {
             Some(daemon) => daemon.who.clone(),
             None => {
@@ -202,6 +218,7 @@ impl Facts {
                 .and_then(|it| it.descriptors)
                 .unwrap_or_else(process::own_descriptors),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            answered: own.map(|it| it.after.process.pid),
             // A daemon without an admin API is judged by what /proc says.
             rates: watched.map_or_else(|_| BTreeMap::new(), |it| rates(&it.before, &it.after)),
             kernel: Kernel::read(),
@@ -216,10 +233,7 @@ impl Facts {
                 landlock: kernel_has_landlock(),
             },
             files: files(path, config.as_ref().ok(), state),
-            refusals: match (&daemon, &config) {
-                (None, Ok(config)) => Some(listening::refusals(config)),
-                (Some(_), _) | (None, Err(_)) => None,
-            },
+            refusals,
             config,
             refusal,
             daemon,
@@ -245,6 +259,35 @@ fn watched(reach: &Reach) -> Result<Watched, Failure> {
         before,
         after,
     })
+}
+
+impl Watched {
+    /// Whether it is the daemon of the file at `path`, which is `found` in /proc unless that hides it.
+    fn runs_with(&self, path: &Path, found: Option<&Daemon>) -> bool {
+        let process = &self.after.process;
+        if !self.client.answered().is_some_and(Address::is_here) {
+            return false;
+        }
+        if let Some(found) = found {
+            return found.pid == process.pid;
+        }
+        let Some(told) = process.configuration.path.as_deref().map(Path::new) else {
+            return false;
+        };
+        match told.is_absolute() {
+            true => told.canonicalize().ok() == path.canonicalize().ok(),
+            // From where it was started is not to be seen.
+            false => told.file_name() == path.file_name(),
+        }
+    }
+
+    /// Where it lets clients in.
+    fn listens_at(&self) -> Vec<SocketAddr> {
+        let services = self.after.services.iter();
+        let all = services.flat_map(|it| &it.listeners);
+        // Others are paths.
+        all.filter_map(|it| it.address.parse().ok()).collect()
+    }
 }
 
 fn rates(before: &View, after: &View) -> BTreeMap<(String, SocketAddr), f64> {

@@ -63,6 +63,10 @@ fn workers(facts: &Facts, config: &Config) -> usize {
 
 fn running(facts: &Facts) -> Finding {
     let Some(daemon) = &facts.daemon else {
+        if let Some(pid) = facts.answered {
+            let now = format!("runs, pid {pid}; as whom is not to be seen from here");
+            return Finding::fine("daemon", now);
+        }
         return Finding::fine(
             "daemon",
             format!(

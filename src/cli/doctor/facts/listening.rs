@@ -29,15 +29,18 @@ pub(crate) enum Why {
     Other(String),
 }
 
-/// Every address of `config` that cannot be bound now. Not what takes a privilege: another user may have it.
-pub(super) fn refusals(config: &Config) -> Vec<Refusal> {
+/// Every address of `config` that cannot be bound now, where a daemon that `runs` with it listens at `ours` already. Not
+/// what takes a privilege: another user may have it.
+pub(super) fn refusals(config: &Config, runs: bool, ours: &[SocketAddr]) -> Vec<Refusal> {
     let plain = SocketConfig::default();
     let of_services = config.services.iter().flat_map(|service| {
         let of = format!("service {}", service.name);
         let all = service.listen.iter();
         all.map(move |listen| (of.clone(), *listen, &service.socket))
     });
-    let of_admin = config.admin.listen.iter().filter_map(|it| match it {
+    // A daemon that runs has those from its start to its end.
+    let of_admin = config.admin.listen.iter().filter(|_| !runs);
+    let of_admin = of_admin.filter_map(|it| match it {
         AdminAddress::Tcp(address) => Some(ListenConfig {
             address: (*address).into(),
             dual_stack: false,
@@ -51,6 +54,9 @@ pub(super) fn refusals(config: &Config) -> Vec<Refusal> {
         let Some(address) = listen.address.inet() else {
             continue;
         };
+        if ours.iter().any(|it| meet(*it, address)) {
+            continue;
+        }
         let Err(error) = BoundListener::bind(&listen, socket, 1, &[]) else {
             continue;
         };
@@ -71,10 +77,17 @@ pub(super) fn refusals(config: &Config) -> Vec<Refusal> {
 
 /// Who listens at `address`, or where it could not be listened on besides.
 fn holder(address: SocketAddr) -> Option<String> {
-    let sockets: HashSet<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
+    let own_family_first = match address {
+        SocketAddr::V4(_) => ["/proc/net/tcp", "/proc/net/tcp6"],
+        SocketAddr::V6(_) => ["/proc/net/tcp6", "/proc/net/tcp"],
+    };
+    let mut tables = own_family_first
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| inodes(&table, address))
+        .map(|table| inodes(&table, address));
+    let sockets: HashSet<String> = tables
+        .find(|inodes| !inodes.is_empty())?
+        .into_iter()
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
     let holds = |process: &Path| {
@@ -84,9 +97,6 @@ fn holder(address: SocketAddr) -> Option<String> {
             link.is_ok_and(|link| sockets.contains(&*link.to_string_lossy()))
         })
     };
-    if sockets.is_empty() {
-        return None;
-    }
     let processes = fs::read_dir("/proc").ok()?.filter_map(|it| {
         let name = it.ok()?.file_name();
         name.to_str()?.parse::<u32>().ok()
@@ -108,12 +118,15 @@ fn inodes(table: &str, wanted: SocketAddr) -> Vec<u64> {
         let (local, state, inode) = (words.get(1)?, words.get(3)?, words.get(9)?);
         (*state == LISTEN).then_some((local_address(local)?, inode.parse().ok()?))
     });
-    let entries = entries.filter(|(local, _)| {
-        let (ours, theirs) = (wanted.ip().to_canonical(), local.ip().to_canonical());
-        let meet = ours == theirs || ours.is_unspecified() || theirs.is_unspecified();
-        local.port() == wanted.port() && meet
-    });
+    let entries = entries.filter(|(local, _)| meet(wanted, *local));
     entries.map(|(_, inode)| inode).collect()
+}
+
+/// Whether nobody can listen at one of them beside somebody else who listens at the other.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let same = ip == other_ip || ip.is_unspecified() || other_ip.is_unspecified();
+    one.port() == other.port() && same
 }
 
 /// `0100007F:1F90`: words of the address in the order of this machine, the port as it is read.
@@ -142,6 +155,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::config::compile;
 
     #[test]
     fn who_listens_at_an_address_is_found() {
@@ -162,6 +176,27 @@ mod tests {
             let elsewhere = SocketAddr::new(elsewhere.ip(), address.port());
             assert_eq!(holder(elsewhere), None);
         }
+    }
+
+    #[test]
+    fn where_the_daemon_listens_is_not_tried_and_what_is_new_is() {
+        let sockets = [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [own, new] = sockets.each_ref().map(|it| it.local_addr().unwrap());
+        let text = format!(
+            "admin.listen = \"{own}\"\n[[service]]\nname = \"web\"\nlisten = [\"127.0.0.1:0\", \"{new}\"]\n\
+             [[service.backend]]\naddress = \"10.0.0.1:80\"\n"
+        );
+        let config = compile(&text, "f").unwrap().config;
+        let addresses = |runs, ours: &[SocketAddr]| -> Vec<SocketAddr> {
+            let all = refusals(&config, runs, ours).into_iter();
+            all.map(|it| it.address).collect()
+        };
+        assert_eq!(addresses(false, &[]), [new, own]);
+        assert_eq!(addresses(true, &[own]), [new]);
+        assert_eq!(addresses(true, &[own, new]), []);
+        let mut everywhere = new;
+        everywhere.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        assert_eq!(addresses(true, &[everywhere]), []);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) fn listeners(facts: &Facts) -> Vec<Finding> {
         let Refusal { of, address, why } = refusal;
         let found = |how: String| {
             Finding::problem("listen", format!("{address} of {of} {how}"))
-                .why("a start fails as long as it is so")
+                .why("a start fails as long as it is so, and a reload that is to add it")
         };
         let port = address.port();
         match why {

@@ -38,6 +38,7 @@ fn healthy(file: &str) -> Facts {
         config: Ok(compile(file, "f").unwrap().config),
         daemon: None,
         refusals: Some(Vec::new()),
+        answered: None,
         rates: Default::default(),
         who: Who {
             name: "ballast".to_owned(),
