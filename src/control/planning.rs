@@ -61,8 +61,7 @@ pub(super) struct Past {
 impl Past {
     /// Whether a reload would change nothing by `plan`, not even what is told of the configuration.
     fn is_kept_by(&self, plan: &Plan) -> bool {
-        let changes = !plan.names().is_empty() || !plan.settings.is_empty();
-        !changes && !self.after_rejection && plan.needs_restart == self.needs_restart
+        plan.is_empty() && !self.after_rejection && plan.needs_restart == self.needs_restart
     }
 }
 
