@@ -26,7 +26,9 @@ const AT_FIRST: i32 = 1;
 #[derive(Debug, Error)]
 pub enum Why {
     /// Somebody else listens.
-    #[error("another process, or a listener of a service, has it")]
+    #[error(
+        "another process, or a listener of a service, has it: 'ss -ltnp' tells who ('ss -lxp' at a path)"
+    )]
     Taken,
     /// It is not ours to remove.
     #[error("something else than a socket is there")]
