@@ -288,7 +288,7 @@ fn on(table: &Table<'_>, problems: &mut Problems) -> Option<Vec<Occasion>> {
         match Occasion::ALL.into_iter().find(|it| it.name() == word) {
             Some(occasion) if on.contains(&occasion) => {}
             Some(occasion) => on.push(occasion),
-            None => problems.add(unknown_word("on", word, words.into_iter()).at(span)),
+            None => problems.add(unknown_word("event", word, words.into_iter()).at(span)),
         }
     }
     if is_empty && let Some(span) = table.span_of("on") {

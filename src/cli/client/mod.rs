@@ -14,6 +14,7 @@ mod tame;
 
 use std::cell::Cell;
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -29,7 +30,7 @@ pub(super) use door::{Address, told};
 use exchange::Reply;
 pub(super) use file::{file, file_of};
 pub(super) use reach::Reach;
-use reach::{doors, environment};
+use reach::{doors, environment, overruled};
 pub(super) use tame::{is_wild, lines_for_a_terminal};
 
 use crate::api::{NOWHERE, Refused};
@@ -109,7 +110,12 @@ impl Failure {
 impl Client {
     /// Finds the daemon; nothing is sent yet.
     pub(super) fn find(reach: &Reach) -> Result<Self, Failure> {
-        let doors = doors(reach, environment().as_deref())?;
+        let named = environment();
+        let doors = doors(reach, named.as_deref())?;
+        if let Some(said) = overruled(reach, named.as_deref()) {
+            // With stderr closed there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "ballast: {said}");
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

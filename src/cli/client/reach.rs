@@ -95,6 +95,22 @@ pub(super) fn doors(reach: &Reach, environment: Option<&OsStr>) -> Result<Vec<Do
     }])
 }
 
+/// What is to be said where the `environment` names another daemon than the file that was named for this command.
+pub(super) fn overruled(reach: &Reach, environment: Option<&OsStr>) -> Option<String> {
+    let file = reach.config.as_deref()?;
+    let text = environment.filter(|_| reach.admin.is_none())?;
+    let said = text.to_string_lossy();
+    let address: Address = said.parse().ok()?;
+    let doors = doors_of(&admin_doors(file).ok()?, reach);
+    let is_another = !doors.is_empty() && doors.iter().all(|door| door.address != address);
+    is_another.then(|| {
+        format!(
+            "{ENVIRONMENT} is set, so this asks the daemon at {said} and not that of {}",
+            file.display()
+        )
+    })
+}
+
 /// Whether there is a socket where nobody has to say that it is.
 fn is_there(reach: &Reach) -> bool {
     reach.config.is_none() && Path::new(SOCKET).exists()
@@ -172,6 +188,16 @@ mod tests {
         assert_eq!(found(&said, environment).unwrap(), ["127.0.0.1:3"]);
         assert_eq!(found(&silent, environment).unwrap(), ["127.0.0.1:2"]);
         assert_eq!(found(&silent, None).unwrap(), ["127.0.0.1:1"]);
+        let told = |reach, at| overruled(reach, Some(OsStr::new(at)));
+        let note = told(&silent, "127.0.0.1:2").unwrap();
+        assert!(
+            note.contains("asks the daemon at 127.0.0.1:2 and not that of "),
+            "{note}"
+        );
+        assert_eq!(told(&silent, "127.0.0.1:1"), None);
+        assert_eq!(told(&said, "127.0.0.1:2"), None);
+        assert_eq!(told(&Reach::of(None), "127.0.0.1:2"), None);
+        assert_eq!(overruled(&silent, None), None);
         let wrong = found(&silent, Some("nowhere")).unwrap_err();
         assert!(
             wrong.starts_with("BALLAST_ADMIN is \"nowhere\": "),
