@@ -17,14 +17,12 @@ pub(super) fn load(path: &Path) -> Result<Loaded, Rejected> {
     seen(path, &confine::unmet)
 }
 
-/// The same for this very process, which becomes the daemon.
+/// The same for this very process, which becomes the daemon, and to which alerts may get their tokens later.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub(super) fn load_own(path: &Path) -> Result<Loaded, Rejected> {
-    seen(path, &|need| {
-        confine::unmet(need).or_else(|| confine::no_own_token(need))
-    })
+    seen(path, &confine::own_unmet)
 }
 
 fn seen(path: &Path, bars: Seen<'_>) -> Result<Loaded, Rejected> {
@@ -49,7 +47,7 @@ pub(super) fn load_as(
     color: bool,
 ) -> Result<Loaded, String> {
     may_save(user, loaded, directory)?;
-    let bars = |need: &Need| confine::obstacle(user, need).or_else(|| confine::no_token(need));
+    let bars = |need: &Need| confine::obstacle(user, need).or_else(|| confine::no_own_token(need));
     load_in_place_of(path, path, &bars).map_err(|rejected| {
         let text = rejected.render(color);
         format!("{text}ballast: that is how user `{user}` of [runtime] sees it\n")

@@ -113,7 +113,11 @@ fn lack(need: &Need) -> Option<String> {
         Need::Program(path) => ("program", path),
         Need::Directory(path) => ("directory", path),
         // Whoever reads or makes it says what is wrong.
-        Need::Later(_) | Need::Token(_) | Need::Socket(_) | Need::Account { .. } => return None,
+        Need::Later(_)
+        | Need::Token(_)
+        | Need::Secret(_)
+        | Need::Socket(_)
+        | Need::Account { .. } => return None,
     };
     let named = shown(&path.to_string_lossy());
     match (fs::metadata(path), need) {
@@ -130,6 +134,7 @@ fn lack(need: &Need) -> Option<String> {
             Need::Program(_)
             | Need::Later(_)
             | Need::Token(_)
+            | Need::Secret(_)
             | Need::Socket(_)
             | Need::Account { .. },
         ) => (!it.is_file()).then(|| format!("\"{named}\" is no regular file")),

@@ -111,8 +111,10 @@ pub enum Need {
     Directory(PathBuf),
     /// One that can be read once it is there.
     Later(PathBuf),
-    /// One that can be read and has a token in it.
+    /// One that can be read and has a token in it: who is let in.
     Token(PathBuf),
+    /// The same of a token that is sent: nobody who is served needs it.
+    Secret(PathBuf),
     /// A socket that can be made.
     Socket(PathBuf),
     /// One that a daemon becomes.
@@ -133,6 +135,7 @@ impl Need {
             | Self::Directory(path)
             | Self::Later(path)
             | Self::Token(path)
+            | Self::Secret(path)
             | Self::Socket(path) => Some(path),
         }
     }
@@ -144,6 +147,7 @@ impl Need {
             | Self::Directory(path)
             | Self::Later(path)
             | Self::Token(path)
+            | Self::Secret(path)
             | Self::Socket(path) => *path = directory.join(&*path),
             Self::Account { .. } => {}
         }
@@ -202,7 +206,9 @@ impl Problems {
                     let label = match need {
                         Need::Program(_) => "it could not be started now",
                         Need::Directory(_) => "nothing could be saved there now",
-                        Need::Later(_) | Need::Token(_) => "it could not be read now",
+                        Need::Later(_) | Need::Token(_) | Need::Secret(_) => {
+                            "it could not be read now"
+                        }
                         Need::Socket(_) => "it could not be made now",
                         Need::Account { .. } => "nobody could become it now",
                     };

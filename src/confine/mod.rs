@@ -24,7 +24,7 @@ use thiserror::Error;
 
 pub use capabilities::effective;
 pub use identity::{Identity, IdentityError};
-pub use obstacles::{no_own_token, no_token, obstacle, run_by_root, unmet};
+pub use obstacles::{no_own_token, obstacle, own_unmet, run_by_root, unmet};
 pub use paths::{Reach, kernel_has_landlock};
 
 use self::capabilities::Kept;

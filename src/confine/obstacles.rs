@@ -17,8 +17,8 @@ pub fn unmet(need: &Need) -> Option<Lack> {
 
 /// What is to be said of a token: that nobody could be let in by it, or everybody. Whether somebody else may
 /// read it is not known.
-pub fn no_token(need: &Need) -> Option<Lack> {
-    let Need::Token(path) = need else {
+fn no_token(need: &Need) -> Option<Lack> {
+    let (Need::Token(path) | Need::Secret(path)) = need else {
         return None;
     };
     let named = path.display();
@@ -35,11 +35,27 @@ pub fn no_token(need: &Need) -> Option<Lack> {
     }
 }
 
-/// The same to this very process, which has to read it.
+/// What bars this very process, which becomes the daemon, from what a need is.
+pub fn own_unmet(need: &Need) -> Option<Lack> {
+    no_account(need).or_else(|| no_own_token(need))
+}
+
+/// What is to be said of a token to this very process, which has to read it. One that is only sent may come later, as
+/// one does that is mounted after the start: whoever is served is not to suffer from it.
 pub fn no_own_token(need: &Need) -> Option<Lack> {
-    let is_token = matches!(need, Need::Token(_));
-    let barred = || obstacle(&Identity::own(), need).filter(|_| is_token);
-    no_token(need).or_else(barred)
+    let may_come_later = match need {
+        Need::Token(_) => false,
+        Need::Secret(_) => true,
+        Need::Program(_)
+        | Need::Directory(_)
+        | Need::Later(_)
+        | Need::Socket(_)
+        | Need::Account { .. } => return None,
+    };
+    match no_token(need).or_else(|| obstacle(&Identity::own(), need))? {
+        Lack::Barred { message, help } if may_come_later => Some(Lack::Unwise { message, help }),
+        lack @ (Lack::Now(_) | Lack::Unwise { .. } | Lack::Barred { .. }) => Some(lack),
+    }
 }
 
 /// Whether any user may read the file at `path`.
@@ -93,7 +109,9 @@ pub fn obstacle(user: &Identity, need: &Need) -> Option<Lack> {
     let (path, wanted) = match need {
         Need::Directory(path) => (path.as_path(), Access::WRITE_OK | Access::EXEC_OK),
         Need::Socket(path) => (path.parent()?, Access::WRITE_OK | Access::EXEC_OK),
-        Need::Later(path) | Need::Token(path) => (path.as_path(), Access::READ_OK),
+        Need::Later(path) | Need::Token(path) | Need::Secret(path) => {
+            (path.as_path(), Access::READ_OK)
+        }
         Need::Program(path) => (path.as_path(), Access::EXEC_OK),
         // Which it is.
         Need::Account { .. } => return None,
@@ -118,7 +136,7 @@ pub fn obstacle(user: &Identity, need: &Need) -> Option<Lack> {
             format!("user `{user}` cannot write the directory \"{named}\""),
             opened(user, need, path),
         ),
-        Need::Later(_) | Need::Token(_) => (
+        Need::Later(_) | Need::Token(_) | Need::Secret(_) => (
             format!("user `{user}` cannot read \"{named}\""),
             format!("chgrp it to a group of `{user}` and chmod g+r {named}"),
         ),
@@ -144,6 +162,7 @@ fn opened(user: &Identity, need: &Need, path: &Path) -> String {
         Need::Directory(_)
         | Need::Later(_)
         | Need::Token(_)
+        | Need::Secret(_)
         | Need::Program(_)
         | Need::Account { .. } => None,
     };

@@ -102,7 +102,9 @@ fn needed(need: &Need) -> Option<Grant> {
     match need {
         Need::Directory(path) => Some(grant(path, Use::Write)),
         Need::Socket(path) => Some(grant(directory_of(path), Use::Socket)),
-        Need::Later(path) | Need::Token(path) => Some(grant(directory_of(path), Use::Read)),
+        Need::Later(path) | Need::Token(path) | Need::Secret(path) => {
+            Some(grant(directory_of(path), Use::Read))
+        }
         Need::Program(_) | Need::Account { .. } => None,
     }
 }
@@ -176,7 +178,7 @@ impl Reach {
         // What is not there cannot be opened either: others tell.
         let place = wanted.path.canonicalize().ok()?;
         let real = match need {
-            Need::Later(path) | Need::Token(path) => path.canonicalize().ok(),
+            Need::Later(path) | Need::Token(path) | Need::Secret(path) => path.canonicalize().ok(),
             Need::Directory(_) | Need::Socket(_) | Need::Program(_) | Need::Account { .. } => None,
         };
         (!self.is_open(&real.unwrap_or(place), wanted.access)).then(|| Lack::Barred {

@@ -445,11 +445,10 @@ fn a_receiver_that_refuses_is_not_asked_again_and_its_words_are_logged() {
 }
 
 #[test]
-fn credentials_are_sent_and_a_rotated_token_needs_no_reload() {
+fn credentials_are_sent_and_a_token_that_comes_late_or_is_rotated_needs_no_reload() {
     let receiver = Receiver::new();
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("token");
-    std::fs::write(&token, "one-token\n").unwrap();
     let mut a = Backend::named("a");
     let alert = |name, on: &str| Alert::webhook(name, &[on], &receiver.url());
     let mut headers = toml::Table::new();
@@ -462,6 +461,10 @@ fn credentials_are_sent_and_a_rotated_token_needs_no_reload() {
         )
         .alert(alert("up", "backend-up").key("token_file", token.to_str().unwrap()));
     let daemon = settled(&config, &["a"]);
+    daemon.log().wait(0, "there is no token", |line| {
+        line.raw().contains("no token can be read from")
+    });
+    std::fs::write(&token, "one-token\n").unwrap();
     a.refuse();
     let down = receiver.wait_for("backend-down web/a");
     assert_eq!(down.header("authorization"), "Bearer one-token");

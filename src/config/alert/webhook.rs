@@ -62,7 +62,7 @@ pub(super) fn read(table: &Table<'_>, problems: &mut Problems) -> Option<Webhook
     };
     secrets(table, &webhook, place, problems);
     if let (Some(file), Some(span)) = (&webhook.token_file, table.span_of("token_file")) {
-        problems.need(Need::Token(file.clone()), span);
+        problems.need(Need::Secret(file.clone()), span);
     }
     Some(webhook)
 }
