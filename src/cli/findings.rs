@@ -36,7 +36,12 @@ impl Finding {
     /// Whether it matters to who asks for `service`: what concerns the daemon always does.
     pub(super) fn concerns(&self, service: &str) -> bool {
         let is_own = self.subject == service || self.is_of_a_backend_of(service);
-        is_own || [DAEMON, CONFIGURATION].contains(&&*self.subject)
+        is_own || self.is_of_the_daemon()
+    }
+
+    /// Whether it is of no service.
+    pub(super) fn is_of_the_daemon(&self) -> bool {
+        [DAEMON, CONFIGURATION].contains(&&*self.subject)
     }
 
     fn is_of_a_backend_of(&self, service: &str) -> bool {

@@ -4,6 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
+use super::apart::{Line, apart};
 use super::canvas::{Look, put};
 use crate::cli::condition::{Condition, since_when};
 use crate::cli::figures::{ago, count, fitted, rate, time, width};
@@ -38,13 +39,20 @@ pub(super) fn list(buffer: &mut Buffer, area: Rect, top: &mut Top, look: Look) {
         put(buffer, area, columns.reason(), 0, "WHY", bold);
     }
     let count = rows.len();
-    let page = usize::from(area.height - 1);
+    let room = usize::from(area.height - 1);
+    let apart = apart(top, room / 2);
+    let is_empty = count + apart.len() == 0;
+    for (line, one) in apart.iter().enumerate() {
+        draw_apart(buffer, area, line as u16 + 1, one, columns, look);
+    }
+    let above = apart.len();
+    let page = room - above;
     let selected = rows.iter().position(|row| Some(row.key()) == top.selected);
     let first = scrolled(top.first, selected.unwrap_or(0), count, page);
     let seen = rows.iter().zip(&names).skip(first).take(page);
     for (line, (row, name)) in seen.enumerate() {
         let one = Rect {
-            y: area.y + line as u16 + 1,
+            y: area.y + (above + line) as u16 + 1,
             height: 1,
             ..area
         };
@@ -56,7 +64,7 @@ pub(super) fn list(buffer: &mut Buffer, area: Rect, top: &mut Top, look: Look) {
             buffer.set_style(one, Style::new().add_modifier(Modifier::REVERSED));
         }
     }
-    if count == 0 {
+    if is_empty {
         let text = match (&top.view, top.filter.only_wrong) {
             (None, _) => "",
             (Some(_), true) => "nothing is wrong; w shows everything",
@@ -132,6 +140,24 @@ fn draw_row(
     }
 }
 
+/// What has no row: in the place of figures there are words.
+fn draw_apart(
+    buffer: &mut Buffer,
+    area: Rect,
+    line: u16,
+    apart: &Line<'_>,
+    columns: Columns,
+    look: Look,
+) {
+    let subject = fitted(apart.subject, columns.name);
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    put(buffer, area, 0, line, &subject, bold);
+    let at = columns.name as u16 + 1;
+    let room = usize::from(area.width.saturating_sub(at));
+    let text = fitted(apart.text, room);
+    put(buffer, area, at, line, &text, look.of(apart.gravity));
+}
+
 /// Why a line is there when only what is wrong is: in place of the figures and the trend.
 fn draw_reason(
     buffer: &mut Buffer,
@@ -143,8 +169,9 @@ fn draw_reason(
     let why = match row.backend {
         Some(backend) => reason(backend),
         None => {
-            let own = findings.iter().find(|it| it.subject == row.service.name);
-            own.and_then(Finding::gist).map(str::to_owned)
+            let own = findings.iter().filter(|it| it.subject == row.service.name);
+            let gists: Vec<_> = own.filter_map(Finding::gist).collect();
+            Some(gists.join(" · "))
         }
     };
     let at = columns.reason();

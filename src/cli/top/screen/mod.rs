@@ -1,8 +1,9 @@
 //! How `ballast top` looks, from 80×24 upwards; what does not fit is left out, never wrapped into
 //! something else. Draws what [`Top`] says and decides nothing but how far the list is scrolled.
 //! [`head`] is above all else, [`list`], [`detail`] and [`events`] are what the middle may show, [`question`]
-//! is what may lie over it.
+//! is what may lie over it. [`apart`] is what the list says besides its rows.
 
+mod apart;
 mod canvas;
 mod detail;
 mod events;

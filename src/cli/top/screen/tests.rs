@@ -1,7 +1,9 @@
 //! Screens of a made-up daemon.
 
 use super::*;
-use crate::api::{Admin, Backend, Event, Process, Service, Standing, State, Traffic, View};
+use crate::api::{
+    Admin, Backend, Event, Process, Rejection, Service, Standing, State, Traffic, View,
+};
 use crate::cli::top::state::Input;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -160,6 +162,51 @@ fn what_is_wrong_is_shown_with_why_and_what_an_operator_has_said_besides() {
         ],
         "{lines:#?}"
     );
+}
+
+#[test]
+fn what_is_wrong_with_the_daemon_and_the_file_is_shown_where_only_that_is() {
+    let mut top = top();
+    let mut view = top.view.take().unwrap();
+    let process = &mut view.process;
+    process.max_connections = 80;
+    process.configuration.path = Some("/etc/b.toml".into());
+    process.configuration.rejected = Some(Rejection {
+        at: "2026-11-21T11:58:00.000Z".into(),
+        problems: vec!["b.toml:1:1: error: unknown key".into()],
+    });
+    top.take(Input::View(Ok(view.clone())));
+    let words = |top: &mut Top, lines: std::ops::Range<usize>| -> Vec<_> {
+        let all = drawn(top, (110, 24), LOOK);
+        let word = |line: &String| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        all[lines].iter().map(word).collect()
+    };
+    assert!(
+        !words(&mut top, 0..24)
+            .iter()
+            .any(|it| it.starts_with("daemon"))
+    );
+    press(&mut top, KeyCode::Char('w'));
+    let told = [
+        "daemon all 80 sessions of max_connections are in use: new clients wait",
+        "configuration /etc/b.toml was rejected 2m 2s ago: what runs is not what is in it",
+        "b.toml:1:1: error: unknown key",
+    ];
+    assert_eq!(words(&mut top, 4..7), told);
+    assert!(words(&mut top, 7..8)[0].starts_with("▾ web 1/2 serve"));
+    // Services have no rows where backends are sorted.
+    press(&mut top, KeyCode::Char('s'));
+    let lines = words(&mut top, 4..10);
+    assert_eq!(lines[..3], told);
+    assert_eq!(lines[3], "web 1 of 2 backends should serve and does not");
+    assert!(
+        lines.iter().any(|it| it.starts_with("web/app-2 down")),
+        "{lines:#?}"
+    );
+    // With nothing else wrong they are all there is.
+    view.services.clear();
+    top.take(Input::View(Ok(view)));
+    assert_eq!(words(&mut top, 4..8)[..3], told);
 }
 
 #[test]
