@@ -556,6 +556,9 @@ pub struct Check {
     pub needed: u32,
     /// What the last failed one met.
     pub last_failure: Option<String>,
+    /// Why it cannot be run; what is known of the backend is from before then.
+    #[serde(default)]
+    pub not_run: Option<String>,
     /// Verdicts so far.
     pub probes_total: u64,
     /// Those of them that failed.

@@ -324,6 +324,7 @@ fn backend(
                 against,
                 needed: known.map_or(0, |it| it.needed(id)),
                 last_failure: known.and_then(|it| Some(it.last_failure()?.to_string())),
+                not_run: known.and_then(|it| Some(it.not_run()?.to_string())),
                 probes_total: probes,
                 failures_total: failures,
             }
@@ -345,12 +346,14 @@ fn why(
         Some(why) => format!("{what}: {why}"),
         None => what.to_owned(),
     };
+    let not_run = known.and_then(|it| Some(it.not_run()?.to_string()));
     let agent = view.health.agent;
     Some(match () {
         () if !view.resolved => "its name has no address".to_owned(),
         () if !view.enabled => "disabled in the file".to_owned(),
         () if view.admin.duty == Duty::Maintenance => "disabled by an operator".to_owned(),
         () if view.admin.duty == Duty::Drain => "drained by an operator".to_owned(),
+        () if not_run.is_some() => because("its check cannot run", not_run),
         () if view.health.state == State::Down => because("its checks fail", failed()),
         () if view.health.ejected => "kept out: its sessions failed".to_owned(),
         () if view.admin.weight.get() == 0 => "given no weight by an operator".to_owned(),

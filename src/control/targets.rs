@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::memory::Prior;
 use super::probe::{Aim, Probed, Prober, TargetId};
+use crate::check::Unsent;
 use crate::health::{Agent, Health, HealthView, State, Transition, Trend, Turn, Verdict, Why};
 use crate::model::{DownFlag, Map};
 
@@ -35,8 +36,8 @@ pub(super) struct Target {
     last_alive: Option<Instant>,
     /// When the first of those that failed since was sent, and when it had failed.
     first_miss: Option<(Instant, Instant)>,
-    /// Its last probe could not be sent.
-    mute: bool,
+    /// Why its last probe could not be sent, if that was so.
+    unsent: Option<Unsent>,
     /// When it was last told that its certificate expires.
     warned: Option<Instant>,
     /// What the last probe that failed has met.
@@ -110,6 +111,15 @@ impl Target {
         self.last_failure.as_ref()
     }
 
+    /// Why its check cannot run, where that is for somebody to repair.
+    pub(super) fn not_run(&self) -> Option<&Unsent> {
+        self.unsent.as_ref().filter(|unsent| match unsent {
+            Unsent::Program(_) | Unsent::Defect => true,
+            // Of this machine, which says so itself.
+            Unsent::Exhausted(_) => false,
+        })
+    }
+
     /// How long the last probe took that was answered.
     pub(super) fn latency(&self) -> Option<Duration> {
         self.latency
@@ -168,7 +178,7 @@ impl Targets {
                 probe: None,
                 last_alive: None,
                 first_miss: None,
-                mute: false,
+                unsent: None,
                 warned: None,
                 last_failure: None,
                 latency: None,
@@ -261,10 +271,10 @@ impl Targets {
         transition
     }
 
-    /// A probe could not be sent: whether that is news.
-    pub(super) fn mute(&mut self, id: &TargetId) -> bool {
+    /// A probe could not be sent, and why: whether that is news.
+    pub(super) fn mute(&mut self, id: &TargetId, why: &Unsent) -> bool {
         let target = self.0.get_mut(id);
-        target.is_some_and(|target| !std::mem::replace(&mut target.mute, true))
+        target.is_some_and(|target| target.unsent.replace(why.clone()).is_none())
     }
 
     /// Whether it is time to say that the certificate expires `soon`.
@@ -290,7 +300,7 @@ impl Targets {
         }
         let mut observed = Observed::default();
         if let Ok(finding) = &probed.finding {
-            target.mute = false;
+            target.unsent = None;
             target.probes += 1;
             let now = Instant::now();
             match &finding.verdict {

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -267,6 +268,19 @@ fn a_certificate_that_expires_soon_is_warned_of_and_takes_nobody_out() {
     let_probes_pass(&daemon, 10);
     let warnings = daemon.log().all(0, |line| line.says(words::EXPIRES));
     assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let shown = Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(["status", "--no-rates", "--admin"])
+        .arg(daemon.api().address().to_string())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let wrong = shown.lines().skip_while(|it| !it.contains("WRONG"));
+    let told = wrong.collect::<Vec<_>>().join("\n");
+    assert!(told.contains("checked/only"), "{shown}");
+    assert!(
+        told.contains("its check cannot run: /no/such/check: "),
+        "{shown}"
+    );
 }
 
 /// A script in a directory of its own.
@@ -340,10 +354,12 @@ fn a_program_that_takes_too_long_is_killed_with_all_it_has_started() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_warned_of_and_takes_nobody_out() {
+fn a_program_that_is_not_there_is_warned_of_and_shown_and_takes_nobody_out() {
     let server = Backend::named("only");
     let command = vec!["/no/such/check".to_owned()];
-    let daemon = start(checked("exec", server.address()).health("command", command));
+    let service = checked("exec", server.address()).health("command", command);
+    let config = Config::of(service).log("level", "debug");
+    let daemon = Daemon::start(&config.admin("listen", "127.0.0.1:0"));
     let warning = daemon.wait_for(0, words::NOT_RUN, "backend", "only");
     assert!(warning.text("why").contains("/no/such/check"));
     assert_eq!(ask_name(daemon.address("checked")).unwrap(), "only");

@@ -27,7 +27,8 @@ fn weighed(percent: u16) -> String {
 pub(super) fn finding(service: &Service, backend: &Backend, now: &str) -> Option<Finding> {
     let condition = Condition::of(backend);
     let gravity = condition.gravity();
-    if gravity == Gravity::Well && backend.admin.is_none() {
+    let not_run = backend.check.as_ref().and_then(|it| it.not_run.as_deref());
+    if gravity == Gravity::Well && backend.admin.is_none() && not_run.is_none() {
         return None;
     }
     let mut lines = Vec::new();
@@ -40,6 +41,9 @@ pub(super) fn finding(service: &Service, backend: &Backend, now: &str) -> Option
         (Some(_), Some(why)) if is_by_operator(backend, condition) => {
             let deadline = deadline(backend, now).map(|it| format!("; {it}"));
             lines.push(said(why) + &deadline.unwrap_or_default());
+            if let Some(why) = not_run {
+                lines.push(format!("its check cannot run: {why}"));
+            }
             // Whoever ends the drain finds it down.
             if backend.state == State::Down {
                 lines.push(down(backend, now));
@@ -98,7 +102,11 @@ pub(super) fn finding(service: &Service, backend: &Backend, now: &str) -> Option
     let is_missed =
         gravity == Gravity::Wrong || !(backend.serving || condition == Condition::Standby);
     Some(Finding {
-        gravity: gravity.min(Gravity::Noted),
+        // Nobody would be told that it is down.
+        gravity: match not_run {
+            Some(_) => Gravity::Wrong,
+            None => gravity.min(Gravity::Noted),
+        },
         subject: format!("{}/{}", service.name, backend.name),
         lines,
         missed_by: is_missed.then(|| service.name.clone()),

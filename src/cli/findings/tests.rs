@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::api::{
-    Admin, Backend, BackendsFile, Count, Refusals, StandsIn, State, Throttling, Traffic, Unserved,
+    Admin, Backend, BackendsFile, Check, Count, Refusals, StandsIn, State, Throttling, Traffic,
+    Unserved,
 };
 use crate::cli::condition::{Condition, since_when};
 use crate::cli::testing::{BEFORE, NOW, up};
@@ -50,6 +51,46 @@ fn a_tier_that_stands_in_is_noted() {
     };
     let expected = "web: the tier of priority 1 took over 10s ago, and serves for those before it";
     assert_eq!(told(&view(service)), [(Gravity::Noted, expected.into())]);
+}
+
+#[test]
+fn a_check_that_cannot_run_is_wrong_however_its_backend_is() {
+    let blind = |state| Backend {
+        state,
+        why: Some("its check cannot run: /x: not found".into()),
+        check: Some(Check {
+            not_run: Some("/x: not found".into()),
+            ..Check::default()
+        }),
+        ..up("a")
+    };
+    let mut drained = blind(State::Up);
+    drained.admin = Some(Admin {
+        duty: "drain".into(),
+        weight_percent: 100,
+        ..Admin::default()
+    });
+    drained.why = Some("drained by an operator".into());
+    for (backend, line) in [
+        (
+            blind(State::Up),
+            "up for 10s: its check cannot run: /x: not found",
+        ),
+        (
+            blind(State::Down),
+            "down for 10s: its check cannot run: /x: not found",
+        ),
+        (drained, "its check cannot run: /x: not found"),
+    ] {
+        let service = Service {
+            name: "web".into(),
+            backends: vec![backend],
+            ..Service::default()
+        };
+        let all = findings(&view(service));
+        assert_eq!((all.len(), all[0].gravity), (1, Gravity::Wrong), "{all:?}");
+        assert!(all[0].lines.iter().any(|it| it == line), "{all:?}");
+    }
 }
 
 fn view(service: Service) -> View {

@@ -15,7 +15,7 @@ impl Supervisor {
         let id = &probed.target;
         match &probed.finding {
             Err(unsent) => {
-                let begins = self.running.targets.mute(id);
+                let begins = self.running.targets.mute(id, unsent);
                 for user in self.running.users.get(id).into_iter().flatten() {
                     let (service, backend) = (user.id.service(), user.id.name());
                     let address = id.address;
