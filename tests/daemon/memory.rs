@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Api, Backend, BlackHole, Config, Daemon, Dns, Launch, Line, Service, Signal, ask_name,
+    Api, Backend, BlackHole, Config, Daemon, Dns, Launch, Line, Meeting, Service, Signal, ask_name,
     eventually, fresh_ip, installed, words,
 };
 
@@ -480,6 +480,30 @@ fn a_place_that_cannot_be_written_is_told_and_keeps_nobody_from_serving() {
     assert_eq!(ask_name(daemon.address("web")).unwrap(), "a");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.wait_until_stopped(), 0);
+}
+
+#[test]
+fn a_state_file_is_one_daemons_until_it_stops() {
+    let (_directory, file) = state();
+    let meeting = Meeting::new();
+    let service = Service::new("web").backend("a", meeting.address());
+    let config = remembering(service, &file).runtime("drain_timeout", "30s");
+    let mut first = Daemon::start(&config);
+    let (status, said) = Launch::new().refuse(&config.text());
+    assert!(!status.success(), "{said}");
+    let named = format!("another daemon has the state file {}", file.display());
+    assert!(said.contains(&named), "{said}");
+    // While sessions end there, the next one starts.
+    let session = meeting.session(first.address("web"));
+    first.signal(Signal::TERM);
+    let second = Daemon::start(&config);
+    assert!(first.is_running());
+    drop(session);
+    assert_eq!(first.wait_until_stopped(), 0);
+    let not_locked = second
+        .log()
+        .all(0, |line| line.raw().contains("not locked"));
+    assert!(not_locked.is_empty(), "{not_locked:?}");
 }
 
 #[test]

@@ -107,7 +107,9 @@ fn serve(loaded: Loaded, options: Options, orders: mpsc::Receiver<Order>) -> any
         Err(error @ StartError::Bind(_)) => Err(anyhow!(
             "{error}\nAnother address may be free: ballast demo --listen 127.0.0.1:0 takes any free port."
         )),
-        Err(error @ (StartError::Admin(_) | StartError::Workers(_))) => Err(error.into()),
+        Err(error @ (StartError::Admin(_) | StartError::State(_) | StartError::Workers(_))) => {
+            Err(error.into())
+        }
     }
 }
 

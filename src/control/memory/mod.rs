@@ -1,10 +1,11 @@
 //! What outlives a reload, and in the state file a restart: for each backend its health, what an
 //! operator has said of it, and its record. Also the configuration that last took effect.
 //!
-//! `file` is what is written, `writer` the thread that writes it. Control only hands over what there
+//! `file` is what is written, `writer` the thread that writes it, and `lock` keeps others from doing so. Control only hands over what there
 //! is, at most every [`PAUSE`], and never waits.
 
 mod file;
+mod lock;
 mod writer;
 
 use std::fs;
@@ -17,6 +18,7 @@ use tokio::sync::oneshot;
 
 use self::file::{Contents, Entry};
 pub(super) use self::file::{LONGEST_DRAIN, Said};
+use self::lock::Lock;
 use self::writer::{Refusal, Writer};
 use crate::health::{AdminView, Availability, Course, State, Totals};
 use crate::model::{Address, BackendId, Map, Set};
@@ -35,7 +37,13 @@ pub(super) struct Memory {
     /// When it is written next.
     due: Option<Instant>,
     saved: Option<Instant>,
+    /// The state file that somebody else may have by now.
+    left: Option<PathBuf>,
 }
+
+/// Another daemon has this state file.
+#[derive(Debug)]
+pub(super) struct Taken(pub(super) PathBuf);
 
 /// Where a backend is, and how it is there since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +55,16 @@ pub(super) struct Prior {
 
 impl Memory {
     /// With what `state` holds, unless it is older than `max_age` or cannot be used; from here on it
-    /// is written there. Reads the disk.
-    pub(super) fn open(state: &Path, max_age: Duration) -> Self {
+    /// is written there. Reads the disk, and waits a little for another daemon that has it.
+    pub(super) fn open(state: &Path, max_age: Duration) -> Result<Self, Taken> {
+        let lock = match Lock::await_it(state) {
+            Ok(lock) => Some(lock),
+            Err(lock::Refusal::Held) => return Err(Taken(state.to_owned())),
+            Err(lock::Refusal::Unknown(error)) => {
+                tracing::warn!(file = %state.display(), %error, "state not locked");
+                None
+            }
+        };
         let mut memory = Self::default();
         let entries = match read(state) {
             Ok(Some(bytes)) => file::decode(&bytes, SystemTime::now(), max_age)
@@ -71,13 +87,29 @@ impl Memory {
             }
             Err(why) => tracing::warn!(file = %state.display(), %why, "state ignored"),
         }
-        match Writer::start(state.to_owned(), last_good(state)) {
+        match Writer::start(state.to_owned(), last_good(state), lock) {
             Ok(writer) => memory.writer = Some(writer),
             Err(error) => {
                 tracing::warn!(file = %state.display(), %error, "state not saved");
             }
         }
-        memory
+        Ok(memory)
+    }
+
+    /// Leaves the state file to whoever is started next, once all that was handed over is written.
+    pub(super) fn leave(&mut self) {
+        self.left = self.writer.take().map(|it| it.state().to_owned());
+        self.due = None;
+    }
+
+    /// The state file that was left.
+    pub(super) fn left(&mut self) -> Option<PathBuf> {
+        self.left.take()
+    }
+
+    /// Goes on writing what was left.
+    pub(super) fn resume(&mut self, again: Again) {
+        self.writer = Some(again.0);
     }
 
     fn recall(&mut self, contents: Contents) {
@@ -319,6 +351,17 @@ impl Memory {
     }
 }
 
+/// The right to write a state file that was left.
+#[derive(Debug)]
+pub(super) struct Again(Writer);
+
+/// The same file again, if nobody else has it by now. Asks the disk.
+pub(super) fn again(state: &Path) -> Option<Again> {
+    let lock = Lock::take(state).ok()?;
+    let writer = Writer::start(state.to_owned(), last_good(state), Some(lock));
+    writer.ok().map(Again)
+}
+
 /// Where the configuration that last took effect is, beside the state file.
 pub fn last_good(state: &Path) -> PathBuf {
     state.with_extension("last-good.toml")
@@ -377,7 +420,7 @@ mod tests {
             duty: Duty::Drain,
             weight: Percent::new(20),
         };
-        let mut memory = Memory::open(&path, Duration::from_secs(60));
+        let mut memory = Memory::open(&path, Duration::from_secs(60)).unwrap();
         let now = Instant::now();
         memory.enter(&backend, true, now);
         memory.enter(&backend, false, now);
@@ -393,8 +436,9 @@ mod tests {
         memory.note_service(&web, Some(Course::Down), now);
         memory.retain_services(|it| **it == *"web");
         saved(&mut memory, &backend, State::Down);
+        drop(memory);
 
-        let memory = Memory::open(&path, Duration::from_secs(60));
+        let memory = Memory::open(&path, Duration::from_secs(60)).unwrap();
         assert_eq!(memory.admin(&backend), drain);
         assert_eq!(memory.said(&backend), said);
         assert_eq!(memory.totals(&backend, Instant::now()).failures, 1);
@@ -414,10 +458,11 @@ mod tests {
         let path = directory.path().join("state.json");
         fs::write(&path, "{\"version\":1,").unwrap();
         let backend = BackendId::new("web", "a");
-        let mut memory = Memory::open(&path, Duration::from_secs(60));
+        let mut memory = Memory::open(&path, Duration::from_secs(60)).unwrap();
         assert_eq!(memory.prior(&backend, address()), None);
         saved(&mut memory, &backend, State::Up);
-        let memory = Memory::open(&path, Duration::from_secs(60));
+        drop(memory);
+        let memory = Memory::open(&path, Duration::from_secs(60)).unwrap();
         let prior = memory.prior(&backend, address());
         assert_eq!(prior.map(|it| it.state), Some(State::Up));
     }
@@ -427,7 +472,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         let backend = BackendId::new("web", "a");
-        let mut memory = Memory::open(&path, Duration::from_secs(60));
+        let mut memory = Memory::open(&path, Duration::from_secs(60)).unwrap();
         assert_eq!(memory.due(), None);
         memory.enter(&backend, true, Instant::now());
         assert!(memory.due().unwrap() <= Instant::now());
@@ -438,6 +483,33 @@ mod tests {
         assert!(due > Instant::now());
         memory.enter(&backend, true, Instant::now());
         assert_eq!(memory.due(), Some(due));
+    }
+
+    #[test]
+    fn what_is_left_is_written_on_unless_somebody_else_has_it_by_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let backend = BackendId::new("web", "a");
+        let open = || Memory::open(&path, Duration::from_secs(60));
+        let mut memory = open().unwrap();
+        saved(&mut memory, &backend, State::Up);
+        memory.leave();
+        assert!(memory.save(std::iter::empty()).blocking_recv().is_err());
+        let other = open().unwrap();
+        let state = memory.left().unwrap();
+        assert!(again(&state).is_none());
+        assert_eq!(open().unwrap_err().0, path);
+        drop(other);
+        // Whose thread has ended is not known to the moment.
+        drop(open().unwrap());
+        let again = std::iter::repeat_with(|| again(&state))
+            .take(1000)
+            .find_map(|it| {
+                std::thread::sleep(Duration::from_millis(1));
+                it
+            });
+        memory.resume(again.unwrap());
+        saved(&mut memory, &backend, State::Down);
     }
 
     #[test]

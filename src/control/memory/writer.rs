@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 
 use super::file::{self, Contents};
+use super::lock::Lock;
 
 /// Whoever has something to write.
 #[derive(Debug)]
@@ -41,9 +42,13 @@ pub(super) enum Job {
 }
 
 impl Writer {
-    /// Starts a thread that writes to `state` and, beside it, to `last_good`. It ends when the writer
-    /// is dropped.
-    pub(super) fn start(state: PathBuf, last_good: PathBuf) -> io::Result<Self> {
+    /// Starts a thread that writes to `state` and, beside it, to `last_good`. When the writer is dropped, it ends
+    /// once all is written, and lets go of the `lock`.
+    pub(super) fn start(
+        state: PathBuf,
+        last_good: PathBuf,
+        lock: Option<Lock>,
+    ) -> io::Result<Self> {
         let (jobs, inbox) = sync_channel(MOST_JOBS);
         let state: Arc<Path> = state.into();
         let writer = Self {
@@ -52,7 +57,10 @@ impl Writer {
         };
         thread::Builder::new()
             .name("state".to_owned())
-            .spawn(move || run(&inbox, &state, &last_good))?;
+            .spawn(move || {
+                run(&inbox, &state, &last_good);
+                drop(lock);
+            })?;
         Ok(writer)
     }
 
@@ -158,7 +166,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Where `path` leads, be there a file or not.
-fn behind_links(path: &Path) -> PathBuf {
+pub(super) fn behind_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
         match fs::read_link(&path) {
@@ -211,7 +219,7 @@ mod tests {
     fn done_means_on_disk() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        let writer = Writer::start(path.clone(), directory.path().join("good")).unwrap();
+        let writer = Writer::start(path.clone(), directory.path().join("good"), None).unwrap();
         let (done, told) = oneshot::channel();
         writer.save(Contents::default(), Some(done)).unwrap();
         told.blocking_recv().unwrap();
@@ -222,7 +230,7 @@ mod tests {
     fn what_cannot_be_written_is_not_called_done() {
         let directory = tempfile::tempdir().unwrap();
         let nowhere = directory.path().join("none/state.json");
-        let writer = Writer::start(nowhere.clone(), nowhere.with_extension("toml")).unwrap();
+        let writer = Writer::start(nowhere.clone(), nowhere.with_extension("toml"), None).unwrap();
         let (done, told) = oneshot::channel();
         writer.save(Contents::default(), Some(done)).unwrap();
         assert!(told.blocking_recv().is_err());

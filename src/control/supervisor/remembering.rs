@@ -8,22 +8,27 @@ use tokio::time::timeout;
 
 use super::Supervisor;
 use super::reloading::rejection;
+use super::starting::StartError;
 use crate::config::Config;
 use crate::control::Event;
-use crate::control::memory::{Memory, STATE_FILE};
+use crate::control::memory::{Memory, STATE_FILE, Taken, again};
 use crate::model::BackendId;
 
 impl Supervisor {
     /// Recalls what the state file holds, if there is to be one. The disk is asked beside the loop.
-    pub(super) async fn recall(&mut self, config: &Config) {
+    ///
+    /// # Errors
+    /// When another daemon has that file.
+    pub(super) async fn recall(&mut self, config: &Config) -> Result<(), StartError> {
         let configured = config.runtime.state_file.clone();
         let Some(file) = configured.or_else(|| self.state_by_default()) else {
-            return;
+            return Ok(());
         };
         let max_age = config.runtime.state_max_age;
         let opened = tokio::task::spawn_blocking(move || Memory::open(&file, max_age));
         // A panic is logged; then nothing is remembered.
-        self.running.memory = opened.await.unwrap_or_default();
+        let memory = opened.await.unwrap_or_else(|_| Ok(Memory::default()));
+        self.running.memory = memory.map_err(|Taken(file)| StartError::State(file))?;
         let (now, wall) = (Instant::now(), SystemTime::now());
         for (backend, until) in self.running.memory.drains() {
             let left = until.duration_since(wall).unwrap_or_default();
@@ -31,6 +36,7 @@ impl Supervisor {
                 self.evictions.set_deadline(&backend, Some(deadline));
             }
         }
+        Ok(())
     }
 
     fn state_by_default(&self) -> Option<PathBuf> {
@@ -44,8 +50,22 @@ impl Supervisor {
         self.running.memory.enter(backend, up && !ejected, now);
     }
 
-    /// Saves what there is, and waits for that a little.
+    /// Saves what there is, and leaves the state file to a daemon that is started while sessions end here.
+    pub(super) async fn leave_state(&mut self) {
+        let _ = timeout(LAST_SAVE, self.running.save()).await;
+        self.running.memory.leave();
+    }
+
+    /// Saves what there is, and waits for that a little. What was left to others is theirs if they have it.
     pub(super) async fn save_for_good(&mut self) {
+        if let Some(state) = self.running.memory.left() {
+            let again = tokio::task::spawn_blocking(move || again(&state));
+            match timeout(LAST_SAVE, again).await {
+                Ok(Ok(Some(again))) => self.running.memory.resume(again),
+                // Another daemon has it, or the disk does not answer.
+                Ok(Ok(None) | Err(_)) | Err(_) => return,
+            }
+        }
         // Without a state file, or with a disk that fails, there is nothing to wait for.
         let _ = timeout(LAST_SAVE, self.running.save()).await;
     }

@@ -1,7 +1,7 @@
 //! The start: what the daemon is started with, and its first configuration, which takes effect as a later
 //! one does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -62,6 +62,13 @@ pub enum StartError {
     /// The same for the admin endpoint.
     #[error("{}", join(.0))]
     Admin(Vec<admin::BindError>),
+    /// A state file that another daemon writes.
+    #[error(
+        "another daemon has the state file {}, and what an operator tells the one would be lost to the other: \
+         give each a `state_file` of its own in [runtime]",
+        .0.display()
+    )]
+    State(PathBuf),
     /// Threads or runtimes that cannot be made.
     #[error("cannot start the workers: {0}")]
     Workers(#[from] std::io::Error),
@@ -80,7 +87,7 @@ impl Supervisor {
         for warning in loaded.warnings.lines() {
             tracing::warn!("{warning}");
         }
-        self.recall(&loaded.config).await;
+        self.recall(&loaded.config).await?;
         let mut prepared = complete(loaded, self.known()).await;
         let endpoints = prepared.take_endpoints().map_err(StartError::Admin)?;
         let (staged, blueprints) = self

@@ -57,6 +57,7 @@ impl Supervisor {
             drain_timeout = %written(limit),
             "stopping"
         );
+        self.leave_state().await;
         let closed = TaskTracker::new();
         let mut closing = false;
         let mut at_once = false;
