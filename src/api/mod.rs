@@ -22,7 +22,7 @@ pub use plan::{Difference, Edit, Effect, Plan, Probe, Proposal, Prospect};
 pub use session::{Session, Sessions};
 pub use simulation::{Share, Shares, Simulation, Without};
 pub use view::{
-    Admin, Alerts, Backend, BackendsFile, Check, Configuration, Count, Ended, Histogram, Left,
-    Listener, LostAlert, Process, Queue, Record, Refusals, Rejection, Reloads, Service, ShortOf,
-    Standing, StandsIn, State, Throttling, Traffic, Unserved, View, Worker,
+    Admin, Alerts, Backend, BackendsFile, Check, Configuration, Count, Departed, Ended, Histogram,
+    Left, Listener, LostAlert, Process, Queue, Record, Refusals, Rejection, Reloads, Service,
+    ShortOf, Standing, StandsIn, State, Throttling, Traffic, Unserved, View, Worker,
 };

@@ -258,6 +258,18 @@ pub struct Left {
     pub backends: u32,
     /// Their sessions.
     pub sessions: u64,
+    /// Which those of a service are that has not left, by name; the first hundred.
+    #[serde(default)]
+    pub named: Vec<Departed>,
+}
+
+/// A backend that has left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Departed {
+    /// What it was called.
+    pub name: String,
+    /// Those that go on there.
+    pub sessions: u64,
 }
 
 /// A file that backends of a service are read from, as often as it changes.

@@ -120,8 +120,12 @@ fn table(all: &[Session], total: u64) -> String {
     if all.is_empty() {
         return "No session is running.\n".into();
     }
-    let mut table = Table::new(&[Words, Words, Words, Numbers, Numbers, Numbers, Numbers]);
-    let heading = ["CLIENT", "BACKEND", "PHASE", "AGE", "IDLE", "IN B", "OUT B"];
+    let mut table = Table::new(&[
+        Words, Words, Words, Numbers, Numbers, Numbers, Numbers, Words,
+    ]);
+    let heading = [
+        "CLIENT", "BACKEND", "PHASE", "AGE", "IDLE", "IN B", "OUT B", "ID",
+    ];
     table.row(heading.map(Cell::from));
     for session in all {
         let past = |seconds: f64| time(Duration::try_from_secs_f64(seconds).unwrap_or_default());
@@ -137,6 +141,7 @@ fn table(all: &[Session], total: u64) -> String {
             past(session.idle_seconds).into(),
             scaled(session.to_backend_bytes as f64).into(),
             scaled(session.to_client_bytes as f64).into(),
+            session.id.clone().into(),
         ]);
     }
     let mut text = table.text(usize::MAX, false);
@@ -161,6 +166,7 @@ mod tests {
     #[test]
     fn a_session_is_a_line_and_what_is_not_shown_is_counted() {
         let session = Session {
+            id: "0-7".into(),
             client: "192.0.2.1:40000".into(),
             service: "web".into(),
             backend: Some("app-1".into()),
@@ -174,8 +180,8 @@ mod tests {
         assert_eq!(
             table(std::slice::from_ref(&session), 1200),
             "\
-CLIENT           BACKEND    PHASE     AGE  IDLE  IN B  OUT B
-192.0.2.1:40000  web/app-1  relay  1m 15s    5s    64   5.0M
+CLIENT           BACKEND    PHASE     AGE  IDLE  IN B  OUT B  ID
+192.0.2.1:40000  web/app-1  relay  1m 15s    5s    64   5.0M  0-7
 1 of 1,200 sessions, the oldest first; --limit shows more
 "
         );

@@ -73,6 +73,11 @@ pub(super) fn services(
             let sums = its.map(|(bound, way)| (*bound, way.ledger.sum()));
             let mut service = service(serving, sums.collect(), running, cases, clock);
             service.left = left.remove(&config.name).unwrap_or_default();
+            service
+                .left
+                .named
+                .sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            service.left.named.truncate(MOST_DEPARTED);
             service.traffic.sessions += service.left.sessions;
             Some(service)
         })
@@ -82,6 +87,7 @@ pub(super) fn services(
         .fold(api::Left::default(), |sum, it| api::Left {
             backends: sum.backends + it.backends,
             sessions: sum.sessions + it.sessions,
+            named: Vec::new(),
         });
     (services, rest)
 }
@@ -426,6 +432,9 @@ pub(super) fn failover(failover: &health::Failover, clock: &Clock) -> api::Failo
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
+
+/// Backends that have left which are told by name, for each service.
+const MOST_DEPARTED: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -96,8 +96,11 @@ impl Running {
         let config = &prepared.loaded.config;
         let plan = Plan::between(&self.config, config);
         let gone = plan.services.removed.iter().chain(&plan.services.changed);
+        let left = self.left();
         let before = gone.filter_map(|name| {
             let mut before = self.before(name)?;
+            // Those at backends that left before go on as well.
+            before.sessions += left.get(name).map_or(0, |it| it.sessions);
             before.kept_out = kept_out(&self.config, config, name);
             Some(before)
         });

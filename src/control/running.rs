@@ -126,6 +126,10 @@ impl Running {
             let left = left.entry(id.service()).or_default();
             left.backends += 1;
             left.sessions += u64::from(sessions);
+            left.named.push(api::Departed {
+                name: id.name().to_string(),
+                sessions: u64::from(sessions),
+            });
         }
         left
     }

@@ -7,11 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ballast::api::{Left, View};
+use ballast::api::{Departed, Left, View};
 
 use crate::support::{
-    Backend, Config, Daemon, Dns, Held, Launch, Line, Service, Storm, Stranger, ask_name,
-    eventually, fresh_ip, installed, peak_bytes, words,
+    Api, Backend, Config, Daemon, Dns, End, Held, Launch, Line, Peer, Service, Storm, Stranger,
+    ask_name, eventually, fresh_ip, installed, peak_bytes, words,
 };
 
 /// A name has one port, so its servers need it too, each at an address of its own.
@@ -599,6 +599,14 @@ fn sessions_of_backends_and_services_that_have_left_are_counted_still() {
     let one = Left {
         backends: 1,
         sessions: 1,
+        named: Vec::new(),
+    };
+    let named = Left {
+        named: vec![Departed {
+            name: "a".to_owned(),
+            sessions: 1,
+        }],
+        ..one.clone()
     };
     // By services together, by each, and of the daemon.
     let counted = |what: &str, wanted: (u64, Left, Left)| {
@@ -618,12 +626,35 @@ fn sessions_of_backends_and_services_that_have_left_are_counted_still() {
     let mark = daemon.log().mark();
     replace(&path, &list(&[("b", &b)]));
     changed(&daemon, mark, "+1 -1 ~0 =0");
-    counted("its backend has left", (1, one.clone(), Left::default()));
+    counted("its backend has left", (1, named.clone(), Left::default()));
     daemon.reload(&of(Service::new("other").backend("c", c.address())));
     counted("its service has left", (1, Left::default(), one));
     held.still_works();
     held.part();
     counted("it is over", (0, Left::default(), Left::default()));
+}
+
+#[test]
+fn sessions_of_a_backend_that_has_left_are_closed_by_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let [a, b] = ["a", "b"].map(Backend::named);
+    let of = |backends: &[(&str, &Backend)]| {
+        let service = backends.iter().fold(Service::new("web"), |it, (name, of)| {
+            it.backend(name, of.address())
+        });
+        Config::of(service).admin("listen", format!("unix:{}", socket.display()))
+    };
+    let daemon = Daemon::start(&of(&[("a", &a)]));
+    let mut held = Held::open(daemon.address("web"));
+    daemon.reload(&of(&[("b", &b)]));
+    let api = Api::unix(&socket);
+    let close = serde_json::json!({ "do": "close-sessions" });
+    let drain = serde_json::json!({ "do": "drain" });
+    let at = "/v1/services/web/backends/a";
+    assert_eq!(api.post(at, &drain).status, 404, "it is given none anyway");
+    assert_eq!(api.post(at, &close).status, 200);
+    assert_eq!(held.stream.end(), End::Reset);
 }
 
 #[test]

@@ -101,7 +101,8 @@ impl Action {
 fn carry_out(who: &Who, change: &Change) -> Result<Option<String>, Failure> {
     let client = Client::find(&who.reach)?.for_programs(who.json);
     let view: View = client.get(VIEW)?;
-    let (service, backend) = found(&view, &who.target)?;
+    let closes = matches!(change, Change::CloseSessions);
+    let (service, backend) = found(&view, &who.target, closes)?;
     client.may_change()?;
     let outlook = outlook(service, backend, change);
     if !who.yes && !agreed(&outlook, "Go on?") {
@@ -137,8 +138,13 @@ fn told(changed: &Changed) -> String {
     text
 }
 
-/// The service and the backend that are meant; no backend is all of them.
-fn found<'a>(view: &'a View, target: &str) -> Result<(&'a Service, Option<&'a str>), Failure> {
+/// The service and the backend that are meant, which may be one that has left, where its sessions are to be closed;
+/// no backend is all of them.
+fn found<'a>(
+    view: &'a View,
+    target: &str,
+    closes: bool,
+) -> Result<(&'a Service, Option<&'a str>), Failure> {
     let Some((service, backend)) = target.split_once('/') else {
         return Err(Failure::Unknown(incomplete(view, target)));
     };
@@ -148,7 +154,10 @@ fn found<'a>(view: &'a View, target: &str) -> Result<(&'a Service, Option<&'a st
     if backend == "*" {
         return Ok((service, None));
     }
-    let names: Vec<&str> = service.backends.iter().map(|it| &*it.name).collect();
+    let departed = service.left.named.iter().filter(|_| closes);
+    let departed = departed.map(|it| &*it.name);
+    let names = service.backends.iter().map(|it| &*it.name);
+    let names: Vec<&str> = names.chain(departed).collect();
     match names.iter().find(|it| **it == backend) {
         Some(name) => Ok((service, Some(name))),
         None => {
@@ -204,7 +213,7 @@ const MOST_PERCENT: u16 = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Backend;
+    use crate::api::{Backend, Departed};
 
     fn view() -> View {
         let backend = |name: &str| Backend {
@@ -224,9 +233,17 @@ mod tests {
     #[test]
     fn a_target_is_a_service_and_one_or_all_of_its_backends() {
         let view = view();
-        let name = |target: &str| found(&view, target).map(|(it, of)| (it.name.clone(), of));
+        let name = |target: &str| found(&view, target, false).map(|(it, of)| (it.name.clone(), of));
         assert_eq!(name("web/app-2").unwrap(), ("web".into(), Some("app-2")));
         assert_eq!(name("web/*").unwrap(), ("web".into(), None));
+        let mut view = view.clone();
+        view.services[0].left.named.push(Departed {
+            name: "gone".into(),
+            sessions: 1,
+        });
+        let gone = |closes| found(&view, "web/gone", closes).map(|(_, of)| of);
+        assert_eq!(gone(true).unwrap(), Some("gone"));
+        assert!(gone(false).is_err(), "it is given no sessions anyway");
         let complaint = |target: &str| name(target).unwrap_err().to_string();
         assert!(
             complaint("web/app-3").contains("did you mean `app-1`?")

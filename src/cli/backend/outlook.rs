@@ -14,12 +14,17 @@ pub(in crate::cli) fn outlook(service: &Service, backend: Option<&str>, change: 
         .iter()
         .filter(|it| backend.is_none_or(|name| it.name == name))
         .collect();
-    let sessions: u64 = concerned.iter().map(|it| it.traffic.sessions).sum();
+    let closes = matches!(change, Change::CloseSessions);
+    let departed = service.left.named.iter().filter(|_| closes);
+    let departed = departed.filter(|it| backend.is_none_or(|name| it.name == name));
+    let departed: Vec<u64> = departed.map(|it| it.sessions).collect();
+    let running_on = concerned.iter().map(|it| it.traffic.sessions);
+    let sessions: u64 = running_on.chain(departed.iter().copied()).sum();
     let they = match backend {
         Some(name) => format!("{}/{name}", service.name),
         None => format!(
             "each of the {} of {}",
-            of(concerned.len() as u64, "backend"),
+            of((concerned.len() + departed.len()) as u64, "backend"),
             service.name
         ),
     };

@@ -228,7 +228,19 @@ impl Page<'_> {
                 table.row([Cell::from(text).coloured(DIM)]);
             }
             if service.left != Left::default() {
-                table.row(left("  (left)", &service.left));
+                service.left.named.iter().take(MOST_LEFT).for_each(|it| {
+                    let sessions = count(it.sessions).into();
+                    let name = format!("  {}", it.name);
+                    table.row([
+                        name.into(),
+                        Cell::from("left").coloured(DIM),
+                        "".into(),
+                        sessions,
+                    ]);
+                });
+                if let Some(rest) = beyond_named(&service.left) {
+                    table.row(left("  (left)", &rest));
+                }
             }
         }
         let process = &self.view.process;
@@ -349,6 +361,19 @@ impl Page<'_> {
     }
 }
 
+/// Those who have left and have no row of their own.
+fn beyond_named(all: &Left) -> Option<Left> {
+    let named = all.named.iter().take(MOST_LEFT);
+    let rest = Left {
+        backends: all.backends.saturating_sub(named.len() as u32),
+        sessions: all
+            .sessions
+            .saturating_sub(named.map(|it| it.sessions).sum()),
+        named: Vec::new(),
+    };
+    (rest.backends > 0).then_some(rest)
+}
+
 /// What runs on at those who have left.
 fn left(who: &str, left: &Left) -> [Cell; 4] {
     let many = of(left.backends.into(), "backend");
@@ -382,11 +407,13 @@ const NARROW: usize = 30;
 const MOST_FINDINGS: usize = 12;
 /// Backends of a service that are all listed beside others.
 const MOST_BACKENDS: usize = 20;
+/// Of those that have left, as many have a row of their own.
+const MOST_LEFT: usize = 5;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Configuration, Process, Rejection, Traffic};
+    use crate::api::{Configuration, Departed, Process, Rejection, Traffic};
 
     fn backend(name: &str, state: State) -> Backend {
         Backend {
@@ -533,10 +560,12 @@ web      1/2 serve                 0       0     0      0
         view.services[0].left = Left {
             backends: 2,
             sessions: 3,
+            ..Left::default()
         };
         view.process.left = Left {
             backends: 1,
             sessions: 4,
+            ..Left::default()
         };
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let rows = |service| -> Vec<String> {
@@ -547,6 +576,15 @@ web      1/2 serve                 0       0     0      0
         let of_service = "(left) 2 backends 3";
         assert_eq!(rows(None), [of_service, "(left) 1 backend 4"]);
         assert_eq!(rows(Some("web")), [of_service]);
+        view.services[0].left.named = vec![Departed {
+            name: "gone".into(),
+            sessions: 2,
+        }];
+        let text = page(&view, None);
+        let words = text.lines().map(words);
+        let told: Vec<_> = words.filter(|it| it.contains("left")).collect();
+        let of_rest = "(left) 1 backend 1";
+        assert_eq!(told, ["gone left 2", of_rest, "(left) 1 backend 4"]);
     }
 
     #[test]

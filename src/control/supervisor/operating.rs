@@ -98,7 +98,9 @@ impl Supervisor {
         let known = services.get_key_value(service);
         let (service, serving) = known.ok_or_else(|| no_service(service, services.keys()))?;
         let service = Arc::clone(service);
-        let concerned = order.concerns(serving, backend)?;
+        // Sessions go on at backends that have left, and somebody may want to close them.
+        let departed = self.running.left().remove(&service).unwrap_or_default();
+        let concerned = order.concerns(serving, backend, &departed.named)?;
         let mut done = Done {
             now: Instant::now(),
             wall: SystemTime::now(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::Denied;
-use crate::api::{Change, Refused};
+use crate::api::{Change, Departed, Refused};
 use crate::control::memory::LONGEST_DRAIN;
 use crate::control::services::Serving;
 use crate::health::{AdminView, Duty, Percent};
@@ -56,15 +56,22 @@ impl Order {
         }
     }
 
-    /// The backends of a service that are meant: `backend`, or all.
+    /// The backends of a service that are meant: `backend`, or all, and where sessions are closed, also of those
+    /// that have `departed`.
     pub(super) fn concerns(
         self,
         serving: &Serving,
         backend: Option<&str>,
+        departed: &[Departed],
     ) -> Result<Vec<BackendId>, Denied> {
         let is_meant = |id: &BackendId| backend.is_none_or(|name| **id.name() == *name);
         let meant = || serving.members.each().filter(|it| is_meant(&it.id));
-        let concerned: Vec<_> = meant().map(|it| it.id.clone()).collect();
+        let departed = departed.iter().filter(|_| self == Self::Close);
+        let departed =
+            departed.map(|it| BackendId::new(Arc::clone(serving.service.name()), &*it.name));
+        let departed = departed.filter(is_meant);
+        let members = meant().map(|it| it.id.clone());
+        let concerned: Vec<_> = members.chain(departed).collect();
         match (concerned.is_empty(), backend) {
             (true, Some(name)) => {
                 let service = serving.service.name();
