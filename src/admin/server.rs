@@ -28,7 +28,7 @@ use super::reply::{JSON, Refusal};
 use super::routes::{Call, Handler, find};
 use super::{Journal, Request, reply};
 use crate::config::{AdminAddress, AdminConfig, SocketAccess};
-use crate::net::Shortage;
+use crate::model::tells_of_a_shortage;
 use crate::unix::OwnPath;
 
 /// The admin API as control holds it. What is open closes when it is dropped.
@@ -176,7 +176,7 @@ async fn take<S>(
         }
         Err(error) => {
             tracing::debug!(%error, "admin endpoint rests");
-            if Shortage::is_met_in(&error) {
+            if tells_of_a_shortage(&error) {
                 // Somebody who asks nothing has what this one lacks.
                 let _ = others
                     .and_then(Connections::evict)

@@ -15,6 +15,7 @@ mod map;
 mod meter;
 mod place;
 mod portion;
+mod shortage;
 mod tally;
 
 pub use address::ClientAddr;
@@ -29,4 +30,5 @@ pub use map::{Map, Set};
 pub use meter::Meter;
 pub use place::{Address, NoAddress, UnixPath};
 pub use portion::Portion;
+pub use shortage::tells_of_a_shortage;
 pub use tally::{Moment, Tally, TallySum};

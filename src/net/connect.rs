@@ -16,7 +16,7 @@ use rustix::net::{
 
 use super::{Event, Shortage, Socket, Ticket, options};
 use crate::config::Outgoing;
-use crate::model::{Address, Cause, ClientAddr, Page, Sources, UnixPath, Who};
+use crate::model::{Address, Cause, ClientAddr, Page, Sources, UnixPath, Who, tells_of_a_shortage};
 
 /// How long a path that has too many waiting is left alone.
 pub const FULL: Duration = Duration::from_millis(20);
@@ -54,7 +54,7 @@ impl Dialer<'_> {
 
     /// Tells those who have to know of it.
     fn has_failed(&self, error: &io::Error) {
-        if Shortage::is_met_in(error) {
+        if tells_of_a_shortage(error) {
             self.shortage.meet(error);
         }
     }

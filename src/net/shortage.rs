@@ -77,13 +77,6 @@ impl Shortage {
         }
     }
 
-    /// Whether it is this that `error` tells of. A source without a port left is another matter: that is no
-    /// reason to let clients wait who go elsewhere.
-    pub fn is_met_in(error: &io::Error) -> bool {
-        let short = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-        error.raw_os_error().is_some_and(|it| short.contains(&it))
-    }
-
     /// Looks whether workers have nothing left, though nobody has met it, or whether it is over for control.
     pub fn look(&self) {
         if let Err(error) = self.spares.look() {
@@ -196,12 +189,5 @@ mod tests {
         met(&shortage);
         shortage.look();
         assert!(shortage.spares.are_let_go());
-    }
-
-    #[test]
-    fn ports_are_another_matter() {
-        let says = |number| Shortage::is_met_in(&io::Error::from_raw_os_error(number));
-        assert!(says(libc::EMFILE) && says(libc::ENOMEM));
-        assert!(!says(libc::EADDRNOTAVAIL) && !says(libc::ECONNREFUSED));
     }
 }
