@@ -268,19 +268,6 @@ fn a_certificate_that_expires_soon_is_warned_of_and_takes_nobody_out() {
     let_probes_pass(&daemon, 10);
     let warnings = daemon.log().all(0, |line| line.says(words::EXPIRES));
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    let shown = Command::new(env!("CARGO_BIN_EXE_ballast"))
-        .args(["status", "--no-rates", "--admin"])
-        .arg(daemon.api().address().to_string())
-        .output()
-        .unwrap();
-    let shown = String::from_utf8(shown.stdout).unwrap();
-    let wrong = shown.lines().skip_while(|it| !it.contains("WRONG"));
-    let told = wrong.collect::<Vec<_>>().join("\n");
-    assert!(told.contains("checked/only"), "{shown}");
-    assert!(
-        told.contains("its check cannot run: /no/such/check: "),
-        "{shown}"
-    );
 }
 
 /// A script in a directory of its own.
@@ -369,6 +356,19 @@ fn a_program_that_is_not_there_is_warned_of_and_shown_and_takes_nobody_out() {
         line.says(words::NOT_RUN) && line.has("level", "WARN")
     });
     assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let shown = Command::new(env!("CARGO_BIN_EXE_ballast"))
+        .args(["status", "--no-rates", "--admin"])
+        .arg(daemon.api().address().to_string())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let wrong = shown.lines().skip_while(|it| !it.contains("WRONG"));
+    let told = wrong.collect::<Vec<_>>().join("\n");
+    assert!(told.contains("checked/only"), "{shown}");
+    assert!(
+        told.contains("its check cannot run: /no/such/check: "),
+        "{shown}"
+    );
 }
 
 #[test]
